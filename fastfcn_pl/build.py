@@ -1,0 +1,132 @@
+"""From a configuration to objects: the only caller of `hydra.utils.instantiate`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import lightning as L
+from hydra.utils import get_object, instantiate
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.module import SegmentationModule
+
+# Lightning sets its own level when it is imported, and says there what our tables say.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # a deprecation inside Lightning
+
+_OF_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+_CONTAINERS = ("callbacks", "logger")  # nodes whose children are named by the user
+
+
+def datamodule(cfg: DictConfig) -> SegmentationDataModule:
+    """Build the data module of `cfg.data`."""
+    return instantiate(cfg.data, cfg.seed, _convert_="all")
+
+
+def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
+    """Build network, loss, protocol and optimizer of `cfg`, for the classes of `spec`."""
+    model = instantiate(cfg.model, spec.num_classes, _convert_="all")
+    return SegmentationModule(
+        model,
+        loss=instantiate(cfg.loss, model.outputs, _convert_="all"),
+        protocol=instantiate(cfg.protocol),
+        spec=spec,
+        make_optimizer=instantiate(cfg.optimizer, _convert_="all"),
+        make_scheduler=instantiate(cfg.scheduler),
+        channels_last=cfg.channels_last,
+        config=plain(cfg),
+    )
+
+
+def trainer(cfg: DictConfig) -> L.Trainer:
+    """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
+    callbacks = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
+    loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]
+    return instantiate(
+        cfg.trainer, callbacks=callbacks, logger=[_complete(logger, cfg) for logger in loggers], _convert_="all"
+    )
+
+
+def _complete(logger: Logger | partial[Logger], cfg: DictConfig) -> Logger:
+    return logger(plain(cfg)) if isinstance(logger, partial) else logger
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration as plain containers."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def check(cfg: DictConfig) -> None:
+    """Hold every key of `cfg` against the signature that it is for; raises UserError for the first that does not fit.
+
+    A class or function of ours gets exactly its keyword-only parameters; others get some of theirs.
+    """
+    for name in _CONTAINERS:
+        for child, node in cfg.get(name, {}).items():
+            if node and "_target_" not in node:
+                known = [other for other, it in cfg[name].items() if it and "_target_" in it]
+                raise UserError(f"{name}.{child} has no _target_;{_suggest(child, known)}")
+    for path, node in _targets(cfg, ""):
+        _check_node(path, node)
+
+
+def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Yield the nodes with a `_target_`, outermost first, with their dotted paths."""
+    if "_target_" in node:
+        yield path, node
+    for key in node:
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            yield from _targets(node[key], f"{path}.{key}" if path else str(key))
+
+
+def _check_node(path: str, node: DictConfig) -> None:
+    allowed, required = parameters(_import(path, node["_target_"]))
+    keys = [str(key) for key in node if key not in _OF_HYDRA]
+    for key in keys:
+        if OmegaConf.is_missing(node, key):
+            raise UserError(f"{path}.{key} has no value: set it with {path}.{key}=...")
+        if allowed is not None and key not in allowed:
+            raise UserError(f"{path}.{key}: {node['_target_']} has no such parameter;{_suggest(key, allowed)}")
+    missing = sorted(required.difference(keys))
+    if missing:
+        raise UserError(f"{path}.{missing[0]} is not set, and {node['_target_']} needs it: add it to the YAML")
+
+
+def parameters(target: Callable[..., Any]) -> tuple[set[str] | None, set[str]]:
+    """Return the names of the parameters that YAML may set (None: any), and of those that it must set.
+
+    Of our own classes those are the keyword-only ones, since code wires the others; of others, all named ones.
+    """
+    found = list(inspect.signature(target).parameters.values())
+    required = {p.name for p in found if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    if target.__module__.startswith("fastfcn_pl."):
+        return {p.name for p in found if p.kind is p.KEYWORD_ONLY}, required
+    if any(p.kind is p.VAR_KEYWORD for p in found):
+        return None, required
+    return {p.name for p in found if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}, required
+
+
+def _import(path: str, target: str) -> Callable[..., Any]:
+    try:
+        return get_object(target)
+    except Exception as error:  # importing runs the user's file, which may raise anything
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(
+            f"{path}._target_={target} cannot be imported ({reason}): check the spelling and PYTHONPATH"
+        ) from error
+
+
+def _suggest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, [str(k) for k in known], n=3)
+    return (
+        f" did you mean {' or '.join(close)}?" if close else f" it takes {', '.join(sorted(map(str, known))) or 'none'}"
+    )

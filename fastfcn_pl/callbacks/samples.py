@@ -1,0 +1,77 @@
+"""Pictures of the same validation images, each time: training becomes visible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import wandb
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+from torch import Tensor
+
+from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.visualize import comparison
+
+
+class Samples(L.Callback):
+    """Show `count` images, evenly spread over the split, with truth, prediction and error.
+
+    In validation they go to the loggers, W&B's with masks to switch on and off; the final scoring writes them to
+    `folder` as PNG, one file an image. Images are rank 0's, which alone writes.
+    """
+
+    def __init__(self, *, folder: str, count: int) -> None:
+        self.folder, self.count = Path(folder), count
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        position = self._position(trainer, trainer.num_val_batches[0], args[0])
+        if position is None or trainer.sanity_checking:
+            return
+        sample = _Sample(outputs, batch)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                key = f"val/samples/{position}"
+                logger.experiment.log(
+                    {key: sample.wandb_image(pl_module.spec), "trainer/global_step": trainer.global_step}
+                )
+            elif isinstance(logger, TensorBoardLogger):
+                picture = sample.comparison(pl_module.spec)
+                logger.experiment.add_image(f"val/samples/{position}", picture, trainer.global_step, dataformats="HWC")
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        position = self._position(trainer, trainer.num_test_batches[0], args[0])
+        if position is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            picture = _Sample(outputs, batch).comparison(pl_module.spec)
+            Image.fromarray(picture).save(self.folder / f"{position}.png")
+
+    def _position(self, trainer: L.Trainer, batches: int | float, batch_idx: int) -> int | None:
+        """Return which of the `count` images this batch holds, None for one of the others."""
+        if trainer.global_rank != 0:
+            return None
+        chosen = np.linspace(0, batches - 1, min(self.count, int(batches))).round().astype(int).tolist()
+        return chosen.index(batch_idx) if batch_idx in chosen else None
+
+
+class _Sample:
+    """The first image of a batch, on the CPU: `image` `(H, W, 3)`, `target` and `prediction` `(H, W)`, all uint8."""
+
+    def __init__(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
+        self.image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
+        self.target = batch["target"][0].cpu().numpy()
+        self.prediction = outputs["prediction"][0].cpu().numpy().astype(np.uint8)
+
+    def comparison(self, spec: DatasetSpec) -> np.ndarray:
+        return comparison(self.image, self.target, self.prediction, spec)
+
+    def wandb_image(self, spec: DatasetSpec) -> wandb.Image:
+        labels = dict(enumerate(spec.classes))
+        masks = {"truth": self.target, "prediction": self.prediction}
+        return wandb.Image(self.image, masks={k: {"mask_data": v, "class_labels": labels} for k, v in masks.items()})

@@ -1,0 +1,93 @@
+"""What the parts of the framework say to each other: shapes of levels, outputs of a network, classes of a data set.
+
+Importing this module is cheap on purpose: torch is needed for annotations only, so that a user's mistake can be
+reported before seconds are spent on importing it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE = 255
+"""Label of a pixel that counts nowhere: not in a loss, not in a metric, not in a picture."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Its message is one line: the cause, the place and the remedy."""
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """Channels and strides of the levels that a backbone or neck returns, finest first.
+
+    Level `i` is a tensor `(B, channels[i], ceil(H / strides[i]), ceil(W / strides[i]))` for an input `(B, 3, H, W)`.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+    def append(self, channels: int, stride: int) -> FeatureInfo:
+        """Return the description of these levels with one more behind them."""
+        return FeatureInfo((*self.channels, channels), (*self.strides, stride))
+
+
+class ModelOutput(NamedTuple):
+    """What a network returns: `logits` `(B, num_classes, h, w)` at the head's stride, and its named extra outputs.
+
+    `extras` is filled in training or when asked for; it holds for example `aux_logits` `(B, num_classes, h', w')`.
+    """
+
+    logits: Tensor
+    extras: dict[str, Tensor]
+
+    def named(self) -> dict[str, Tensor]:
+        """Return every output by the name that a loss term refers to it with."""
+        return {"logits": self.logits, **self.extras}
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """The classes of a data set: their names, their colours (RGB, 0 to 255) and the ids that its files use for them.
+
+    `remap` maps an id in a label file to a class index, or to `IGNORE`. Where it is empty, ids are class indices
+    already and 255 is ignored. An id that is in neither place is an error when a label is read.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    remap: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.palette) != len(self.classes):
+            raise UserError(f"data set {self.name}: {len(self.classes)} classes but {len(self.palette)} colours")
+        wrong = sorted(v for v in self.remap.values() if v != IGNORE and not 0 <= v < self.num_classes)
+        if wrong:
+            raise UserError(
+                f"data set {self.name}: remap leads to {wrong}, but classes are 0 to {self.num_classes - 1}"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain containers, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> DatasetSpec:
+        """Rebuild the spec from `to_dict`'s containers."""
+        return cls(
+            name=plain["name"],
+            classes=tuple(plain["classes"]),
+            palette=tuple((r, g, b) for r, g, b in plain["palette"]),
+            remap={int(k): int(v) for k, v in plain["remap"].items()},
+        )

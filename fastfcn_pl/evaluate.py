@@ -1,0 +1,53 @@
+"""Score a checkpoint: `python -m fastfcn_pl.evaluate checkpoint=<path> [data.root=<dir>] [split=test]`."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl import launch
+
+
+def evaluate(cfg: DictConfig) -> float:
+    """Score `cfg.checkpoint` as it was trained, except for what `cfg` sets, and return the mIoU."""
+    import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
+
+    from fastfcn_pl import build, checkpoint, scoring
+    from fastfcn_pl.contracts import UserError
+
+    content = checkpoint.read(cfg.checkpoint)
+    run = as_trained(checkpoint.config_of(content), cfg)
+    build.check(run)
+    module = checkpoint.restore(content, run, cfg.checkpoint)
+    datamodule = build.datamodule(run)
+    if datamodule.spec.classes != module.spec.classes:
+        raise UserError(
+            f"checkpoint={cfg.checkpoint} knows the {module.spec.num_classes} classes of {module.spec.name}, not the "
+            f"{datamodule.spec.num_classes} of {datamodule.spec.name}: evaluate it on the data set that it was trained for"
+        )
+    L.seed_everything(run.seed, workers=True, verbose=False)
+    trainer = build.trainer(run)
+    results = scoring.score(trainer, module, datamodule, cfg.split)
+    results |= {"checkpoint": cfg.checkpoint, **scoring.environment()}
+    if trainer.is_global_zero:
+        scoring.report(results, cfg.run_dir)
+    return results["mIoU"]
+
+
+def as_trained(trained: DictConfig, cfg: DictConfig) -> DictConfig:
+    """Return the configuration of the run that wrote the checkpoint, with what `cfg` sets in its place.
+
+    A whole option (`data=camvid`) replaces the trained one; single keys (`data.root=...`) change it; null leaves it.
+    """
+    run = trained.copy()
+    for name in ("data", "protocol", "trainer"):
+        node = cfg[name] or {}
+        if "_target_" in node:
+            run[name] = node
+        else:
+            run[name].update({key: value for key, value in node.items() if value is not None})
+    run.update(callbacks=cfg.callbacks, logger={}, run_dir=cfg.run_dir)
+    return OmegaConf.create(OmegaConf.to_container(run, resolve=True))  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    launch.main("evaluate", evaluate)

@@ -1,0 +1,53 @@
+"""A loss made of named terms, each on one output of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from fastfcn_pl.contracts import ModelOutput, UserError
+
+OPTIONAL_OUTPUTS = ("aux_logits", "se_logits")
+"""Outputs that a model may have or not: a term on one that is not there is left out."""
+
+
+class Term(nn.Module):
+    """`weight` times `loss(value, target, align_corners)`, where `value` is the output of the network with the name `output`."""
+
+    def __init__(self, *, output: str, weight: float, loss: nn.Module) -> None:
+        super().__init__()
+        self.output, self.weight, self.loss = output, weight, loss
+
+
+class WeightedSum(nn.Module):
+    """The weighted sum of `terms`, those whose output the network has.
+
+    Whether a part exists is the model's choice (`model/aux_head=none`); so a weight of 0 on a part that exists raises
+    UserError, and so does a term on an output that no model has.
+    """
+
+    def __init__(self, outputs: Sequence[str], *, terms: Mapping[str, Term]) -> None:
+        super().__init__()
+        for name, term in terms.items():
+            if term.output not in outputs and term.output not in OPTIONAL_OUTPUTS:
+                raise UserError(
+                    f"loss.terms.{name}.output={term.output}: this model's outputs are {', '.join(outputs)}"
+                )
+            if term.output in outputs and term.weight == 0:
+                raise UserError(
+                    f"loss.terms.{name}.weight=0, but the model computes {term.output}: take the part out of the model "
+                    "(model/aux_head=none for the auxiliary head) or the term out of the loss (~loss.terms.<name>)"
+                )
+        self.terms = nn.ModuleDict({name: term for name, term in terms.items() if term.output in outputs})
+        unused = set(outputs) - {term.output for term in self.terms.values()}
+        if unused:
+            raise UserError(
+                f"the model computes {', '.join(sorted(unused))}, but no loss term uses it: add one to loss.terms"
+            )
+
+    def forward(self, output: ModelOutput, target: Tensor, align_corners: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum, and each term by name, not weighted."""
+        values = output.named()
+        losses = {name: term.loss(values[term.output], target, align_corners) for name, term in self.terms.items()}
+        return sum(self.terms[name].weight * loss for name, loss in losses.items()), losses

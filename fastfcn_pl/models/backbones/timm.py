@@ -1,0 +1,172 @@
+"""Any timm network that gives a pyramid, as a backbone. The only importer of timm."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastfcn_pl.contracts import FeatureInfo, UserError
+from fastfcn_pl.models.weights import efficientnet_lite
+from fastfcn_pl.models.weights.files import read_state_dict
+
+_FINEST_STRIDE = 4
+_PYRAMID = (8, 16, 32)
+_WHAT_WORKS = "take a net with levels at strides 8, 16 and 32, such as resnet50s, convnext_tiny or efficientnet_lite0"
+
+
+class TimmBackbone(nn.Module):
+    """The levels of a timm network at stride 4 and coarser: `(B, 3, H, W)` normalised floats to a list, finest first.
+
+    `output_stride` 8 or 16 trades the last strides for dilation. `pretrained` is true (from the hub), a file, or
+    false; weights that are asked for and cannot be had raise UserError. Channels and strides are measured by running
+    the network once on the meta device, not believed; a size that it cannot take is padded at the bottom and right with the mean colour.
+    """
+
+    def __init__(self, *, name: str, output_stride: int, pretrained: bool | str) -> None:
+        super().__init__()
+        if output_stride not in _PYRAMID:
+            raise UserError(f"model.backbone.output_stride={output_stride}: use 32, 16 or 8")
+        _check_name(name)
+        self._layout = _find_layout(name, output_stride)
+        self.net = _create(name, self._layout.options, pretrained)
+        self.out_info = self._layout.info
+        cfg = self.net.pretrained_cfg
+        self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        height, width = x.shape[-2:]
+        bottom, right = -height % self._layout.multiple, -width % self._layout.multiple
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom))
+        levels = self.net(x)
+        found = []
+        for i, stride in zip(self._layout.indices, self.out_info.strides, strict=True):
+            level = levels[i].permute(0, 3, 1, 2) if self._layout.channels_last else levels[i]
+            found.append(level[..., : -(-height // stride), : -(-width // stride)] if bottom or right else level)
+        return found
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a timm network has to be built and called to give a pyramid."""
+
+    options: dict[str, Any]
+    indices: tuple[int, ...]
+    info: FeatureInfo
+    multiple: int
+    """Height and width have to be multiples of this."""
+    channels_last: bool
+    """Levels come as `(B, H, W, C)`."""
+
+
+def _check_name(name: str) -> None:
+    if ":" in name or timm.is_model(name):  # hf-hub:organisation/model is the hub's to check
+        return
+    close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(close)}?" if close else "python -c 'import timm; print(timm.list_models())'"
+    raise UserError(f"model.backbone.name={name}: timm has no such network; {hint}")
+
+
+def _find_layout(name: str, output_stride: int) -> _Layout:
+    """Find the options and the sizes with which the network gives levels at the expected strides, or say why not."""
+    dilation = {} if output_stride == 32 else {"output_stride": output_stride}
+    reason = ""
+    for extra in ({}, {"strict_img_size": False}):  # the latter frees Swin from the size it was trained at
+        options = {**dilation, **extra}
+        try:
+            with torch.device("meta"):  # shapes without arithmetic: a tenth of a second for any network
+                net = timm.create_model(name, features_only=True, pretrained=False, **options).eval()
+        except (TypeError, AssertionError, RuntimeError, AttributeError, NotImplementedError) as error:
+            reason = reason or _why_not_created(name, output_stride, error)
+            continue
+        size = net.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
+        for multiple, shape in ((1, (97, 129)), (32, (96, 128)), (size, (size, 2 * size))):
+            result = _measure(net, output_stride, shape)
+            if not isinstance(result, str):
+                indices, info, channels_last = result
+                return _Layout(options, indices, info, multiple, channels_last)
+        reason = reason or result
+    raise UserError(f"model.backbone.name={name} does not serve: {reason}; {_WHAT_WORKS}")
+
+
+def _why_not_created(name: str, output_stride: int, error: Exception) -> str:
+    if output_stride != 32:
+        return f"timm cannot build it with output_stride={output_stride} ({error})"
+    return f"timm cannot give its features ({error})"
+
+
+def _measure(
+    net: nn.Module, output_stride: int, shape: tuple[int, int]
+) -> tuple[tuple[int, ...], FeatureInfo, bool] | str:
+    """Run the network (on the meta device) on `shape`; return its usable levels, or the reason why it has none."""
+    strides, channels = net.feature_info.reduction(), net.feature_info.channels()
+    indices = tuple(i for i, stride in enumerate(strides) if stride >= _FINEST_STRIDE)
+    expected = [min(stride, output_stride) for stride in _PYRAMID]
+    if [strides[i] for i in indices[-3:]] != expected:
+        return f"its levels have strides {strides} where {expected} are needed"
+    try:
+        with torch.no_grad():
+            levels = net(torch.zeros(1, 3, *shape, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        return str(error).splitlines()[0].rstrip(".")
+    sizes = [tuple(-(-length // strides[i]) for length in shape) for i in indices]
+    for channels_last in (False, True):
+        wanted = [(*size, channels[i]) if channels_last else (channels[i], *size) for size, i in zip(sizes, indices)]
+        if [tuple(levels[i].shape[1:]) for i in indices] == wanted:
+            info = FeatureInfo(tuple(channels[i] for i in indices), tuple(strides[i] for i in indices))
+            return indices, info, channels_last
+    found = [tuple(levels[i].shape[1:]) for i in indices]
+    return f"at {shape[0]}x{shape[1]} its levels are {found}, which are not strides {[strides[i] for i in indices]}"
+
+
+def _create(name: str, options: dict[str, Any], pretrained: bool | str) -> nn.Module:
+    """Build the network; with `pretrained`, make sure that every weight of it was really loaded."""
+    if pretrained is False:
+        return timm.create_model(name, features_only=True, pretrained=False, **options)
+    if isinstance(pretrained, str):
+        options = {**options, "pretrained_cfg_overlay": {"state_dict": _timm_state_dict(name, pretrained)}}
+    # timm loads the features of a network leniently. The same seed with and without loading tells which weights
+    # loading did not reach, whatever the names in the file.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        random = timm.create_model(name, features_only=True, pretrained=False, **_without_overlay(options))
+        torch.manual_seed(0)
+        try:
+            net = timm.create_model(name, features_only=True, pretrained=True, **options)
+        except Exception as error:  # the hub's client raises errors of many libraries
+            raise UserError(_why_not_loaded(name, pretrained, error)) from error
+    before = dict(random.named_parameters())
+    missed = [n for n, p in net.named_parameters() if p.ndim > 1 and not p.is_meta and torch.equal(p, before[n])]
+    if missed:
+        raise UserError(
+            f"model.backbone.pretrained={pretrained}: {len(missed)} weights of {name} are not in it, "
+            f"the first is {missed[0]}: give the weights of this very network, or pretrained=false"
+        )
+    return net
+
+
+def _without_overlay(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "pretrained_cfg_overlay"}
+
+
+def _timm_state_dict(name: str, source: str) -> dict[str, Tensor]:
+    state = read_state_dict(source)
+    if efficientnet_lite.is_efficientnet_lite(state):
+        return efficientnet_lite.to_timm(state, timm.create_model(name, pretrained=False).state_dict())
+    return state
+
+
+def _why_not_loaded(name: str, pretrained: bool | str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(pretrained, str):
+        return f"model.backbone.pretrained={pretrained} does not fit {name}: {reason}"
+    return (
+        f"pretrained weights of {name} could not be fetched ({reason}): check the network, give a file as "
+        "model.backbone.pretrained=<path>, or train from scratch with model.backbone.pretrained=false"
+    )

@@ -1,0 +1,109 @@
+"""The LightningModule: a network, its loss and its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.inference import Protocol
+from fastfcn_pl.metrics import ConfusionMatrix, Scores
+
+
+class SegmentationModule(L.LightningModule):
+    """Trains and scores `model`. Batches hold uint8 images, which are normalised here, on the device.
+
+    `config` is the run's whole configuration as plain containers: it is saved with the weights, so that a checkpoint
+    rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, total_steps)` are
+    called when training starts.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        protocol: Protocol,
+        spec: DatasetSpec,
+        make_optimizer: Callable[[nn.Module, int], Optimizer],
+        make_scheduler: Callable[[Optimizer, int], LRScheduler],
+        channels_last: bool,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model, self.loss, self.protocol, self.spec = model, loss, protocol, spec
+        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        model.to(memory_format=self.memory_format)
+        self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
+        self.confusion = ConfusionMatrix(spec.num_classes)
+        for name in ("mean", "std"):
+            value = torch.tensor(getattr(model.backbone, name)).view(1, 3, 1, 1) * 255
+            self.register_buffer(name, value, persistent=False)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn uint8 images `(B, 3, H, W)` into what the network takes, in the memory format of its weights."""
+        normalized = (images.to(self.mean.dtype) - self.mean) / self.std
+        return normalized.contiguous(memory_format=self.memory_format)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        output = self.model(self.normalize(batch["image"]))
+        total, losses = self.loss(output, batch["target"], self.model.align_corners)
+        named = {f"train/{name}": value for name, value in losses.items()}
+        self.log_dict(named | {"train/loss": total}, batch_size=len(batch["image"]))
+        return total
+
+    def predict_labels(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return class indices `(B, H, W)` at the label's size, by this module's protocol."""
+        height, width = batch["target"].shape[-2:]
+        return self.protocol(self.model, self.normalize(batch["image"]), (height, width))
+
+    def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        prediction = self.predict_labels(batch)
+        self.confusion.update(prediction, batch["target"])
+        return {"prediction": prediction}  # what callbacks draw
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._score(batch)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._score(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("final")
+
+    def _log_scores(self, stage: str) -> None:
+        """Log the scores of all ranks' pixels; each rank computes the same ones."""
+        self.scores = Scores.of(self.confusion.compute())
+        self.confusion.reset()
+        values = {
+            f"{stage}/mIoU": self.scores.mean_iou,
+            f"{stage}/pixel_accuracy": self.scores.pixel_accuracy,
+            f"{stage}/mean_accuracy": self.scores.mean_accuracy,
+        }
+        per_class = zip(self.spec.classes, self.scores.iou.tolist(), strict=True)
+        values |= {f"{stage}/IoU/{name}": iou for name, iou in per_class}
+        self.log_dict(values, rank_zero_only=False)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError("the poly schedule needs an end: set trainer.max_epochs or trainer.max_steps")
+        optimizer = self.make_optimizer(self.model, self.effective_batch_size)
+        scheduler = self.make_scheduler(optimizer, int(steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def effective_batch_size(self) -> int:
+        """Images to an optimizer step, over devices and accumulated batches."""
+        per_device: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        return per_device * self.trainer.world_size * self.trainer.accumulate_grad_batches

@@ -1,0 +1,145 @@
+"""The final score of a module on a split, and the files that hold it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.table import Table
+
+from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.metrics import Scores
+from fastfcn_pl.module import SegmentationModule
+
+PACKAGES = ("torch", "lightning", "timm", "numpy", "pillow")
+
+
+def score(
+    trainer: L.Trainer, module: SegmentationModule, datamodule: SegmentationDataModule, split: str
+) -> dict[str, Any]:
+    """Score `module` on `split` and return what `results.json` holds about it; shares are fractions, NaN is None."""
+    datamodule.trainer = trainer  # loaders are made for its ranks
+    trainer.test(module, dataloaders=datamodule.eval_dataloader(split), verbose=False)
+    scores: Scores = module.scores
+    return {
+        "data": module.spec.name,
+        "split": split,
+        "protocol": protocol_name(module),
+        "mIoU": scores.mean_iou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "mean_accuracy": scores.mean_accuracy,
+        "IoU": _by_class(module.spec, scores.iou.tolist()),
+        "accuracy": _by_class(module.spec, scores.accuracy.tolist()),
+        "share": _by_class(module.spec, scores.share.tolist()),
+        "absent_classes": [module.spec.classes[i] for i in scores.absent],
+        "world_size": trainer.world_size,
+        "images": len(datamodule.dataset(split)),
+    }
+
+
+def protocol_name(module: SegmentationModule) -> str:
+    """Return the name that every number of this module's protocol carries."""
+    return getattr(module.protocol, "func", module.protocol).__name__
+
+
+def _by_class(spec: DatasetSpec, values: list[float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(x) else x for name, x in zip(spec.classes, values, strict=True)}
+
+
+def environment() -> dict[str, Any]:
+    """Return the commit of the code and the versions and the hardware that it ran on."""
+    return {
+        "commit": git_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "processor": _processor(),
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, `-dirty` behind it if changed; else None."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
+
+
+def report(results: dict[str, Any], run_dir: str, places: Mapping[str, str | None] | None = None) -> None:
+    """Write the results into the run's folder, print them, and say where everything is."""
+    folder = Path(os.path.relpath(run_dir))
+    write(results, folder)
+    console = Console()
+    console.print(class_table(results))
+    console.print(headline(results), soft_wrap=True, highlight=False)
+    found = {"checkpoint": results["checkpoint"], "overlays": folder / "overlays", "results": folder / "results.md"}
+    for name, place in {**found, **(places or {})}.items():
+        if place is not None:
+            console.print(f"{name + ':':<12}{place}", soft_wrap=True, highlight=False)
+
+
+def write(results: dict[str, Any], folder: Path) -> None:
+    """Write `results.json` and `results.md` into `folder`, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"results.json": json.dumps(results, indent=2) + "\n", "results.md": markdown(results)}
+    for name, text in files.items():
+        staged = folder / f".{name}"
+        staged.write_text(text)
+        staged.replace(folder / name)
+
+
+def headline(results: dict[str, Any]) -> str:
+    """Return the scores of a split in one line."""
+    return (
+        f"{results['data']} {results['split']}, protocol {results['protocol']}: "
+        f"mIoU {percent(results['mIoU'])}, pixel accuracy {percent(results['pixel_accuracy'])}, "
+        f"mean accuracy {percent(results['mean_accuracy'])}"
+    )
+
+
+def percent(fraction: float | None) -> str:
+    """Return a fraction as a number of percent with two digits behind the point, and `-` for one that is not there."""
+    return "-" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def class_rows(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return class, IoU, accuracy and pixel share, in percent."""
+    columns = (results["IoU"], results["accuracy"], results["share"])
+    return [(name, *(percent(column[name]) for column in columns)) for name in results["IoU"]]  # type: ignore[misc]
+
+
+def class_table(results: dict[str, Any]) -> Table:
+    """Return the per-class scores for a terminal."""
+    table = Table("class", title=f"{results['data']} {results['split']}", title_justify="left")
+    for column in ("IoU", "accuracy", "pixel share"):
+        table.add_column(column, justify="right")
+    for row in class_rows(results):
+        table.add_row(*row)
+    return table
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return the scores as a Markdown page."""
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in class_rows(results))
+    absent = ", ".join(results["absent_classes"])
+    note = f"\nLeft out of the mean, having no pixel: {absent}.\n" if absent else ""
+    return (
+        f"{headline(results)} ({results['images']} images).\n{note}\n"
+        f"| class | IoU | accuracy | pixel share |\n|---|---|---|---|\n{rows}\n"
+    )

@@ -1,0 +1,65 @@
+"""Train, then score the best checkpoint: `python -m fastfcn_pl.train [group=option] [key=value]`."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from fastfcn_pl import launch
+
+if TYPE_CHECKING:
+    import lightning as L
+
+
+def train(cfg: DictConfig) -> float:
+    """Run the experiment that `cfg` describes, write its folder, and return the mIoU of its best checkpoint."""
+    import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
+
+    from fastfcn_pl import build
+    from fastfcn_pl.loggers import closing_wandb
+
+    build.check(cfg)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = build.datamodule(cfg)
+    datamodule.prepare_data()
+    module = build.module(cfg, datamodule.spec)
+    trainer = build.trainer(cfg)
+    with closing_wandb():
+        started = time.perf_counter()
+        trainer.fit(module, datamodule=datamodule)
+        return score_best(cfg, trainer, time.perf_counter() - started)
+
+
+def score_best(cfg: DictConfig, trainer: L.Trainer, seconds: float) -> float:
+    """Score the best checkpoint of a finished run on `val`, write the results, say where everything is."""
+    from fastfcn_pl import checkpoint, scoring
+    from fastfcn_pl.loggers import how_to_view
+    from fastfcn_pl.models.cost import cost
+
+    steps, epochs = trainer.global_step, trainer.current_epoch
+    best = best_checkpoint(cfg, trainer)
+    module = checkpoint.load(best)
+    total = cost(module.model, (512, 512))["total"]
+    results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
+    results |= {"parameters": total.parameters, "gmacs": total.gmacs}
+    results |= {"checkpoint": best, "steps": steps, "epochs": epochs, "train_seconds": round(seconds, 1)}
+    results |= {"seed": cfg.seed, "choices": launch.choices(), **scoring.environment()}
+    if trainer.is_global_zero:
+        scoring.report(results, cfg.run_dir, {"W&B run": how_to_view()})
+    return results["mIoU"]
+
+
+def best_checkpoint(cfg: DictConfig, trainer: L.Trainer) -> str:
+    """Return the path of the best checkpoint; of the last weights, saved now, where no validation chose a best."""
+    best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path
+    if not best:
+        best = f"{cfg.run_dir}/checkpoints/last.ckpt"
+        trainer.save_checkpoint(best)
+    return os.path.relpath(best)
+
+
+if __name__ == "__main__":
+    launch.main("train", train)

@@ -1,0 +1,69 @@
+"""What tests share: composing configs as the command line would, running commands, the shared folder of real data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from fastfcn_pl import config
+
+ROOT = Path(__file__).parent.parent
+
+TINY = [
+    "model.backbone.name=test_resnet",
+    "model.backbone.pretrained=false",
+    "model.neck.width=8",
+    "model.head.channels=8",
+    "model.aux_head.channels=8",
+    "trainer.accelerator=cpu",
+    "logger=none",
+]
+"""The smallest net that is still a whole one: timm's network for tests, JPU, head and auxiliary head."""
+
+os.environ.setdefault("WANDB_MODE", "offline")
+torch.set_num_threads(1)  # workers of pytest-xdist share two cores
+config.register()
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., DictConfig]:
+    """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does, with `run_dir` in the test's folder."""
+
+    def make(*overrides: str, name: str = "train", config_dir: Path = config.CONF_DIR) -> DictConfig:
+        with initialize_config_dir(str(config_dir), version_base="1.3"):
+            return compose(name, overrides=[f"run_dir={tmp_path / 'run'}", *overrides])
+
+    return make
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `python -m fastfcn_pl.<module> <arguments>` in the test's folder, as a user would."""
+
+    def run(module: str, *arguments: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", f"fastfcn_pl.{module}", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path), "COLUMNS": "100", **env},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and reference outputs; tests that need it skip without it."""
+    if "FASTFCN_SHARED" not in os.environ:
+        pytest.skip("FASTFCN_SHARED is not set: no folder with CamVid and reference outputs")
+    return (ROOT / os.environ["FASTFCN_SHARED"]).resolve()

@@ -1,0 +1,102 @@
+"""Samples: read, checked, relabelled; random as a function of (seed, epoch, index) alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
+from fastfcn_pl.data.dataset import FileSource, SegmentationDataset
+from fastfcn_pl.data.datasets.camvid import CamVid
+from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
+from fastfcn_pl.data.transforms import RandomScaleCrop
+from tests.fakes.camvid import write_camvid
+
+SPEC = DatasetSpec("two", ("a", "b"), ((0, 0, 0), (255, 0, 0)), {7: 0, 9: 1, 0: IGNORE})
+CROP = RandomScaleCrop(
+    base_size=None,
+    scale=[0.5, 2],
+    crop_size=32,
+    flip_probability=0.5,
+    blur_probability=0.5,
+    blur_radius=1,
+    fill=[0, 0, 0],
+)
+
+
+def _pair(folder: Path, mask: np.ndarray, size: tuple[int, int] | None = None) -> FileSource:
+    Image.new("RGB", size or mask.shape[::-1]).save(folder / "image.png")
+    Image.fromarray(mask).save(folder / "mask.png")
+    return FileSource([(folder / "image.png", folder / "mask.png")])
+
+
+def test_ids_become_class_indices(tmp_path: Path) -> None:
+    source = _pair(tmp_path, np.array([[7, 9, 0]], np.uint8))
+    sample = SegmentationDataset(source, SPEC)[0, 0]
+    assert sample["target"].tolist() == [[0, 1, IGNORE]]
+    assert (sample["image"].shape, sample["image"].dtype) == ((3, 1, 3), torch.uint8)
+
+
+def test_without_a_remap_255_is_ignored_and_any_other_id_is_an_error(tmp_path: Path) -> None:
+    spec = DatasetSpec("two", SPEC.classes, SPEC.palette)
+    assert SegmentationDataset(_pair(tmp_path, np.array([[0, 1, 255]], np.uint8)), spec)[0, 0]["target"].max() == IGNORE
+    with pytest.raises(UserError, match=r"mask\.png holds id 2, 254, which two \(2 classes\) does not have"):
+        SegmentationDataset(_pair(tmp_path, np.array([[254, 1, 2]], np.uint8)), spec)[0, 0]
+
+
+def test_palette_masks_are_read_as_ids(tmp_path: Path) -> None:
+    source = _pair(tmp_path, np.array([[7, 9, 0]], np.uint8))
+    mask = Image.open(tmp_path / "mask.png")
+    mask.putpalette([9, 9, 9] * 256)
+    mask.save(tmp_path / "mask.png")
+    assert SegmentationDataset(source, SPEC)[0, 0]["target"].tolist() == [[0, 1, IGNORE]]
+
+
+def test_sizes_that_differ_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mask\.png is 3x1 but its image .*image\.png is 5x4"):
+        SegmentationDataset(_pair(tmp_path, np.array([[7, 9, 0]], np.uint8), size=(5, 4)), SPEC)[0, 0]
+
+
+def test_a_truncated_image_is_named(tmp_path: Path) -> None:
+    source = _pair(tmp_path, np.full((64, 64), 7, np.uint8))
+    content = (tmp_path / "image.png").read_bytes()
+    (tmp_path / "image.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"image\.png cannot be read as an image"):
+        SegmentationDataset(source, SPEC)[0, 0]
+
+
+def _batches(root: Path, workers: int, epochs: int) -> list[tuple[list[int], int]]:
+    module = CamVid(5, root=str(root), batch_size=2, num_workers=workers, augmentation=CROP)
+    loader = module.train_dataloader()
+    found = []
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)
+        found += [(batch["index"].tolist(), int(batch["image"].long().sum())) for batch in loader]
+    return found
+
+
+def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
+    root = write_camvid(tmp_path, train=6)
+    alone, shared = _batches(root, workers=0, epochs=2), _batches(root, workers=2, epochs=2)
+    assert alone == shared
+    assert alone[:3] != alone[3:]  # another epoch: another order, other crops
+    by_index = [{i: None for i, _ in epoch} if False else epoch for epoch in (alone[:3], alone[3:])]
+    assert {s for _, s in by_index[0]}.isdisjoint({s for _, s in by_index[1]})
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_share_an_epoch_without_overlap(world_size: int) -> None:
+    samplers = [TrainSampler(10, seed=1, rank=r, world_size=world_size) for r in range(world_size)]
+    parts = [[index for _, index in sampler] for sampler in samplers]
+    assert {len(part) for part in parts} == {10 // world_size}
+    assert len(set(sum(parts, []))) == 10 // world_size * world_size
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 9])
+def test_evaluation_counts_every_image_once(world_size: int) -> None:
+    parts = [[index for _, index in EvalSampler(7, r, world_size)] for r in range(world_size)]
+    assert sorted(sum(parts, [])) == list(range(7))

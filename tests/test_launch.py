@@ -1,0 +1,72 @@
+"""The command line: quick to answer, and one line for a mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastfcn_pl import launch
+from fastfcn_pl.contracts import UserError
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_torch_is_not_imported_before_the_config_is_known_good() -> None:
+    code = "import sys, fastfcn_pl.train, fastfcn_pl.evaluate; assert not {'torch', 'lightning', 'wandb'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_lists_groups_and_keys(command: Command) -> None:
+    done = command("train", "--help")
+    assert done.returncode == 0
+    assert "model/neck: " in done.stdout
+    assert "batch_size" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("sead=1", "sead: no such key; did you mean seed?"),
+        ("model.neck.widht=1", "model.neck.widht: no such key; did you mean width?"),
+        ("loss.terms.cross_entropy.wieght=1", "loss.terms.cross_entropy.wieght: no such key; did you mean weight?"),
+        ("model/neck=jup", "Could not find 'model/neck/jup'"),
+        ("seed=abc", "could not be converted to Integer"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(command: Command, argument: str, line: str) -> None:
+    done = command("train", argument)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert line in done.stderr
+
+
+def test_a_typo_in_a_study_is_one_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("defaults: [train, _self_]\ntrainer: {max_epoch: 3}\n")
+    done = command("train", "-cd", str(tmp_path), "-cn", "mine")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: trainer.max_epoch: lightning.Trainer has no such parameter")
+    assert "Traceback" not in done.stderr
+    debug = command("train", "-cd", str(tmp_path), "-cn", "mine", "+debug=true")
+    assert "Traceback" in debug.stderr
+
+
+def test_a_missing_root_says_how_to_get_the_data(command: Command) -> None:
+    done = command("train", "data=ade20k", "data.root=nowhere")
+    assert done.returncode == 1
+    assert "error: data.root=nowhere is not a folder: download http" in done.stderr
+
+
+def test_a_workers_error_is_the_message_without_its_traceback() -> None:
+    wrapped = UserError(
+        "Caught UserError in DataLoader worker process 0.\nOriginal Traceback ...\nUserError: a.png is bad\n"
+    )
+    assert launch.one_line(wrapped) == "a.png is bad"
+
+
+def test_a_bug_is_not_hidden() -> None:
+    assert launch.one_line(ZeroDivisionError("division by zero")) is None

@@ -1,0 +1,76 @@
+"""Scores from one confusion matrix, against counting pixel by pixel."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.metrics import ConfusionMatrix, Scores
+
+
+def _batches(seed: int, classes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(5):
+        shape = tuple(rng.integers(3, 20, 3))
+        target = rng.integers(0, classes, shape).astype(np.uint8)
+        target[rng.random(shape) < 0.2] = IGNORE
+        found.append((torch.from_numpy(rng.integers(0, classes, shape)), torch.from_numpy(target)))
+    return found
+
+
+@pytest.mark.parametrize("classes", [2, 11, 150])
+def test_scores_equal_counting_by_hand(classes: int) -> None:
+    batches = _batches(classes, classes)
+    metric = ConfusionMatrix(classes)
+    for prediction, target in batches:
+        metric.update(prediction, target)
+    scores = Scores.of(metric.compute())
+
+    prediction = np.concatenate([p.numpy().ravel() for p, _ in batches])
+    target = np.concatenate([t.numpy().ravel() for _, t in batches])
+    prediction, target = prediction[target != IGNORE], target[target != IGNORE]
+    iou = []
+    for c in range(classes):
+        union = ((prediction == c) | (target == c)).sum()
+        iou.append(((prediction == c) & (target == c)).sum() / union if union else np.nan)
+    np.testing.assert_allclose(scores.iou, iou)
+    assert scores.mean_iou == pytest.approx(np.nanmean(iou))
+    assert scores.pixel_accuracy == pytest.approx((prediction == target).mean())
+    accuracy = [(prediction[target == c] == c).mean() for c in range(classes) if (target == c).any()]
+    assert scores.mean_accuracy == pytest.approx(np.mean(accuracy))
+    assert scores.share.sum() == pytest.approx(1)
+
+
+def test_a_class_without_pixels_is_left_out_and_named() -> None:
+    metric = ConfusionMatrix(4)
+    metric.update(torch.tensor([[[0, 1, 0]]]), torch.tensor([[[0, 1, 1]]], dtype=torch.uint8))
+    scores = Scores.of(metric.compute())
+    assert scores.absent == [2, 3]
+    assert scores.mean_iou == pytest.approx(0.5)
+
+
+def test_a_class_that_is_only_predicted_counts_as_zero() -> None:
+    metric = ConfusionMatrix(3)
+    metric.update(torch.tensor([[[0, 2]]]), torch.tensor([[[0, 0]]], dtype=torch.uint8))
+    scores = Scores.of(metric.compute())
+    assert scores.absent == [1]
+    assert scores.mean_iou == pytest.approx(0.25)
+    assert math.isnan(scores.accuracy[2])
+
+
+def test_ignored_pixels_count_nowhere() -> None:
+    metric = ConfusionMatrix(3)
+    metric.update(torch.tensor([[[0, 1, 2]]]), torch.full((1, 1, 3), IGNORE, dtype=torch.uint8))
+    assert metric.compute().sum() == 0
+
+
+def test_counts_beyond_float32_are_exact() -> None:
+    metric = ConfusionMatrix(2)
+    metric.matrix += 2**30
+    metric.update(torch.zeros(1, 1, 1, dtype=torch.int64), torch.zeros(1, 1, 1, dtype=torch.uint8))
+    assert metric.compute()[0, 0] == 2**30 + 1

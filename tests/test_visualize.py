@@ -1,0 +1,47 @@
+"""Pictures of labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastfcn_pl.contracts import IGNORE, DatasetSpec
+from fastfcn_pl.visualize import colorize, comparison, error_map, legend, overlay, stack
+
+SPEC = DatasetSpec("two", ("sky", "road"), ((0, 0, 200), (200, 0, 0)))
+LABELS = np.array([[0, 1, IGNORE]], np.uint8)
+
+
+def test_colorize_paints_the_palette() -> None:
+    assert colorize(LABELS, SPEC).tolist() == [[[0, 0, 200], [200, 0, 0], [255, 255, 255]]]
+
+
+def test_overlay_mixes_and_leaves_ignored_pixels() -> None:
+    image = np.full((1, 3, 3), 100, np.uint8)
+    assert overlay(image, LABELS, SPEC, opacity=0.5).tolist() == [[[50, 50, 150], [150, 50, 50], [100, 100, 100]]]
+
+
+def test_error_map_tells_right_from_wrong() -> None:
+    colours = error_map(np.array([[0, 0, 0]], np.uint8), LABELS)[0].tolist()
+    assert len({tuple(c) for c in colours}) == 3
+    assert colours[2] == [255, 255, 255]
+
+
+def test_comparison_holds_four_panels_and_a_legend() -> None:
+    image = np.zeros((40, 60, 3), np.uint8)
+    truth, prediction = np.zeros((40, 60), np.uint8), np.ones((40, 60), np.uint8)
+    picture = comparison(image, truth, prediction, SPEC)
+    assert picture.dtype == np.uint8
+    assert picture.shape[1] == 4 * 60 + 3 * 6
+    strip = legend([0, 1], SPEC, picture.shape[1])
+    assert np.array_equal(picture[-len(strip) :], strip)
+
+
+def test_a_legend_breaks_its_lines() -> None:
+    assert len(legend([0, 1], SPEC, 60)) > len(legend([0, 1], SPEC, 600))
+    assert len(legend([], SPEC, 60)) > 0
+
+
+def test_stack_pads_narrow_pictures_with_white() -> None:
+    stacked = stack([np.zeros((2, 4, 3), np.uint8), np.zeros((2, 8, 3), np.uint8)])
+    assert stacked.shape[1] == 8
+    assert (stacked[0, 4:] == 255).all()
