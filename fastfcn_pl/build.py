@@ -85,7 +85,7 @@ def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
         yield path, node
     for key in node:
         if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
-            yield from _targets(node[key], f"{path}.{key}" if path else str(key))
+            yield from _targets(node[key], f"{path}.{key!s}" if path else str(key))
 
 
 def _check_node(path: str, node: DictConfig) -> None:
@@ -95,7 +95,7 @@ def _check_node(path: str, node: DictConfig) -> None:
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} has no value: set it with {path}.{key}=...")
         if allowed is not None and key not in allowed:
-            raise UserError(f"{path}.{key}: {node['_target_']} has no such parameter;{_suggest(key, allowed)}")
+            raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter;{_suggest(key, allowed)}")
     missing = sorted(required.difference(keys))
     if missing:
         raise UserError(f"{path}.{missing[0]} is not set, and {node['_target_']} needs it: add it to the YAML")
@@ -119,7 +119,7 @@ def _import(path: str, target: str) -> Callable[..., Any]:
     try:
         return get_object(target)
     except Exception as error:  # importing runs the user's file, which may raise anything
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = [*str(error.__cause__ or error).splitlines(), type(error).__name__][0]
         raise UserError(
             f"{path}._target_={target} cannot be imported ({reason}): check the spelling and PYTHONPATH"
         ) from error

@@ -22,7 +22,7 @@ def evaluate(cfg: DictConfig) -> float:
     if datamodule.spec.classes != module.spec.classes:
         raise UserError(
             f"checkpoint={cfg.checkpoint} knows the {module.spec.num_classes} classes of {module.spec.name}, not the "
-            f"{datamodule.spec.num_classes} of {datamodule.spec.name}: evaluate it on the data set that it was trained for"
+            f"{datamodule.spec.num_classes} of {datamodule.spec.name}: take the data set that it was trained for"
         )
     L.seed_everything(run.seed, workers=True, verbose=False)
     trainer = build.trainer(run)

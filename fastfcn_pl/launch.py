@@ -87,12 +87,13 @@ def one_line(error: BaseException) -> str | None:
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
     known = [str(key) for key in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
-    parent = error.full_key.rpartition(".")[0]
+    path = error.full_key or str(error.key)
+    parent = path.rpartition(".")[0]
     close = difflib.get_close_matches(str(error.key), known, n=3)
     hint = (
         f"did you mean {' or '.join(close)}?" if close else f"{parent or 'the config'} has {', '.join(sorted(known))}"
     )
-    return f"{error.full_key}: no such key; {hint}"
+    return f"{path}: no such key; {hint}"
 
 
 def _joined(chain: list[BaseException]) -> str:

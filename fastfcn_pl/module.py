@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.inference import Protocol
 from fastfcn_pl.metrics import ConfusionMatrix, Scores
+from fastfcn_pl.models.segmenter import Segmenter
 
 
 class SegmentationModule(L.LightningModule):
@@ -25,9 +26,12 @@ class SegmentationModule(L.LightningModule):
     called when training starts.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
-        model: nn.Module,
+        model: Segmenter,
         loss: nn.Module,
         protocol: Protocol,
         spec: DatasetSpec,

@@ -121,7 +121,7 @@ def percent(fraction: float | None) -> str:
 def class_rows(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return class, IoU, accuracy and pixel share, in percent."""
     columns = (results["IoU"], results["accuracy"], results["share"])
-    return [(name, *(percent(column[name]) for column in columns)) for name in results["IoU"]]  # type: ignore[misc]
+    return [(name, *(percent(column[name]) for column in columns)) for name in results["IoU"]]
 
 
 def class_table(results: dict[str, Any]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -18,10 +18,11 @@ def train(cfg: DictConfig) -> float:
     """Run the experiment that `cfg` describes, write its folder, and return the mIoU of its best checkpoint."""
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build
+    from fastfcn_pl import build, scoring
     from fastfcn_pl.loggers import closing_wandb
 
     build.check(cfg)
+    environment = scoring.environment()  # now: the checkout may be another one when training ends
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.datamodule(cfg)
     datamodule.prepare_data()
@@ -30,11 +31,12 @@ def train(cfg: DictConfig) -> float:
     with closing_wandb():
         started = time.perf_counter()
         trainer.fit(module, datamodule=datamodule)
-        return score_best(cfg, trainer, time.perf_counter() - started)
+        seconds = round(time.perf_counter() - started, 1)
+        return score_best(cfg, trainer, {"train_seconds": seconds, **environment})
 
 
-def score_best(cfg: DictConfig, trainer: L.Trainer, seconds: float) -> float:
-    """Score the best checkpoint of a finished run on `val`, write the results, say where everything is."""
+def score_best(cfg: DictConfig, trainer: L.Trainer, about: dict[str, Any]) -> float:
+    """Score the best checkpoint of a finished run on `val`, write the results, with what is said `about` it."""
     from fastfcn_pl import checkpoint, scoring
     from fastfcn_pl.loggers import how_to_view
     from fastfcn_pl.models.cost import cost
@@ -45,8 +47,8 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, seconds: float) -> float:
     total = cost(module.model, (512, 512))["total"]
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
     results |= {"parameters": total.parameters, "gmacs": total.gmacs}
-    results |= {"checkpoint": best, "steps": steps, "epochs": epochs, "train_seconds": round(seconds, 1)}
-    results |= {"seed": cfg.seed, "choices": launch.choices(), **scoring.environment()}
+    results |= {"checkpoint": best, "steps": steps, "epochs": epochs, "seed": cfg.seed}
+    results |= {"choices": launch.choices(), **about}
     if trainer.is_global_zero:
         scoring.report(results, cfg.run_dir, {"W&B run": how_to_view()})
     return results["mIoU"]
@@ -54,7 +56,7 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, seconds: float) -> float:
 
 def best_checkpoint(cfg: DictConfig, trainer: L.Trainer) -> str:
     """Return the path of the best checkpoint; of the last weights, saved now, where no validation chose a best."""
-    best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path
+    best: str = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if not best:
         best = f"{cfg.run_dir}/checkpoints/last.ckpt"
         trainer.save_checkpoint(best)

@@ -9,7 +9,7 @@ from fastfcn_pl.contracts import IGNORE, DatasetSpec
 
 _IGNORED = (255, 255, 255)
 _RIGHT, _WRONG = (225, 225, 225), (213, 94, 0)  # light grey and vermilion of Okabe and Ito: safe for colour-blind eyes
-_GAP, _LINE = 6, 18
+_GAP, _LINE, _SMALLEST = 6, 18, 192
 
 
 def colorize(labels: np.ndarray, spec: DatasetSpec) -> np.ndarray:
@@ -27,13 +27,15 @@ def overlay(image: np.ndarray, labels: np.ndarray, spec: DatasetSpec, opacity: f
 
 def error_map(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Paint wrong pixels vermilion, right ones grey, ignored ones white; both arguments `(H, W)`."""
-    picture = np.where((prediction == target)[..., None], np.uint8(_RIGHT), np.uint8(_WRONG))
+    picture = np.where((prediction == target)[..., None], np.array(_RIGHT, np.uint8), np.array(_WRONG, np.uint8))
     picture[target == IGNORE] = _IGNORED
     return picture
 
 
 def comparison(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, spec: DatasetSpec) -> np.ndarray:
-    """Put image, truth, prediction and error side by side under their titles, above a legend of the classes in sight."""
+    """Put image, truth, prediction and error side by side, above a legend of the classes in sight."""
+    zoom = -(-_SMALLEST // image.shape[1])  # a thumbnail could not be read
+    image, target, prediction = (x.repeat(zoom, 0).repeat(zoom, 1) for x in (image, target, prediction))
     panels = {
         "image": image,
         "truth": overlay(image, target, spec),

@@ -27,13 +27,18 @@ def test_error_map_tells_right_from_wrong() -> None:
 
 
 def test_comparison_holds_four_panels_and_a_legend() -> None:
-    image = np.zeros((40, 60, 3), np.uint8)
-    truth, prediction = np.zeros((40, 60), np.uint8), np.ones((40, 60), np.uint8)
+    image = np.zeros((40, 200, 3), np.uint8)
+    truth, prediction = np.zeros((40, 200), np.uint8), np.ones((40, 200), np.uint8)
     picture = comparison(image, truth, prediction, SPEC)
     assert picture.dtype == np.uint8
-    assert picture.shape[1] == 4 * 60 + 3 * 6
+    assert picture.shape[1] == 4 * 200 + 3 * 6
     strip = legend([0, 1], SPEC, picture.shape[1])
     assert np.array_equal(picture[-len(strip) :], strip)
+
+
+def test_small_images_are_enlarged() -> None:
+    small = np.zeros((20, 30), np.uint8)
+    assert comparison(np.zeros((20, 30, 3), np.uint8), small, small, SPEC).shape[1] == 4 * 210 + 3 * 6
 
 
 def test_a_legend_breaks_its_lines() -> None:

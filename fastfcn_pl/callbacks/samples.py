@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.visualize import comparison
 
 
@@ -26,10 +26,16 @@ class Samples(L.Callback):
     def __init__(self, *, folder: str, count: int) -> None:
         self.folder, self.count = Path(folder), count
 
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    def on_validation_batch_end(  # type: ignore[override]
+        self,
+        trainer: L.Trainer,
+        pl_module: SegmentationModule,
+        outputs: dict[str, Tensor],
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        position = self._position(trainer, trainer.num_val_batches[0], args[0])
+        position = self._position(trainer, trainer.num_val_batches[0], batch_idx)
         if position is None or trainer.sanity_checking:
             return
         sample = _Sample(outputs, batch)
@@ -43,10 +49,16 @@ class Samples(L.Callback):
                 picture = sample.comparison(pl_module.spec)
                 logger.experiment.add_image(f"val/samples/{position}", picture, trainer.global_step, dataformats="HWC")
 
-    def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: L.Trainer,
+        pl_module: SegmentationModule,
+        outputs: dict[str, Tensor],
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        position = self._position(trainer, trainer.num_test_batches[0], args[0])
+        position = self._position(trainer, trainer.num_test_batches[0], batch_idx)
         if position is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             picture = _Sample(outputs, batch).comparison(pl_module.spec)

@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from fastfcn_pl.models.cost import cost
+from fastfcn_pl.module import SegmentationModule
 
 
 class CostSummary(L.Callback):
-    """Print parameters and GMACs of the network's parts, for one image of `size` `[height, width]`, and log the totals."""
+    """Print parameters and GMACs of the network's parts, for one image of `size` `[height, width]`; log the totals."""
 
     def __init__(self, *, size: Sequence[int]) -> None:
         self.size = (size[0], size[1])
 
     @rank_zero_only
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
         costs = cost(pl_module.model, self.size)
         table = Table(title=f"{type(pl_module.model).__name__} at {self.size[0]}x{self.size[1]}", title_justify="left")
         table.add_column("part")

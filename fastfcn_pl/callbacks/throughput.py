@@ -9,11 +9,13 @@ import lightning as L
 
 
 class Throughput(L.Callback):
-    """Log `train/images_per_second` over all devices, and `train/data_wait`, the share of time spent on waiting for data.
+    """Log `train/images_per_second` over all devices and `train/data_wait`, the share of time that waits for data.
 
     Both are of the time since the last log, in each epoch from its first batch on. Lightning's `ThroughputMonitor`
     does not know the waiting, and refuses steps between logs that accumulated batches do not divide.
     """
+
+    _batch_ended: float | None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._batch_ended = None
@@ -31,7 +33,7 @@ class Throughput(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
         self._images += len(batch["image"]) * trainer.world_size
-        logged = trainer.global_step % trainer.log_every_n_steps == 0
+        logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         now = self._batch_ended = time.perf_counter()
         if logged and now > self._since:
             seconds = now - self._since

@@ -1,4 +1,4 @@
-"""Augmentation: the geometry is drawn first, as one plan; only the region that ends up in the crop is resampled, once."""
+"""Augmentation: geometry is drawn first, as one plan; only the region that the crop keeps is resampled, once."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.contracts import ModelOutput, UserError
@@ -13,11 +14,15 @@ OPTIONAL_OUTPUTS = ("aux_logits", "se_logits")
 
 
 class Term(nn.Module):
-    """`weight` times `loss(value, target, align_corners)`, where `value` is the output of the network with the name `output`."""
+    """`weight` times `loss(value, target, align_corners)` for the `value` of the network's output named `output`."""
 
     def __init__(self, *, output: str, weight: float, loss: nn.Module) -> None:
         super().__init__()
         self.output, self.weight, self.loss = output, weight, loss
+
+    def forward(self, value: Tensor, target: Tensor, align_corners: bool) -> Tensor:
+        """Return the loss, not weighted."""
+        return self.loss(value, target, align_corners)
 
 
 class WeightedSum(nn.Module):
@@ -49,5 +54,9 @@ class WeightedSum(nn.Module):
     def forward(self, output: ModelOutput, target: Tensor, align_corners: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum, and each term by name, not weighted."""
         values = output.named()
-        losses = {name: term.loss(values[term.output], target, align_corners) for name, term in self.terms.items()}
-        return sum(self.terms[name].weight * loss for name, loss in losses.items()), losses
+        losses = {name: term(values[term.output], target, align_corners) for name, term in self._terms()}
+        total = torch.stack([term.weight * losses[name] for name, term in self._terms()]).sum()
+        return total, losses
+
+    def _terms(self) -> list[tuple[str, Term]]:
+        return [(name, term) for name, term in self.terms.items() if isinstance(term, Term)]

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from torch import Tensor, nn
 
 from fastfcn_pl.contracts import FeatureInfo, ModelOutput
 
 
-class Backbone(Protocol):
-    """An image `(B, 3, H, W)` to levels, finest first, as `out_info` describes them."""
+class Backbone(nn.Module):
+    """The interface of a backbone: an image `(B, 3, H, W)` to levels, finest first, as `out_info` describes them."""
 
     out_info: FeatureInfo
     mean: tuple[float, ...]
+    """Of the images that it was trained on, as is `std`: of channels R, G, B, whose values are 0 to 1."""
     std: tuple[float, ...]
 
-    def __call__(self, x: Tensor) -> list[Tensor]: ...
 
-
-class Neck(Protocol):
-    """Levels to the same levels with the neck's own map appended, as `out_info` describes them."""
+class Neck(nn.Module):
+    """The interface of a neck: levels to the same levels with its own map appended, as `out_info` describes them."""
 
     out_info: FeatureInfo
 
-    def __call__(self, levels: list[Tensor]) -> list[Tensor]: ...
 
-
-NeckFactory = Callable[[FeatureInfo, bool], nn.Module]
+NeckFactory = Callable[[FeatureInfo, bool], Neck]
 HeadFactory = Callable[[FeatureInfo, int, bool], nn.Module]
 
 
@@ -45,7 +41,7 @@ class Segmenter(nn.Module):
         self,
         num_classes: int,
         *,
-        backbone: nn.Module,
+        backbone: Backbone,
         neck: NeckFactory,
         head: HeadFactory,
         aux_head: HeadFactory | None,

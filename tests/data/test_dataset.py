@@ -84,8 +84,6 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     alone, shared = _batches(root, workers=0, epochs=2), _batches(root, workers=2, epochs=2)
     assert alone == shared
     assert alone[:3] != alone[3:]  # another epoch: another order, other crops
-    by_index = [{i: None for i, _ in epoch} if False else epoch for epoch in (alone[:3], alone[3:])]
-    assert {s for _, s in by_index[0]}.isdisjoint({s for _, s in by_index[1]})
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -93,10 +91,10 @@ def test_ranks_share_an_epoch_without_overlap(world_size: int) -> None:
     samplers = [TrainSampler(10, seed=1, rank=r, world_size=world_size) for r in range(world_size)]
     parts = [[index for _, index in sampler] for sampler in samplers]
     assert {len(part) for part in parts} == {10 // world_size}
-    assert len(set(sum(parts, []))) == 10 // world_size * world_size
+    assert len({index for part in parts for index in part}) == 10 // world_size * world_size
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 9])
 def test_evaluation_counts_every_image_once(world_size: int) -> None:
     parts = [[index for _, index in EvalSampler(7, r, world_size)] for r in range(world_size)]
-    assert sorted(sum(parts, [])) == list(range(7))
+    assert sorted(index for part in parts for index in part) == list(range(7))

@@ -25,7 +25,8 @@ class TimmBackbone(nn.Module):
 
     `output_stride` 8 or 16 trades the last strides for dilation. `pretrained` is true (from the hub), a file, or
     false; weights that are asked for and cannot be had raise UserError. Channels and strides are measured by running
-    the network once on the meta device, not believed; a size that it cannot take is padded at the bottom and right with the mean colour.
+    the network once on the meta device, not believed; a size that it cannot take is padded at the bottom and right
+    with the mean colour.
     """
 
     def __init__(self, *, name: str, output_stride: int, pretrained: bool | str) -> None:
@@ -35,8 +36,8 @@ class TimmBackbone(nn.Module):
         _check_name(name)
         self._layout = _find_layout(name, output_stride)
         self.net = _create(name, self._layout.options, pretrained)
-        self.out_info = self._layout.info
-        cfg = self.net.pretrained_cfg
+        self.out_info = self._layout.levels.info
+        cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -46,10 +47,20 @@ class TimmBackbone(nn.Module):
             x = F.pad(x, (0, right, 0, bottom))
         levels = self.net(x)
         found = []
-        for i, stride in zip(self._layout.indices, self.out_info.strides, strict=True):
-            level = levels[i].permute(0, 3, 1, 2) if self._layout.channels_last else levels[i]
+        for i, stride in zip(self._layout.levels.indices, self.out_info.strides, strict=True):
+            level = levels[i].permute(0, 3, 1, 2) if self._layout.levels.channels_last else levels[i]
             found.append(level[..., : -(-height // stride), : -(-width // stride)] if bottom or right else level)
         return found
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Which of a timm network's features make up the pyramid."""
+
+    indices: tuple[int, ...]
+    info: FeatureInfo
+    channels_last: bool
+    """They come as `(B, H, W, C)`."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +68,9 @@ class _Layout:
     """How a timm network has to be built and called to give a pyramid."""
 
     options: dict[str, Any]
-    indices: tuple[int, ...]
-    info: FeatureInfo
+    levels: _Levels
     multiple: int
     """Height and width have to be multiples of this."""
-    channels_last: bool
-    """Levels come as `(B, H, W, C)`."""
 
 
 def _check_name(name: str) -> None:
@@ -85,13 +93,13 @@ def _find_layout(name: str, output_stride: int) -> _Layout:
         except (TypeError, AssertionError, RuntimeError, AttributeError, NotImplementedError) as error:
             reason = reason or _why_not_created(name, output_stride, error)
             continue
-        size = net.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
+        size, refusal = net.pretrained_cfg["input_size"][-1], ""
         for multiple, shape in ((1, (97, 129)), (32, (96, 128)), (size, (size, 2 * size))):
             result = _measure(net, output_stride, shape)
-            if not isinstance(result, str):
-                indices, info, channels_last = result
-                return _Layout(options, indices, info, multiple, channels_last)
-        reason = reason or result
+            if isinstance(result, _Levels):
+                return _Layout(options, result, multiple)
+            refusal = result
+        reason = reason or refusal
     raise UserError(f"model.backbone.name={name} does not serve: {reason}; {_WHAT_WORKS}")
 
 
@@ -101,11 +109,9 @@ def _why_not_created(name: str, output_stride: int, error: Exception) -> str:
     return f"timm cannot give its features ({error})"
 
 
-def _measure(
-    net: nn.Module, output_stride: int, shape: tuple[int, int]
-) -> tuple[tuple[int, ...], FeatureInfo, bool] | str:
+def _measure(net: nn.Module, output_stride: int, shape: tuple[int, int]) -> _Levels | str:
     """Run the network (on the meta device) on `shape`; return its usable levels, or the reason why it has none."""
-    strides, channels = net.feature_info.reduction(), net.feature_info.channels()
+    strides, channels = net.feature_info.reduction(), net.feature_info.channels()  # type: ignore[union-attr, operator]
     indices = tuple(i for i, stride in enumerate(strides) if stride >= _FINEST_STRIDE)
     expected = [min(stride, output_stride) for stride in _PYRAMID]
     if [strides[i] for i in indices[-3:]] != expected:
@@ -115,14 +121,14 @@ def _measure(
             levels = net(torch.zeros(1, 3, *shape, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         return str(error).splitlines()[0].rstrip(".")
-    sizes = [tuple(-(-length // strides[i]) for length in shape) for i in indices]
-    for channels_last in (False, True):
-        wanted = [(*size, channels[i]) if channels_last else (channels[i], *size) for size, i in zip(sizes, indices)]
-        if [tuple(levels[i].shape[1:]) for i in indices] == wanted:
-            info = FeatureInfo(tuple(channels[i] for i in indices), tuple(strides[i] for i in indices))
-            return indices, info, channels_last
+    info = FeatureInfo(tuple(channels[i] for i in indices), tuple(strides[i] for i in indices))
     found = [tuple(levels[i].shape[1:]) for i in indices]
-    return f"at {shape[0]}x{shape[1]} its levels are {found}, which are not strides {[strides[i] for i in indices]}"
+    sizes = [tuple(-(-length // stride) for length in shape) for stride in info.strides]
+    if found == [(c, *size) for c, size in zip(info.channels, sizes, strict=True)]:
+        return _Levels(indices, info, channels_last=False)
+    if found == [(*size, c) for c, size in zip(info.channels, sizes, strict=True)]:
+        return _Levels(indices, info, channels_last=True)
+    return f"at {shape[0]}x{shape[1]} its levels are {found}, which are not strides {list(info.strides)}"
 
 
 def _create(name: str, options: dict[str, Any], pretrained: bool | str) -> nn.Module:
