@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -51,8 +52,13 @@ def trainer(cfg: DictConfig) -> L.Trainer:
     """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
     callbacks = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
     loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]
+    on_gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
     return instantiate(
-        cfg.trainer, callbacks=callbacks, logger=[_complete(logger, cfg) for logger in loggers], _convert_="all"
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=[_complete(logger, cfg) for logger in loggers],
+        sync_batchnorm=cfg.trainer.sync_batchnorm and on_gpu,  # torch has none for CPUs
+        _convert_="all",
     )
 
 

@@ -73,8 +73,8 @@ def choices() -> dict[str, str]:
 def one_line(error: BaseException) -> str | None:
     """Return the message for an error that the user can mend, or None where it is not one."""
     chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
     for link in chain:
         if isinstance(link, UserError):
             # A worker process hands its error over as text, with a traceback before the message.

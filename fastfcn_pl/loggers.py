@@ -40,10 +40,7 @@ def wandb_logger(
     Path(save_dir).mkdir(parents=True, exist_ok=True)  # W&B falls back to a temporary folder where it is missing
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
-        if mode == "offline":
-            rank_zero_only(print)(
-                "W&B: not logged in, so the run is recorded offline; `wandb login` before the next one"
-            )
+    os.environ.setdefault("WANDB_SILENT", "true")  # `how_to_view` says it in one line
     return WandbLogger(
         name=name,
         save_dir=save_dir,
@@ -54,7 +51,7 @@ def wandb_logger(
         tags=list(tags),
         config=config,
         mode=mode,
-        settings=wandb.Settings(silent=True, console="off"),
+        settings=wandb.Settings(console="off"),
     )
 
 

@@ -19,7 +19,7 @@ def train(cfg: DictConfig) -> float:
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
     from fastfcn_pl import build, scoring
-    from fastfcn_pl.loggers import closing_wandb
+    from fastfcn_pl.loggers import closing_wandb, how_to_view
 
     build.check(cfg)
     environment = scoring.environment()  # now: the checkout may be another one when training ends
@@ -29,6 +29,10 @@ def train(cfg: DictConfig) -> float:
     module = build.module(cfg, datamodule.spec)
     trainer = build.trainer(cfg)
     with closing_wandb():
+        for logger in trainer.loggers:
+            logger.log_hyperparams({**build.plain(cfg), **environment})
+        if view := how_to_view():
+            print(f"W&B run: {view}")
         started = time.perf_counter()
         trainer.fit(module, datamodule=datamodule)
         seconds = round(time.perf_counter() - started, 1)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.data.datasets.shapes import BACKGROUND, HOLE, RING, SPEC, ShapesSource
+from fastfcn_pl.inference import native
+from tests.conftest import TINY
 
 SIZE = 128
 K = SPEC.num_classes
@@ -99,6 +106,18 @@ def test_a_hole_is_surrounded_by_its_ring_and_looks_like_the_ground(train: tuple
 def test_one_class_everywhere_scores_below_0_15(held_out: tuple[np.ndarray, np.ndarray]) -> None:
     labels = held_out[1]
     assert max(mean_iou(np.full(labels.shape, k), labels) for k in range(K)) < 0.15
+
+
+def test_an_untrained_net_scores_below_0_15(
+    held_out: tuple[np.ndarray, np.ndarray], make_config: Callable[..., DictConfig]
+) -> None:
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = instantiate(make_config(*TINY).model, K, _convert_="all").eval()
+        with torch.no_grad():
+            x = torch.from_numpy(held_out[0]).permute(0, 3, 1, 2) / 255 - 0.5
+            predicted = native(model, x, (SIZE, SIZE)).numpy()
+        assert mean_iou(predicted, held_out[1]) < 0.15
 
 
 @pytest.mark.parametrize("bits", [3, 4, 5])

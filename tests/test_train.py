@@ -1,0 +1,318 @@
+"""Whole runs, by the commands that users give: train, look, score again, report, extend."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from fastfcn_pl import checkpoint
+from fastfcn_pl.inference import logits
+from fastfcn_pl.train import train
+from tests import wandb_file
+from tests.conftest import ROOT, TINY
+from tests.fakes.ade20k import write_ade20k
+from tests.fakes.camvid import write_camvid
+
+pytestmark = pytest.mark.slow
+Command = Callable[..., subprocess.CompletedProcess[str]]
+CLASSES = 11
+FAST = [*TINY, "data=camvid", "data.batch_size=2", "data.num_workers=0", "data.augmentation.crop_size=48"]
+FAST += ["trainer.max_epochs=2", "trainer.log_every_n_steps=1", "callbacks.samples.count=2"]
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> str:
+    return str(write_camvid(tmp_path / "CamVid", train=5, val=3))
+
+
+@pytest.fixture
+def run(command: Command, tmp_path: Path, camvid: str) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Train as a user does, with W&B offline; return the run's folder, and what was printed."""
+    done = command("train", *FAST, "logger=wandb", "logger.wandb.mode=offline", f"data.root={camvid}")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs" / "train").iterdir()
+    return folder, done
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_a_run_leaves_everything_that_it_promises(
+    run: tuple[Path, subprocess.CompletedProcess[str]], command: Command, tmp_path: Path
+) -> None:
+    folder, done = run
+    results = _results(folder)
+
+    # what was printed
+    assert "bicyclist" in done.stdout
+    assert f"mIoU {100 * results['mIoU']:.2f}" in done.stdout
+    for place in ("checkpoints/best.ckpt", "overlays", "results.md", "wandb sync"):
+        assert place in done.stdout
+
+    # what was written
+    assert {"protocol": "native", "world_size": 1, "split": "val", "images": 3, "steps": 4, "epochs": 2}.items() <= (
+        results.items()
+    )
+    assert 0 <= results["mIoU"] <= 1
+    assert len(results["IoU"]) == CLASSES
+    assert results["choices"]["model/neck"] == "jpu"
+    assert torch.__version__.startswith(results["versions"]["torch"])
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    pictures = sorted((folder / "overlays").iterdir())
+    assert [p.name for p in pictures] == ["0.png", "1.png"]
+    assert np.asarray(Image.open(pictures[0])).std() > 10
+    assert "| road |" in (folder / "results.md").read_text()
+    with (folder / "metrics" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    best = max(float(row["val/mIoU"]) for row in rows if row["val/mIoU"])
+    assert best == pytest.approx(results["mIoU"], abs=1e-6)
+    columns = ("train/loss", "train/cross_entropy", "train/aux_cross_entropy", "lr-SGD/backbone", "lr-SGD/head")
+    for column in (*columns, "val/IoU/road", "train/images_per_second"):
+        assert any(row[column] for row in rows), column
+
+    # what W&B has
+    logged = wandb_file.history(folder)
+    for key in ("train/loss", "val/mIoU", "val/pixel_accuracy", "val/IoU/sky", "final/mIoU"):
+        assert key in logged, key
+    masks = logged["val/samples/0"][0]["masks"]
+    assert set(masks) == {"truth", "prediction"}
+    stored = next(folder.rglob(f"media/**/{Path(masks['truth']['path']).name}"))
+    assert np.asarray(Image.open(stored)).shape[:2] == (60, 80)
+    assert len(logged["val/samples/0"]) == 2
+    started = wandb_file.config(folder)
+    assert started["model"]["neck"]["width"] == 8
+    assert wandb_file.exit_code(folder) == 0
+
+    # the same numbers from the checkpoint alone
+    again = command("evaluate", f"checkpoint={folder}/checkpoints/best.ckpt")
+    assert again.returncode == 0, again.stderr
+    (scored,) = (tmp_path / "runs" / "evaluate").iterdir()
+    for key in ("mIoU", "pixel_accuracy", "mean_accuracy", "IoU", "accuracy", "share"):
+        assert _results(scored)[key] == results[key], key
+
+    # from Python
+    module = checkpoint.load(folder / "checkpoints" / "best.ckpt")
+    assert not module.training
+    assert logits(module.model, torch.randn(2, 3, 33, 47)).shape == (2, CLASSES, 33, 47)
+
+    # and a page about it
+    page = command("report", str(folder), "output=pages")
+    assert page.returncode == 0, page.stderr
+    text = (tmp_path / "pages" / "train.md").read_text()
+    assert f"| {100 * results['mIoU']:.2f} |" in text
+    for name in ("curves.svg", "samples_0.jpg"):
+        assert (tmp_path / "pages" / "train" / name).stat().st_size > 1000
+        assert f"train/{name}" in text
+    assert str(tmp_path) not in text.partition("## IoU")[0]
+    (tmp_path / "pages" / "train.md").write_text(text.replace("Not written yet.", "It learns."))
+    command("report", str(folder), "output=pages")
+    assert (tmp_path / "pages" / "train.md").read_text().endswith("It learns.\n")
+
+
+def test_evaluate_takes_another_root_and_split_and_refuses_other_classes(
+    command: Command, tmp_path: Path, camvid: str, make_config: Callable[..., DictConfig]
+) -> None:
+    train(make_config(*FAST, f"data.root={camvid}", "trainer.max_epochs=1"))
+    best = f"checkpoint={tmp_path}/run/checkpoints/best.ckpt"
+    moved = write_camvid(tmp_path / "elsewhere", train=1, test=4)
+    done = command("evaluate", best, f"data.root={moved}", "split=test", f"run_dir={tmp_path}/scored")
+    assert done.returncode == 0, done.stderr
+    assert _results(tmp_path / "scored")["images"] == 4
+    assert "camvid test, protocol native: mIoU" in done.stdout
+    done = command("evaluate", best, "data=shapes")
+    assert done.returncode == 1
+    assert "knows the 11 classes of camvid, not the 8 of shapes" in done.stderr
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes((tmp_path / "run/checkpoints/best.ckpt").read_bytes()[:5000])
+    done = command("evaluate", f"checkpoint={broken}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "broken.ckpt cannot be read" in done.stderr
+
+
+def test_a_crash_closes_the_wandb_run_as_failed(command: Command, tmp_path: Path, camvid: str) -> None:
+    (tmp_path / "bomb.py").write_text(
+        "import lightning as L\n"
+        "class Bomb(L.Callback):\n"
+        "    def on_train_batch_end(self, *args):\n"
+        "        raise ZeroDivisionError('boom')\n"
+    )
+    arguments = [*FAST, f"data.root={camvid}", "logger=wandb", "+callbacks.bomb._target_=bomb.Bomb"]
+    done = command("train", *arguments)
+    assert done.returncode != 0
+    assert "boom" in done.stderr
+    assert wandb_file.exit_code(tmp_path / "runs") == 1
+
+
+def test_a_bad_mask_met_by_a_worker_is_one_line(command: Command, tmp_path: Path, camvid: str) -> None:
+    bad = Path(camvid) / "trainannot" / "0003.png"
+    Image.fromarray(np.full((60, 80), 77, np.uint8)).save(bad)
+    done = command("train", *FAST, f"data.root={camvid}", "data.num_workers=1")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {bad} holds id 77, which camvid (11 classes)")
+    assert "Traceback" not in done.stderr
+
+
+OWN_PARTS = '''
+import torch
+from torch import nn
+from fastfcn_pl.contracts import FeatureInfo
+
+class Patches(nn.Module):
+    """A backbone of three strided convolutions."""
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    def __init__(self, *, channels):
+        super().__init__()
+        self.out_info = FeatureInfo(tuple(channels), (8, 16, 32))
+        self.first = nn.Conv2d(3, channels[0], 9, 8, 4)
+        self.rest = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(channels, channels[1:]))
+    def forward(self, x):
+        levels = [self.first(x)]
+        for layer in self.rest:
+            levels.append(layer(levels[-1]))
+        return levels
+
+class Mixer(nn.Module):
+    def __init__(self, in_info, align_corners, *, width):
+        super().__init__()
+        self.layer = nn.Conv2d(in_info.channels[0], width, 1)
+        self.out_info = in_info.append(width, in_info.strides[0])
+    def forward(self, levels):
+        return [*levels, self.layer(levels[0])]
+
+class Linear(nn.Module):
+    def __init__(self, in_info, num_classes, align_corners, *, bias):
+        super().__init__()
+        self.layer = nn.Conv2d(in_info.channels[-1], num_classes, 1, bias=bias)
+    def forward(self, levels):
+        return self.layer(levels[-1])
+
+class Focal(nn.Module):
+    def __init__(self, *, gamma):
+        super().__init__()
+        self.gamma = gamma
+    def forward(self, logits, target, align_corners):
+        full = nn.functional.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=align_corners)
+        loss = nn.functional.cross_entropy(full, target.long(), ignore_index=255, reduction="none")
+        return ((1 - torch.exp(-loss)) ** self.gamma * loss).mean()
+'''
+OWN_OPTIONS = {
+    "model/backbone/patches": "_target_: own_parts.Patches\nchannels: [8, 12, 16]\n",
+    "model/neck/mixer": "_target_: own_parts.Mixer\n_partial_: true\nwidth: 6\n",
+    "model/head/linear": "_target_: own_parts.Linear\n_partial_: true\nbias: true\n",
+    "loss/focal": (
+        "_target_: fastfcn_pl.losses.weighted_sum.WeightedSum\n"
+        "terms:\n"
+        "  focal:\n"
+        "    _target_: fastfcn_pl.losses.weighted_sum.Term\n"
+        "    output: logits\n"
+        "    weight: 1.0\n"
+        "    loss: {_target_: own_parts.Focal, gamma: 2.0}\n"
+    ),
+}
+
+
+def test_own_parts_train_without_an_edit_to_any_file(command: Command, tmp_path: Path, camvid: str) -> None:
+    (tmp_path / "own_parts.py").write_text(OWN_PARTS)
+    for name, text in OWN_OPTIONS.items():
+        path = tmp_path / "own" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    arguments = ["-cd", "own", "model/backbone=patches", "model/neck=mixer", "model/head=linear", "loss=focal"]
+    arguments += ["model/aux_head=none", *FAST[len(TINY) :], f"data.root={camvid}", "logger=none"]
+    done = command("train", *arguments, "trainer.max_steps=2", "model.neck.width=7", f"run_dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert _results(tmp_path / "run")["steps"] == 2
+    weights = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert weights["model.head.layer.weight"].shape == (CLASSES, 7, 1, 1)
+    typo = command("train", *arguments, "+model.neck.widht=7")
+    assert "error: model.neck.widht: own_parts.Mixer has no such parameter; did you mean width?" in typo.stderr
+
+
+def test_two_ranks_score_as_one(command: Command, tmp_path: Path) -> None:
+    """Uneven shares: 7 images on 2 ranks; the weights of one run, scored on both."""
+    root = write_camvid(tmp_path / "CamVid", train=4, val=7)
+    ddp = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1"]
+    done = command("train", *FAST, f"data.root={root}", *ddp, f"run_dir={tmp_path}/run", timeout=400)
+    assert done.returncode == 0, done.stderr
+    results = _results(tmp_path / "run")
+    assert (results["world_size"], results["steps"]) == (2, 1)
+    assert done.stdout.count("mIoU") == 1, "rank 0 alone prints"
+    done = command("evaluate", f"checkpoint={tmp_path}/run/checkpoints/best.ckpt", f"run_dir={tmp_path}/one")
+    assert done.returncode == 0, done.stderr
+    one = _results(tmp_path / "one")
+    assert one["world_size"] == 1
+    for key in ("mIoU", "IoU", "accuracy", "share", "images"):
+        assert one[key] == results[key], key
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"],
+        ["model/neck=dilated", "optimizer=adamw", "logger=tensorboard", "callbacks=early_stopping"],
+        ["model/neck=none", "trainer.max_epochs=-1", "trainer.max_steps=3"],
+        ["channels_last=false", "data/augmentation=flip"],
+    ],
+    ids=lambda o: o[0],
+)
+def test_the_flags_that_people_set(overrides: list[str], camvid: str, make_config: Callable[..., DictConfig]) -> None:
+    swapped = {o.split("=")[0] for o in overrides}
+    base = [o for o in FAST if o.split("=")[0] not in swapped]
+    if not any("jpu" in o for o in overrides) and "model/neck" in swapped:
+        base = [o for o in base if not o.startswith("model.neck")]
+    if "data/augmentation" in swapped:
+        base = [o for o in base if not o.startswith("data.augmentation")]
+    mean_iou = train(make_config(*base, f"data.root={camvid}", *overrides))
+    assert 0 <= mean_iou <= 1
+
+
+def test_the_learning_rate_ends_at_the_schedules_end(camvid: str, make_config: Callable[..., DictConfig]) -> None:
+    cfg = make_config(*FAST, f"data.root={camvid}", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=3")
+    train(cfg)
+    with (Path(cfg.run_dir) / "metrics" / "metrics.csv").open(newline="") as file:
+        rates = [float(row["lr-SGD/head"]) for row in csv.DictReader(file) if row["lr-SGD/head"]]
+    # 5 images, batch 2, accumulated twice: one step an epoch; lr x 4 / 16, head x 10
+    assert rates[0] == pytest.approx(0.01 * 4 / 16 * 10)
+    last = torch.load(Path(cfg.run_dir) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["lr_schedulers"][0]["_last_lr"] == [0, 0]
+    assert last["global_step"] == last["lr_schedulers"][0]["total_iters"] == 3
+
+
+def test_equal_seeds_give_equal_runs(camvid: str, make_config: Callable[..., DictConfig], tmp_path: Path) -> None:
+    def weights(name: str, *overrides: str) -> dict[str, torch.Tensor]:
+        cfg = make_config(*FAST, f"data.root={camvid}", "trainer.max_epochs=1", *overrides)
+        cfg.run_dir = str(tmp_path / name)
+        train(cfg)
+        return torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+    first, second, other = weights("a"), weights("b", "data.num_workers=2"), weights("c", "seed=1")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_ade20k_trains_on_images_of_many_sizes(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
+    root = write_ade20k(tmp_path / "ADEChallengeData2016")
+    base = [o for o in FAST if "camvid" not in o]
+    cfg = make_config(*base, "data=ade20k", f"data.root={root}", "data.augmentation.base_size=64")
+    assert 0 <= train(cfg) <= 1
+    assert len(_results(Path(cfg.run_dir))["IoU"]) == 150
+
+
+@pytest.mark.exhaustive
+def test_quickstart_learns(command: Command, tmp_path: Path) -> None:
+    done = command("train", "-cd", str(ROOT / "experiments"), "-cn", "quickstart", OMP_NUM_THREADS="2", timeout=900)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs" / "quickstart").iterdir()
+    assert _results(folder)["mIoU"] >= 0.75
