@@ -6,16 +6,19 @@ import difflib
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import hydra
 import lightning as L
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from fastfcn_pl import config
 from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.module import SegmentationModule
@@ -64,6 +67,20 @@ def trainer(cfg: DictConfig) -> L.Trainer:
 
 def _complete(logger: Logger | partial[Logger], cfg: DictConfig) -> Logger:
     return logger(plain(cfg)) if isinstance(logger, partial) else logger
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of `fastfcn_pl.train` with `overrides`, inside a Hydra job or outside of one."""
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose("train", list(overrides))
+    config.register()
+    with hydra.initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        return hydra.compose("train", list(overrides))
+
+
+def dataset_class(cfg: DictConfig) -> type[SegmentationDataModule]:
+    """Return the data module's class, which knows its classes without any data."""
+    return get_object(cfg.data._target_)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

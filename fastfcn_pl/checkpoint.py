@@ -1,24 +1,36 @@
-"""Loading what was trained: a checkpoint rebuilds its module without the files that configured it."""
+"""Loading what was trained, here or by others: a file of weights rebuilds its module without the files that configured it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl import build
 from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.models.weights.published import Published, recognise
 from fastfcn_pl.module import SegmentationModule
 
+# A genuine official checkpoint holds its best score as a numpy float64, under the name that numpy 1 gave to it.
+_HARMLESS = [
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    np._core.multiarray.scalar,
+    np.dtype,
+    np.dtypes.Float64DType,
+]
 
-def load(path: str | Path) -> SegmentationModule:
-    """Return the module of a checkpoint, on the CPU, in eval mode; `module.model` is the bare network.
 
-    Raises UserError where the file is missing, truncated, wants more than weights, or is not one of ours.
+def load(path: str | Path, data: str | None = None) -> SegmentationModule:
+    """Return the module of a checkpoint of ours or a published one, on the CPU, in eval mode.
+
+    `module.model` is the bare network. `data` names the data set whose class names and palette a published network
+    gets; without it classes are numbered. Raises UserError where the file is missing, truncated, wants more than
+    weights, or is of a network that we do not know.
     """
-    content = read(path)
+    content = read(path, data)
     return restore(content, config_of(content), path)
 
 
@@ -26,26 +38,74 @@ def restore(content: dict[str, Any], cfg: DictConfig, path: str | Path) -> Segme
     """Build the module of `cfg` with the weights of a checkpoint's `content`, which came from `path`."""
     OmegaConf.update(cfg, "model.backbone.pretrained", False)  # its weights are in the checkpoint
     module = build.module(cfg, DatasetSpec.from_dict(content["hyper_parameters"]["spec"]))
-    try:
-        module.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"checkpoint={path} does not fit the network that it describes: {reason}") from error
+    wanted, given = module.state_dict(), content["state_dict"]
+    missing, left = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    misfits = sorted(name for name in wanted.keys() & given.keys() if wanted[name].shape != given[name].shape)
+    for names, what in ((missing, "are missing"), (left, "are left over"), (misfits, "have another shape")):
+        if names:
+            raise UserError(f"checkpoint={path}: {len(names)} tensors {what}: {', '.join(names[:8])}")
+    module.load_state_dict(given)
     return module.eval()
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint of ours, loaded without running what is in it."""
+def read(path: str | Path, data: str | None = None) -> dict[str, Any]:
+    """Return the content of a checkpoint, a published one as if it were ours; nothing that is in it is run."""
+    content = _read_file(path)
+    return content if _is_ours(content) else as_ours(_recognise(content, path), data)
+
+
+def read_published(path: str | Path) -> Published:
+    """Return the network of a published checkpoint."""
+    return _recognise(_read_file(path), path)
+
+
+def _is_ours(content: Any) -> bool:
+    return isinstance(content, dict) and "spec" in content.get("hyper_parameters", {})
+
+
+def _recognise(content: Any, path: str | Path) -> Published:
+    try:
+        return recognise(_state_dict(content))
+    except UserError as error:
+        raise UserError(f"checkpoint={path} cannot be used: {error}") from error
+
+
+def as_ours(published: Published, data: str | None = None) -> dict[str, Any]:
+    """Return a published network as the content of a checkpoint of ours."""
+    cfg = build.compose([*published.overrides, *([f"data={data}"] if data else []), "logger=none", "run_dir=."])
+    count = published.architecture["num_classes"]
+    spec = build.dataset_class(cfg).spec if data else _numbered(count)
+    if spec.num_classes != count:
+        raise UserError(f"the network has {count} classes, but data={data} has {spec.num_classes}")
+    return {
+        "state_dict": {f"model.{name}": tensor for name, tensor in published.state.items()},
+        "hyper_parameters": {"config": build.plain(cfg), "spec": spec.to_dict()},
+    }
+
+
+def _numbered(count: int) -> DatasetSpec:
+    """Return a spec of `count` classes without names, in colours that differ."""
+    rng = np.random.default_rng(0)
+    colours = tuple((int(r), int(g), int(b)) for r, g, b in rng.integers(0, 256, (count, 3)))
+    return DatasetSpec("unknown", tuple(f"class {i}" for i in range(count)), colours)
+
+
+def _read_file(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise UserError(f"checkpoint={path}: no such file; a run's are in its folder checkpoints/")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is not a checkpoint makes the reader fail in any way
         reason = "it is truncated, not a torch file, or wants more than weights"
         raise UserError(f"checkpoint={path} cannot be read: {reason}") from error
-    if not isinstance(content, dict) or "spec" not in content.get("hyper_parameters", {}):
-        raise UserError(f"checkpoint={path} was not written by fastfcn_pl.train")
-    return content
+
+
+def _state_dict(content: Any) -> dict[str, torch.Tensor]:
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise UserError("it holds no state dict")
+    return state
 
 
 def config_of(content: dict[str, Any]) -> DictConfig:

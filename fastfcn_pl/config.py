@@ -51,8 +51,19 @@ class EvaluateConfig:
     debug: bool | None = None
 
 
+@dataclass
+class ConvertConfig:
+    """Keys of `python -m fastfcn_pl.convert`."""
+
+    source: str = MISSING
+    output: str = MISSING
+    data: Any = None
+    debug: bool | None = None
+
+
 def register() -> None:
     """Make the schemas known to Hydra, under the names that the primary configs refer to."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="convert_schema", node=ConvertConfig)

@@ -16,9 +16,10 @@ LAYERS = [
     {"inference", "metrics", "optim", "visualize"},
     {"module"},
     {"callbacks", "loggers", "scoring"},
-    {"config", "build"},
+    {"config"},
+    {"build"},
     {"checkpoint", "launch"},
-    {"train", "evaluate", "report"},
+    {"train", "evaluate", "report", "convert"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""
 ALLOWED_WITHIN = {("resize", "contracts")}

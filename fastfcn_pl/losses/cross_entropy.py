@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import IGNORE
-from fastfcn_pl.losses.reduction import mean_over_labelled
+from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.losses.reduction import mean_over_ranks
 from fastfcn_pl.resize import resize
 
 
 class CrossEntropy(nn.Module):
-    """Cross entropy at the label's size, in float32: logits `(B, C, h, w)` and target `(B, H, W)` to a scalar."""
+    """Cross entropy at the label's size, in float32: logits `(B, C, h, w)` and target `(B, H, W)` to a scalar.
+
+    `class_weights` (one a class, or null) weights pixels by their class, in the sum and in the count that it is
+    divided by; `label_smoothing` is the share of a pixel's target that is spread evenly over all classes.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, *, class_weights: Sequence[float] | None, label_smoothing: float) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"label_smoothing={label_smoothing}: give a share of at least 0 and below 1")
+        self.label_smoothing = label_smoothing
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        full = resize(logits.float(), target.shape[-2:], align_corners)
-        total = F.cross_entropy(full, target.long(), ignore_index=IGNORE, reduction="sum")
-        return mean_over_labelled(total, target)
+        if self.weights is not None and len(self.weights) != logits.shape[1]:
+            raise UserError(f"class_weights has {len(self.weights)} numbers for {logits.shape[1]} classes")
+        full, labels = resize(logits.float(), target.shape[-2:], align_corners), target.long()
+        total = F.cross_entropy(
+            full, labels, self.weights, ignore_index=IGNORE, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        labelled = labels != IGNORE
+        count = labelled.sum() if self.weights is None else self.weights[labels[labelled]].sum()
+        return mean_over_ranks(total, count)

@@ -1,4 +1,4 @@
-"""The mean over the labelled pixels of all ranks."""
+"""Means over the labelled pixels of all ranks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastfcn_pl.contracts import IGNORE
 
+def mean_over_ranks(total: Tensor, count: Tensor) -> Tensor:
+    """Divide this rank's `total` so that DDP's average of it is the sum of totals over the sum of counts of all ranks.
 
-def mean_over_labelled(total: Tensor, target: Tensor) -> Tensor:
-    """Divide `total`, a sum over this rank's labelled pixels, so that DDP's average of it is the mean over all ranks.
-
-    Without a labelled pixel anywhere it is `total`, which then is 0 with a gradient of 0.
+    Where the counts are 0, as without a labelled pixel, it is `total`, which then is 0 with a gradient of 0.
     """
-    count = (target != IGNORE).sum().to(torch.float32)
+    count = count.detach().to(torch.float32)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(count)
         count = count / dist.get_world_size()

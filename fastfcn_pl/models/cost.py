@@ -1,39 +1,138 @@
-"""What a network costs: parameters and multiply-accumulates of it and of its parts."""
+"""What a network costs: parameters, multiply-accumulates, memory and time of it and of its parts."""
 
 from __future__ import annotations
 
 import copy
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one part of a network, for one image."""
+    """Cost of one part of a network that predicts one image."""
 
     parameters: int
     gmacs: float
     """10^9 multiply-accumulates of convolutions and matrix products."""
+    peak_mib: float
+    """The most that the tensors which it makes take at once in float32, beside its input and its weights."""
 
 
 def cost(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
     """Return the cost of each child of `model` and of the whole (`total`), predicting one image of `size` `(H, W)`.
 
     Counted on the meta device, in eval mode, so that it takes no arithmetic and no memory. Parts that only training
-    runs (the auxiliary head) have parameters and no GMACs.
+    runs (the auxiliary head) have parameters and nothing else. Workspaces inside of kernels are not seen.
     """
-    ghost = copy.deepcopy(model).to("meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    ghost = copy.deepcopy(model).to("meta", torch.float32).eval()
+    parts = {**dict(ghost.named_children()), "total": ghost}
+    memory = _LiveTensors()
+    peaks: dict[str, int] = {}
+    with (
+        memory,
+        FlopCounterMode(display=False) as counter,
+        _around(parts, memory.start, lambda name, before: peaks.update({name: memory.peak_since(before)})),
+        torch.no_grad(),
+    ):
         ghost(torch.empty(1, 3, *size, device="meta"))
     flops = {module: sum(ops.values()) for module, ops in counter.get_flop_counts().items()}
     root = type(ghost).__name__
-    parts = {name: child for name, child in ghost.named_children() if child is not None}
-    costs = {name: Cost(_count(child), flops.get(f"{root}.{name}", 0) / 2e9) for name, child in parts.items()}
-    return costs | {"total": Cost(_count(ghost), flops.get("Global", 0) / 2e9)}
+    return {
+        name: Cost(
+            parameters=sum(p.numel() for p in part.parameters()),
+            gmacs=flops.get("Global" if name == "total" else f"{root}.{name}", 0) / 2e9,
+            peak_mib=peaks.get(name, 0) / 2**20,
+        )
+        for name, part in parts.items()
+    }
 
 
-def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def latency(model: nn.Module, x: Tensor, repeats: int = 10, warm_up: int = 2) -> dict[str, float]:
+    """Return the median seconds that each child of `model` and the whole (`total`) take for the batch `x`.
+
+    Measured where `x` and `model` are, in eval mode, without gradients, after `warm_up` runs, synchronised on a GPU.
+    """
+    seconds: dict[str, list[float]] = {}
+
+    def now(*_: object) -> float:
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    parts = {**dict(model.named_children()), "total": model}
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for _ in range(warm_up):
+            model(x)
+        with _around(parts, now, lambda name, start: seconds.setdefault(name, []).append(now() - start)):
+            for _ in range(repeats):
+                model(x)
+    model.train(training)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+@contextmanager
+def _around(
+    parts: dict[str, nn.Module], before: Callable[[], Any], after: Callable[[str, Any], object]
+) -> Iterator[None]:
+    """Call `before()` and `after(name, what before returned)` around the forward of each part."""
+    stack: list[Any] = []
+    handles = []
+    for name, part in parts.items():
+        handles.append(part.register_forward_pre_hook(lambda *_: stack.append(before())))
+        handles.append(part.register_forward_hook(lambda *_, name=name: after(name, stack.pop())))  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Keeps count of the bytes of the tensors that operations have made and that still live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def start(self) -> tuple[int, int]:
+        """Begin a measurement, inside of others."""
+        outer, self.peak = self.peak, self.live
+        return outer, self.live
+
+    def peak_since(self, started: tuple[int, int]) -> int:
+        """End the measurement that `start` began: return the most bytes that lived meanwhile, beyond those before."""
+        outer, live = started
+        found = self.peak - live
+        self.peak = max(outer, self.peak)
+        return found
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage not in self._known:
+                    self._known.add(storage)
+                    self.live += storage.nbytes()
+                    self.peak = max(self.peak, self.live)
+                    weakref.finalize(storage, self._free, storage.nbytes())
+        return result
+
+    def _free(self, size: int) -> None:
+        self.live -= size

@@ -21,17 +21,22 @@ class ConvNormAct(nn.Sequential):
 class SeparableConv(nn.Sequential):
     """Depthwise 3x3 convolution, norm, pointwise convolution, norm, ReLU: a branch of JPU.
 
-    Faithful to `SeparableConv2d` and the norm and ReLU behind it in the official `customize.py`.
+    Norms are batch norms, or group norms of `groups` groups where that is given (JPU-X). Faithful to
+    `SeparableConv2d` and the norm and ReLU behind it in the official `customize.py`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, dilation: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, dilation: int, groups: int | None = None) -> None:
         super().__init__(
             DepthwiseConv(in_channels, dilation),
-            nn.BatchNorm2d(in_channels),
+            _norm(in_channels, groups),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            _norm(out_channels, groups),
             nn.ReLU(inplace=True),
         )
+
+
+def _norm(channels: int, groups: int | None) -> nn.Module:
+    return nn.BatchNorm2d(channels) if groups is None else nn.GroupNorm(groups, channels)
 
 
 class DepthwiseConv(nn.Conv2d):

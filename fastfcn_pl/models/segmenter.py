@@ -33,8 +33,8 @@ class Segmenter(nn.Module):
 
     The neck is built as `neck(backbone.out_info, align_corners)`, a head as
     `head(levels' info, num_classes, align_corners)`; the head sees the neck's levels, the auxiliary head the
-    backbone's. What a head returns beside its logits, and the auxiliary logits, are computed in training or when
-    asked for, never otherwise.
+    backbone's. A head maps levels to logits; one that names `extra_outputs` takes `extras` and returns a
+    `ModelOutput`. Those, and the auxiliary logits, are computed in training or when asked for, never otherwise.
     """
 
     def __init__(
@@ -52,16 +52,21 @@ class Segmenter(nn.Module):
         self.backbone = backbone
         self.neck = neck(backbone.out_info, align_corners)
         self.head = head(self.neck.out_info, num_classes, align_corners)
+        self.head_outputs: tuple[str, ...] = getattr(self.head, "extra_outputs", ())
         self.aux_head = aux_head(backbone.out_info, num_classes, align_corners) if aux_head else None
 
     def forward(self, x: Tensor, extras: bool = False) -> ModelOutput:
+        wanted = extras or self.training
         levels = self.backbone(x)
-        logits = self.head(self.neck(levels)).contiguous()  # upsampling channels_last logits is four times slower
-        if self.aux_head is None or not (self.training or extras):
-            return ModelOutput(logits, {})
-        return ModelOutput(logits, {"aux_logits": self.aux_head(levels)})
+        if self.head_outputs:
+            logits, found = self.head(self.neck(levels), extras=wanted)
+        else:
+            logits, found = self.head(self.neck(levels)), {}
+        if self.aux_head is not None and wanted:
+            found = {"aux_logits": self.aux_head(levels), **found}
+        return ModelOutput(logits.contiguous(), found)  # upsampling channels_last logits is four times slower
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what it returns in training."""
-        return ("logits",) if self.aux_head is None else ("logits", "aux_logits")
+        return ("logits", *(() if self.aux_head is None else ("aux_logits",)), *self.head_outputs)

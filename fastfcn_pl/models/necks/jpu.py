@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo, UserError
+from fastfcn_pl.contracts import FeatureInfo
 from fastfcn_pl.models.layers import ConvNormAct, SeparableConv
+from fastfcn_pl.models.necks.pyramid import three_levels
 from fastfcn_pl.resize import resize
 
 
@@ -22,16 +23,11 @@ class JPU(nn.Module):
 
     def __init__(self, in_info: FeatureInfo, align_corners: bool, *, width: int, dilations: Sequence[int]) -> None:
         super().__init__()
-        strides = in_info.strides[-3:]
-        if len(strides) < 3 or not strides[0] < strides[1] < strides[2]:
-            raise UserError(
-                f"JPU joins three levels of growing stride, but the backbone gives strides {in_info.strides}: "
-                "use a pyramid at output_stride=32 (a ResNet, ConvNeXt, EfficientNet, Swin), or model/neck=none"
-            )
+        joined = three_levels(in_info, "JPU")
         self.align_corners = align_corners
-        self.convs = nn.ModuleList(ConvNormAct(channels, width) for channels in in_info.channels[-3:])
+        self.convs = nn.ModuleList(ConvNormAct(channels, width) for channels in joined.channels)
         self.branches = nn.ModuleList(SeparableConv(3 * width, width, dilation) for dilation in dilations)
-        self.out_info = in_info.append(len(dilations) * width, strides[0])
+        self.out_info = in_info.append(len(dilations) * width, joined.strides[0])
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
         maps = [conv(level) for conv, level in zip(self.convs, levels[-3:], strict=True)]

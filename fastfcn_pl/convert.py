@@ -1,0 +1,44 @@
+"""Turn a published checkpoint into one of ours: `python -m fastfcn_pl.convert source=<file> output=<file.ckpt>`.
+
+Reads checkpoints of the official FastFCN and PyTorch-Encoding code and of mmsegmentation's FastFCN models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fastfcn_pl import launch
+
+
+def convert(cfg: DictConfig) -> None:
+    """Say what `cfg.source` holds, and write it to `cfg.output`, which `evaluate` and `checkpoint.load` read."""
+    import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
+    import torch
+
+    from fastfcn_pl import checkpoint
+    from fastfcn_pl.contracts import UserError
+
+    output = Path(cfg.output)
+    if not output.parent.is_dir():
+        raise UserError(f"output={output}: {output.parent} is not a folder")
+    published = checkpoint.read_published(cfg.source)
+    content = checkpoint.as_ours(published, launch.choices().get("data"))
+    module = checkpoint.restore(content, checkpoint.config_of(content), cfg.source)
+    it = published.architecture
+    parts = ", ".join(f"{group} {it[group]}" for group in ("backbone", "neck", "head", "aux_head"))
+    keys = "".join(f", {key} {value}" for key, value in it["head_keys"].items())
+    print(f"{cfg.source} is of {published.source}: {parts}{keys}, {it['num_classes']} classes ({module.spec.name})")
+    print(f"{len(published.state)} tensors taken, {len(published.dropped)} left out", *published.dropped, sep="\n  ")
+    # What Lightning asks of a checkpoint that it is to go on from.
+    content |= {"pytorch-lightning_version": L.__version__, "epoch": 0, "global_step": 0}
+    content |= {"callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+    staged = output.with_name(f".{output.name}")
+    torch.save(content, staged)
+    staged.replace(output)
+    print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    launch.main("convert", convert)

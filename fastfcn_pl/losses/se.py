@@ -1,0 +1,28 @@
+"""The semantic encoding loss of EncNet (arXiv 1803.08904, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.losses.reduction import mean_over_ranks
+
+
+class SELoss(nn.Module):
+    """Binary cross entropy of which classes occur among an image's labelled pixels, averaged over images and classes.
+
+    SE logits `(B, C)` and target `(B, H, W)` to a scalar. An image without a labelled pixel counts nowhere.
+    """
+
+    def forward(self, se_logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
+        classes = se_logits.shape[1]
+        rows = torch.arange(len(target), device=target.device)[:, None]
+        labels = torch.where(target == IGNORE, classes, target.long()).flatten(1)
+        occurs = torch.zeros(len(target), classes + 1, device=target.device)
+        occurs[rows, labels] = 1
+        occurs = occurs[:, :classes]
+        losses = F.binary_cross_entropy_with_logits(se_logits.float(), occurs, reduction="none").mean(1)
+        labelled = occurs.any(1)
+        return mean_over_ranks((losses * labelled).sum(), labelled.sum())

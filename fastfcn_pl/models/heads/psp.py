@@ -1,0 +1,58 @@
+"""The PSP head: Pyramid Scene Parsing (arXiv 1612.01105)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fastfcn_pl.contracts import FeatureInfo
+from fastfcn_pl.models.layers import ConvNormAct
+from fastfcn_pl.resize import resize
+
+
+class PyramidPooling(nn.Module):
+    """Average pools of `bins` cells a side, each brought to `channels`, beside the map: `(B, C + n * channels, H, W)`."""
+
+    def __init__(self, in_channels: int, channels: int, bins: Sequence[int], align_corners: bool) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.pools = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(size), ConvNormAct(in_channels, channels, 1)) for size in bins
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [resize(pool(x), x.shape[-2:], self.align_corners) for pool in self.pools]
+        return torch.cat([x, *pooled], dim=1)
+
+
+class PSPHead(nn.Module):
+    """Pyramid pooling, 3x3 convolution, classifier: levels to logits `(B, num_classes, H/s, W/s)`.
+
+    `pool_channels` is the width of each pool's map, `channels` that of the convolution. Faithful to `PSPHead` in the
+    official `psp.py`, and to `PSPHead` of mmsegmentation, which pools the same way.
+    """
+
+    def __init__(
+        self,
+        in_info: FeatureInfo,
+        num_classes: int,
+        align_corners: bool,
+        *,
+        bins: Sequence[int],
+        pool_channels: int,
+        channels: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        in_channels = in_info.channels[-1]
+        self.pyramid = PyramidPooling(in_channels, pool_channels, bins, align_corners)
+        self.layers = nn.Sequential(
+            ConvNormAct(in_channels + len(bins) * pool_channels, channels),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(channels, num_classes, 1),
+        )
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        return self.layers(self.pyramid(levels[-1]))

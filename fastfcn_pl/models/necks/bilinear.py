@@ -1,0 +1,22 @@
+"""The paper's plain baseline: bilinear upsampling."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fastfcn_pl.contracts import FeatureInfo
+from fastfcn_pl.models.necks.pyramid import three_levels
+from fastfcn_pl.resize import resize
+
+
+class Bilinear(nn.Module):
+    """Resize the last map to stride 8, where JPU's stands (FastFCN, section 4.2): `(B, C5, H/8, W/8)`."""
+
+    def __init__(self, in_info: FeatureInfo, align_corners: bool) -> None:
+        super().__init__()
+        stride, *_ = three_levels(in_info, "the bilinear neck").strides
+        self.align_corners = align_corners
+        self.out_info = in_info.append(in_info.channels[-1], stride)
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        return [*levels, resize(levels[-1], levels[-3].shape[-2:], self.align_corners)]

@@ -1,0 +1,109 @@
+"""Checkpoints of the official FastFCN and PyTorch-Encoding code: which network one holds, and our names for its tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.models.weights.names import Rules
+
+_BACKBONES = {6: "resnet50s", 23: "resnet101s", 36: "resnet152s"}
+"""By the number of blocks in `layer3`."""
+
+
+def is_official(state: dict[str, Tensor]) -> bool:
+    """Tell these checkpoints by the name of their backbone."""
+    return any(name.startswith("pretrained.layer1.") for name in state)
+
+
+def architecture(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Return options and keys of the network that `state` holds, read from names and shapes.
+
+    A network without JPU is taken for the dilated one, at stride 8, as its authors trained it.
+    """
+    blocks = len({name.split(".")[2] for name in state if name.startswith("pretrained.layer3.")})
+    if blocks not in _BACKBONES:
+        raise UserError(f"a ResNet with {blocks} blocks in layer3 is none of {', '.join(_BACKBONES.values())}")
+    neck = "jpu" if "jpu.conv5.0.weight" in state else "jpu_x" if "jpu.jum_1.conv_l.0.weight" in state else "dilated"
+    found: dict[str, Any] = {"backbone": _BACKBONES[blocks], "neck": neck, "align_corners": True}
+    found["aux_head"] = "fcn" if "auxlayer.conv5.0.weight" in state else "none"
+    if "head.encmodule.encoding.0.weight" in state:
+        head = {
+            "kernel_size": state["head.conv5.0.weight"].shape[-1],
+            "lateral": "head.fusion.0.weight" in state,
+            "se_loss": "head.encmodule.selayer.weight" in state,
+        }
+        return found | {"head": "encnet", "head_keys": head, "num_classes": len(state["head.conv6.1.weight"])}
+    if "head.aspp.b0.0.weight" in state:
+        return found | {"head": "aspp", "head_keys": {}, "num_classes": len(state["head.block.4.weight"])}
+    if "head.conv5.0.conv1.0.weight" in state:
+        return found | {"head": "psp", "head_keys": {}, "num_classes": len(state["head.conv5.5.weight"])}
+    if "head.conv5.4.weight" in state:
+        return found | {"head": "fcn", "head_keys": {}, "num_classes": len(state["head.conv5.4.weight"])}
+    raise UserError("its head is none of FCN, PSP, ASPP and EncNet")
+
+
+def rules(head: str) -> Rules:
+    """Return how tensors are renamed to those of our network with this head."""
+    return [
+        (r"pretrained\.fc\.", None),  # ImageNet's classifier
+        (r"pretrained\.", "backbone.net."),
+        *((rf"jpu\.conv{level}\.", f"neck.convs.{level - 3}.") for level in (3, 4, 5)),
+        *_separable(r"jpu\.dilation", "neck.branches"),
+        *(
+            rule
+            for theirs, ours in (("jum_1", "first"), ("jum_2", "second"))
+            for rule in (
+                (rf"jpu\.{theirs}\.conv_l\.", f"neck.{ours}.conv_low."),
+                (rf"jpu\.{theirs}\.conv_h\.", f"neck.{ours}.conv_high."),
+                *_separable(rf"jpu\.{theirs}\.dilation", f"neck.{ours}.branches"),
+            )
+        ),
+        *_fcn("auxlayer", "aux_head"),
+        *_HEADS[head],
+    ]
+
+
+def _separable(theirs: str, ours: str) -> Rules:
+    return [
+        (rf"{theirs}{i + 1}\.{layer}\.", f"{ours}.{i}.{j}.")
+        for i in range(4)
+        for j, layer in enumerate((r"0\.conv1", r"0\.bn", r"0\.pointwise", "1"))
+    ]
+
+
+def _fcn(theirs: str, ours: str) -> Rules:
+    return [
+        (rf"{theirs}\.conv5\.([01])\.", rf"{ours}.layers.0.\1."),
+        (rf"{theirs}\.conv5\.4\.", f"{ours}.layers.2."),
+    ]
+
+
+_HEADS: dict[str, Rules] = {
+    "fcn": _fcn("head", "head"),
+    "psp": [
+        *((rf"head\.conv5\.0\.conv{i + 1}\.", f"head.pyramid.pools.{i}.1.") for i in range(4)),
+        (r"head\.conv5\.1\.", "head.layers.0.0."),
+        (r"head\.conv5\.2\.", "head.layers.0.1."),
+        (r"head\.conv5\.5\.", "head.layers.2."),
+    ],
+    "aspp": [
+        (r"head\.aspp\.b([0-3])\.", r"head.aspp.branches.\1."),
+        (r"head\.aspp\.b4\.gap\.1\.", "head.aspp.pool.1.0."),
+        (r"head\.aspp\.b4\.gap\.2\.", "head.aspp.pool.1.1."),
+        (r"head\.aspp\.project\.", "head.aspp.project.0."),
+        (r"head\.block\.([01])\.", r"head.layers.0.\1."),
+        (r"head\.block\.4\.", "head.layers.2."),
+    ],
+    "encnet": [
+        (r"head\.(conv5|connect|fusion)\.", r"head.\1."),
+        (r"head\.encmodule\.encoding\.([01])\.", r"head.encode.0.\1."),
+        (r"head\.encmodule\.encoding\.3\.", "head.encode.1."),
+        (r"head\.encmodule\.encoding\.4\.", "head.encode.2."),
+        (r"head\.encmodule\.fc\.0\.", "head.gate.0."),
+        (r"head\.encmodule\.selayer\.", "head.se_layer."),
+        (r"head\.conv6\.1\.", "head.classifier.1."),
+    ],
+}
