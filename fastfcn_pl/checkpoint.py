@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl import build
 from fastfcn_pl.contracts import DatasetSpec, UserError
@@ -22,9 +21,8 @@ def load(path: str | Path) -> SegmentationModule:
     return restore(content, config_of(content), path)
 
 
-def restore(content: dict[str, Any], cfg: DictConfig, path: str | Path) -> SegmentationModule:
+def restore(content: dict[str, Any], cfg: build.Config, path: str | Path) -> SegmentationModule:
     """Build the module of `cfg` with the weights of a checkpoint's `content`, which came from `path`."""
-    OmegaConf.update(cfg, "model.backbone.pretrained", False)  # its weights are in the checkpoint
     module = build.module(cfg, DatasetSpec.from_dict(content["hyper_parameters"]["spec"]))
     try:
         module.load_state_dict(content["state_dict"])
@@ -48,6 +46,6 @@ def read(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def config_of(content: dict[str, Any]) -> DictConfig:
-    """Return the configuration of the run that wrote a checkpoint."""
-    return OmegaConf.create(content["hyper_parameters"]["config"])
+def config_of(content: dict[str, Any]) -> build.Config:
+    """Return the configuration of the run that wrote a checkpoint, to build its network with."""
+    return build.to_load(content["hyper_parameters"]["config"])

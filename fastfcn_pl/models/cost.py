@@ -22,8 +22,8 @@ class Cost:
 def cost(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
     """Return the cost of each child of `model` and of the whole (`total`), predicting one image of `size` `(H, W)`.
 
-    Counted on the meta device, in eval mode, so that it takes no arithmetic and no memory. Parts that only training
-    runs (the auxiliary head) have parameters and no GMACs.
+    Counted on a copy of the network on the meta device, in eval mode, so that it takes no arithmetic. Parts that only
+    training runs (the auxiliary head) have parameters and no GMACs.
     """
     ghost = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

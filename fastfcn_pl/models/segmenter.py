@@ -33,8 +33,7 @@ class Segmenter(nn.Module):
 
     The neck is built as `neck(backbone.out_info, align_corners)`, a head as
     `head(levels' info, num_classes, align_corners)`; the head sees the neck's levels, the auxiliary head the
-    backbone's. What a head returns beside its logits, and the auxiliary logits, are computed in training or when
-    asked for, never otherwise.
+    backbone's. The auxiliary logits are computed in training or when asked for, never otherwise.
     """
 
     def __init__(

@@ -99,6 +99,12 @@ def test_an_output_that_no_term_uses_is_refused() -> None:
         WeightedSum(("logits", "aux_logits"), terms=_terms(main=1))
 
 
+def test_what_is_no_term_is_refused() -> None:
+    terms = {**_terms(main=1, aux=0.2), "mian": {"weight": 0.5}}  # what a misspelt name in a study becomes
+    with pytest.raises(UserError, match=r"loss\.terms\.mian is not a Term; did you mean main\?"):
+        WeightedSum(("logits", "aux_logits"), terms=terms)  # type: ignore[arg-type]
+
+
 def test_an_output_that_no_model_has_is_refused() -> None:
     terms = {"x": Term(output="logit", weight=1, loss=CrossEntropy())}
     with pytest.raises(UserError, match=r"loss\.terms\.x\.output=logit: this model's outputs are logits"):
