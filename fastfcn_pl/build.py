@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import warnings
@@ -15,17 +14,22 @@ import lightning as L
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object, instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl import config
-from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.module import SegmentationModule
 
 # Lightning sets its own level when it is imported, and says there what our tables say.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # a deprecation inside Lightning
+warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are computed from all ranks' pixels already
+
+Config = DictConfig
 
 _OF_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 _CONTAINERS = ("callbacks", "logger")  # nodes whose children are named by the user
@@ -36,12 +40,17 @@ def datamodule(cfg: DictConfig) -> SegmentationDataModule:
     return instantiate(cfg.data, cfg.seed, _convert_="all")
 
 
+def model(cfg: DictConfig, num_classes: int) -> Segmenter:
+    """Build the network of `cfg.model`."""
+    return instantiate(cfg.model, num_classes, _convert_="all")
+
+
 def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
     """Build network, loss, protocol and optimizer of `cfg`, for the classes of `spec`."""
-    model = instantiate(cfg.model, spec.num_classes, _convert_="all")
+    network = model(cfg, spec.num_classes)
     return SegmentationModule(
-        model,
-        loss=instantiate(cfg.loss, model.outputs, _convert_="all"),
+        network,
+        loss=instantiate(cfg.loss, network.outputs, _convert_="all"),
         protocol=instantiate(cfg.protocol),
         spec=spec,
         make_optimizer=instantiate(cfg.optimizer, _convert_="all"),
@@ -60,6 +69,7 @@ def trainer(cfg: DictConfig) -> L.Trainer:
         cfg.trainer,
         callbacks=callbacks,
         logger=[_complete(logger, cfg) for logger in loggers],
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         sync_batchnorm=cfg.trainer.sync_batchnorm and on_gpu,  # torch has none for CPUs
         _convert_="all",
     )
@@ -83,6 +93,14 @@ def dataset_class(cfg: DictConfig) -> type[SegmentationDataModule]:
     return get_object(cfg.data._target_)
 
 
+def to_load(config: dict[str, Any]) -> Config:
+    """Return a saved configuration, changed to build a network whose weights are at hand."""
+    cfg = OmegaConf.create(config)
+    if "pretrained" in cfg.model.backbone:
+        cfg.model.backbone.pretrained = False
+    return cfg
+
+
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Return the resolved configuration as plain containers."""
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
@@ -97,7 +115,7 @@ def check(cfg: DictConfig) -> None:
         for child, node in cfg.get(name, {}).items():
             if node and "_target_" not in node:
                 known = [other for other, it in cfg[name].items() if it and "_target_" in it]
-                raise UserError(f"{name}.{child} has no _target_;{_suggest(child, known)}")
+                raise UserError(f"{name}.{child} has no _target_; {suggest(child, known)}")
     for path, node in _targets(cfg, ""):
         _check_node(path, node)
 
@@ -118,7 +136,7 @@ def _check_node(path: str, node: DictConfig) -> None:
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} has no value: set it with {path}.{key}=...")
         if allowed is not None and key not in allowed:
-            raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter;{_suggest(key, allowed)}")
+            raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter; {suggest(key, allowed)}")
     missing = sorted(required.difference(keys))
     if missing:
         raise UserError(f"{path}.{missing[0]} is not set, and {node['_target_']} needs it: add it to the YAML")
@@ -146,10 +164,3 @@ def _import(path: str, target: str) -> Callable[..., Any]:
         raise UserError(
             f"{path}._target_={target} cannot be imported ({reason}): check the spelling and PYTHONPATH"
         ) from error
-
-
-def _suggest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, [str(k) for k in known], n=3)
-    return (
-        f" did you mean {' or '.join(close)}?" if close else f" it takes {', '.join(sorted(map(str, known))) or 'none'}"
-    )

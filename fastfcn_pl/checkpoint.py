@@ -1,4 +1,4 @@
-"""Loading what was trained, here or by others: a file of weights rebuilds its module without the files that configured it."""
+"""Loading what was trained, here or by others: a file of weights rebuilds its module without what configured it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl import build
 from fastfcn_pl.contracts import DatasetSpec, UserError
@@ -34,9 +33,8 @@ def load(path: str | Path, data: str | None = None) -> SegmentationModule:
     return restore(content, config_of(content), path)
 
 
-def restore(content: dict[str, Any], cfg: DictConfig, path: str | Path) -> SegmentationModule:
+def restore(content: dict[str, Any], cfg: build.Config, path: str | Path) -> SegmentationModule:
     """Build the module of `cfg` with the weights of a checkpoint's `content`, which came from `path`."""
-    OmegaConf.update(cfg, "model.backbone.pretrained", False)  # its weights are in the checkpoint
     module = build.module(cfg, DatasetSpec.from_dict(content["hyper_parameters"]["spec"]))
     wanted, given = module.state_dict(), content["state_dict"]
     missing, left = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
@@ -108,6 +106,6 @@ def _state_dict(content: Any) -> dict[str, torch.Tensor]:
     return state
 
 
-def config_of(content: dict[str, Any]) -> DictConfig:
-    """Return the configuration of the run that wrote a checkpoint."""
-    return OmegaConf.create(content["hyper_parameters"]["config"])
+def config_of(content: dict[str, Any]) -> build.Config:
+    """Return the configuration of the run that wrote a checkpoint, to build its network with."""
+    return build.to_load(content["hyper_parameters"]["config"])

@@ -6,6 +6,8 @@ reported before seconds are spent on importing it.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +20,13 @@ IGNORE = 255
 
 class UserError(Exception):
     """A mistake that the user can mend. Its message is one line: the cause, the place and the remedy."""
+
+
+def suggest(word: str, known: Iterable[object]) -> str:
+    """Return what may have been meant by a `word` that is not among `known`, or what is known."""
+    names = sorted(map(str, known))
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(names) or 'nothing to set'}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         if len(self.palette) != len(self.classes):
             raise UserError(f"data set {self.name}: {len(self.classes)} classes but {len(self.palette)} colours")
+        if not 1 <= self.num_classes <= IGNORE:
+            raise UserError(f"data set {self.name}: {self.num_classes} classes, but labels are 8 bits: 1 to {IGNORE}")
         wrong = sorted(v for v in self.remap.values() if v != IGNORE and not 0 <= v < self.num_classes)
         if wrong:
             raise UserError(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.resize import resize
+from fastfcn_pl.resize import resize_logits
 
 Protocol = Callable[[Segmenter, Tensor, tuple[int, int]], Tensor]
 """A network, normalised images `(B, 3, H, W)` and a size `(h, w)` to class indices `(B, h, w)`, int64."""
@@ -15,7 +15,7 @@ Protocol = Callable[[Segmenter, Tensor, tuple[int, int]], Tensor]
 
 def logits(model: Segmenter, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     """Return logits `(B, num_classes, h, w)` in float32 for normalised images `x`; `size` is `x`'s where not given."""
-    return resize(model(x).logits.float(), size or x.shape[-2:], model.align_corners)
+    return resize_logits(model(x).logits, size or x.shape[-2:], model.align_corners)
 
 
 def native(model: Segmenter, x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fastfcn_pl import config
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.contracts import UserError, suggest
 
 Job = Callable[[DictConfig], Any]
 _NOISE = re.compile(r"full_key|object_type|reference_type|Config search path|provider=")
@@ -40,27 +39,35 @@ def main(config_name: str, job: Job) -> None:
 
 
 def _reporting(job: Job) -> Job:
-    """End a single job's mistakes here, before Hydra reports them; a sweep's jobs it collects."""
+    """End a single job's mistakes here, before Hydra reports them; in a sweep, say them and go on."""
 
     @functools.wraps(job)
     def run(cfg: DictConfig) -> Any:
         try:
             return job(cfg)
         except Exception as error:
-            if HydraConfig.get().mode is RunMode.RUN:
+            hydra_config = HydraConfig.get()
+            if hydra_config.mode is RunMode.RUN:
                 _end(error)
+            if line := one_line(error):
+                _say(f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {line}")
             raise
 
     return run
 
 
-def _end(error: Exception) -> None:
+def _end(error: Exception) -> NoReturn:
     """Print the error in one line and exit, or raise it again where it is not one that the user can mend."""
     line = one_line(error)
     if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
         raise error
-    print(f"error: {line}", file=sys.stderr)
+    _say(line)
     sys.exit(1)
+
+
+def _say(line: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # every rank makes the same mistake
+        print(f"error: {line}", file=sys.stderr)
 
 
 def choices() -> dict[str, str]:
@@ -79,6 +86,12 @@ def one_line(error: BaseException) -> str | None:
         if isinstance(link, UserError):
             # A worker process hands its error over as text, with a traceback before the message.
             return str(link).rsplit("UserError: ", 1)[-1].strip()
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
+        return " ".join(str(error).split())
+    if isinstance(error, InstantiationException):
+        key = re.search(r"full_key: (\S+)", str(error))
+        cause = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
+        return f"{key[1] if key else 'the config'} cannot be built: {cause} (+debug=true shows where)"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
         return _unknown_key(unknown) if unknown else _joined(chain)
@@ -86,14 +99,8 @@ def one_line(error: BaseException) -> str | None:
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
-    known = [str(key) for key in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
-    path = error.full_key or str(error.key)
-    parent = path.rpartition(".")[0]
-    close = difflib.get_close_matches(str(error.key), known, n=3)
-    hint = (
-        f"did you mean {' or '.join(close)}?" if close else f"{parent or 'the config'} has {', '.join(sorted(known))}"
-    )
-    return f"{path}: no such key; {hint}"
+    known = error.parent_node if isinstance(error.parent_node, DictConfig) else []
+    return f"{error.full_key or error.key}: no such key; {suggest(str(error.key), known)}"
 
 
 def _joined(chain: list[BaseException]) -> str:

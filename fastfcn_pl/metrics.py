@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,8 @@ class Scores:
     @classmethod
     def of(cls, matrix: Tensor) -> Scores:
         """Derive the scores from `matrix` `(num_classes, num_classes)`, rows true, columns predicted."""
-        counts = matrix.double().cpu()
+        side = math.isqrt(matrix.numel())
+        counts = matrix.cpu().double().view(side, side)  # torchmetrics returns a single class's matrix as a scalar
         hit, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         iou, accuracy = hit / (true + predicted - hit), hit / true  # 0 / 0 is NaN
         return cls(
@@ -48,15 +50,20 @@ class Scores:
 
 
 class ConfusionMatrix(Metric):
-    """Pixel counts `(num_classes, num_classes)` int64, rows true, columns predicted, summed over ranks."""
+    """Pixel counts `(num_classes, num_classes)` int64, rows true, columns predicted, and how many images they are of.
+
+    Both are summed over ranks.
+    """
 
     full_state_update = False
     matrix: Tensor
+    images: Tensor
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.add_state("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Count the pixels of class indices `prediction` and `target`, both `(B, H, W)`; `IGNORE` counts nowhere."""
@@ -65,6 +72,8 @@ class ConfusionMatrix(Metric):
         rows = torch.where(target == IGNORE, n, target.long())
         counts = torch.bincount((rows * n + prediction).flatten(), minlength=(n + 1) * n)
         self.matrix += counts.view(n + 1, n)[:n]
+        self.images += len(target)
 
-    def compute(self) -> Tensor:
-        return self.matrix
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return the counts of pixels, and of images."""
+        return self.matrix, self.images

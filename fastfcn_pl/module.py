@@ -47,6 +47,7 @@ class SegmentationModule(L.LightningModule):
         model.to(memory_format=self.memory_format)
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
         self.confusion = ConfusionMatrix(spec.num_classes)
+        self.scored_images, self.scored_step = 0, -1
         for name in ("mean", "std"):
             value = torch.tensor(getattr(model.backbone, name)).view(1, 3, 1, 1) * 255
             self.register_buffer(name, value, persistent=False)
@@ -60,7 +61,8 @@ class SegmentationModule(L.LightningModule):
         output = self.model(self.normalize(batch["image"]))
         total, losses = self.loss(output, batch["target"], self.model.align_corners)
         named = {f"train/{name}": value for name, value in losses.items()}
-        self.log_dict(named | {"train/loss": total}, batch_size=len(batch["image"]))
+        self.log_dict(named, batch_size=len(batch["image"]), sync_dist=True)
+        self.log("train/loss", total, batch_size=len(batch["image"]), sync_dist=True, prog_bar=True)
         return total
 
     def predict_labels(self, batch: dict[str, Tensor]) -> Tensor:
@@ -87,16 +89,17 @@ class SegmentationModule(L.LightningModule):
 
     def _log_scores(self, stage: str) -> None:
         """Log the scores of all ranks' pixels; each rank computes the same ones."""
-        self.scores = Scores.of(self.confusion.compute())
+        matrix, images = self.confusion.compute()
         self.confusion.reset()
+        self.scores, self.scored_images, self.scored_step = Scores.of(matrix), int(images), self.global_step
+        self.log(f"{stage}/mIoU", self.scores.mean_iou, prog_bar=True)
         values = {
-            f"{stage}/mIoU": self.scores.mean_iou,
             f"{stage}/pixel_accuracy": self.scores.pixel_accuracy,
             f"{stage}/mean_accuracy": self.scores.mean_accuracy,
         }
         per_class = zip(self.spec.classes, self.scores.iou.tolist(), strict=True)
         values |= {f"{stage}/IoU/{name}": iou for name, iou in per_class}
-        self.log_dict(values, rank_zero_only=False)
+        self.log_dict(values)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         steps = self.trainer.estimated_stepping_batches

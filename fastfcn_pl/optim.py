@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from fastfcn_pl.contracts import UserError
+
 
 def optimizer(
     model: nn.Module,
@@ -23,6 +25,8 @@ def optimizer(
     Where `base_batch_size` is given, learning rates are multiplied by `batch_size / base_batch_size`, with the
     effective `batch_size` over devices and accumulation (official `option.py`: `lr / 16 * batch_size`).
     """
+    if "lr" in getattr(algorithm, "keywords", {}):
+        raise UserError("optimizer.algorithm.lr would be ignored: set optimizer.lr, and optimizer.head_lr_ratio")
     scaled = lr * batch_size / base_batch_size if base_batch_size else lr
     backbone = [p for n, p in model.named_parameters() if n.startswith("backbone.") and p.requires_grad]
     head = [p for n, p in model.named_parameters() if not n.startswith("backbone.") and p.requires_grad]

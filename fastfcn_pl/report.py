@@ -14,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.scoring import percent
 
 LEARNED = "## What was learned"
 _USAGE = "usage: python -m fastfcn_pl.report <run folder>... output=<dir>"
@@ -35,11 +36,11 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load((self.folder / ".hydra" / "config.yaml").read_text())
+        return _yaml(self.folder / ".hydra" / "config.yaml")
 
     @cached_property
     def _hydra(self) -> dict[str, Any]:
-        return yaml.safe_load((self.folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+        return _yaml(self.folder / ".hydra" / "hydra.yaml")["hydra"]
 
     @property
     def study(self) -> str:
@@ -50,11 +51,6 @@ class Run:
     def overrides(self) -> list[str]:
         """What the command line changed; where data lies on one machine is of no use on another."""
         return [o if not o.startswith("data.root=") else "data.root=<dir>" for o in self._hydra["overrides"]["task"]]
-
-    @property
-    def name(self) -> str:
-        """What tells it from other runs of its study."""
-        return " ".join(o for o in self.overrides if not o.startswith("data.root=")) or self.folder.name
 
     @property
     def command(self) -> str:
@@ -70,21 +66,22 @@ class Run:
 
 def report(folders: list[Path], output: Path) -> Path:
     """Write the page about the runs in `folders` into `output`, named after their study, and return its path."""
-    runs = [_open(folder) for folder in folders]
+    runs = sorted((_open(folder) for folder in folders), key=lambda run: -(run.results["mIoU"] or 0))
+    names = _names(runs)
     studies = {run.study for run in runs}
     name = studies.pop() if len(studies) == 1 else "report"
     page, pictures = output / f"{name}.md", output / name
     pictures.mkdir(parents=True, exist_ok=True)
-    _draw_curves(runs, pictures / "curves.svg")
+    _draw_curves(runs, names, pictures / "curves.svg")
     sections = [
         f"# {name}",
         *([f"**Question.** {question}"] if (question := runs[0].config.get("question")) else []),
         "\n".join(["```", *dict.fromkeys(run.command for run in runs), "```"]),
-        _results_table(runs),
+        _results_table(runs, names),
         f"![curves]({name}/curves.svg)",
         "## IoU by class, in percent",
-        _class_table(runs),
-        *_samples(runs, pictures, name),
+        _class_table(runs, names),
+        *_samples(runs, names, pictures),
         "## How it ran",
         _environment(runs),
         _learned(page),
@@ -93,21 +90,34 @@ def report(folders: list[Path], output: Path) -> Path:
     return page
 
 
+def _yaml(path: Path) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[return-value]
+
+
 def _open(folder: Path) -> Run:
     for name in ("results.json", ".hydra/config.yaml", "metrics/metrics.csv"):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} is not the folder of a finished run: {name} is missing")
+            raise UserError(
+                f"{folder} is not the folder of a finished run: {name} is missing (hydra.run.dir moves a whole run)"
+            )
     return Run(folder)
 
 
-def _results_table(runs: list[Run]) -> str:
+def _names(runs: list[Run]) -> list[str]:
+    """Return what tells each run from the others: the overrides that not all of them have, else its folder's name."""
+    common = set.intersection(*(set(run.overrides) for run in runs))
+    names = [" ".join(o for o in run.overrides if o not in common) for run in runs]
+    return [name if name and names.count(name) == 1 else run.folder.name for name, run in zip(names, runs, strict=True)]
+
+
+def _results_table(runs: list[Run], names: list[str]) -> str:
     rows = []
-    for run in sorted(runs, key=lambda r: -r.results["mIoU"]):
+    for run, name in zip(runs, names, strict=True):
         it = run.results
-        scores = [f"{100 * it[key]:.2f}" for key in ("mIoU", "pixel_accuracy", "mean_accuracy")]
+        scores = [percent(it[key]) for key in ("mIoU", "pixel_accuracy", "mean_accuracy")]
         size = [f"{it['parameters'] / 1e6:.2f}", f"{it['gmacs']:.2f}"]
         effort = [str(it["steps"]), str(it["epochs"]), f"{it['train_seconds'] / 60:.1f}"]
-        rows.append([run.name, f"{it['data']} {it['split']}", it["protocol"], *scores, *size, *effort])
+        rows.append([name, f"{it['data']} {it['split']}", it["protocol"], *scores, *size, *effort])
     header = [
         "run",
         "split",
@@ -125,16 +135,12 @@ def _results_table(runs: list[Run]) -> str:
     return f"{_table(header, rows)}\n\n{note}"
 
 
-def _class_table(runs: list[Run]) -> str:
+def _class_table(runs: list[Run], names: list[str]) -> str:
     classes = list(runs[0].results["IoU"])
-    values = [[_percent(run.results["IoU"].get(name)) for run in runs] for name in classes]
-    shares = [_percent(runs[0].results["share"][name]) for name in classes]
+    values = [[percent(run.results["IoU"].get(name)) for run in runs] for name in classes]
+    shares = [percent(runs[0].results["share"][name]) for name in classes]
     rows = [[name, share, *row] for name, share, row in zip(classes, shares, values, strict=True)]
-    return _table(["class", "pixel share", *(run.name for run in runs)], rows)
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f}"
+    return _table(["class", "pixel share", *names], rows)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -142,7 +148,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _samples(runs: list[Run], pictures: Path, name: str) -> list[str]:
+def _samples(runs: list[Run], names: list[str], pictures: Path) -> list[str]:
     """Put overlays of each run into one picture, and return the sections that show them."""
     import numpy as np
     from PIL import Image
@@ -150,12 +156,12 @@ def _samples(runs: list[Run], pictures: Path, name: str) -> list[str]:
     from fastfcn_pl.visualize import stack
 
     sections = ["## Samples"]
-    for i, run in enumerate(runs):
+    for i, (run, name) in enumerate(zip(runs, names, strict=True)):
         files = sorted((run.folder / "overlays").glob("*.png"), key=lambda file: int(file.stem))[:_SAMPLES]
         if files:
             target = pictures / f"samples_{i}.jpg"
             Image.fromarray(stack([np.asarray(Image.open(file)) for file in files])).save(target, quality=85)
-            sections.append(f"{run.name}\n\n![samples]({name}/{target.name})")
+            sections.append(f"{name}\n\n![samples]({pictures.name}/{target.name})")
     return sections if len(sections) > 1 else []
 
 
@@ -176,7 +182,7 @@ def _learned(page: Path) -> str:
     return LEARNED + text.partition(LEARNED)[2].rstrip() if LEARNED in text else f"{LEARNED}\n\nNot written yet."
 
 
-def _draw_curves(runs: list[Run], path: Path) -> None:
+def _draw_curves(runs: list[Run], names: list[str], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
@@ -185,8 +191,8 @@ def _draw_curves(runs: list[Run], path: Path) -> None:
     plt.rcParams.update({"svg.hashsalt": "fastfcn_pl", "svg.fonttype": "none", "font.size": 9})
     figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for axis, column, title in zip(axes, ("train/loss", "val/mIoU"), ("training loss", "val mIoU"), strict=True):
-        for run in runs:
-            axis.plot(*run.curve(column), label=run.name, linewidth=1.2)
+        for run, name in zip(runs, names, strict=True):
+            axis.plot(*run.curve(column), label=name, linewidth=1.2)
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

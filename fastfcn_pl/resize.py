@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,3 +14,8 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def resize_logits(logits: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Return `logits` `(B, C, h, w)` at `size`, in float32 at least, also where autocast made them smaller."""
+    return resize(logits if logits.dtype == torch.float64 else logits.float(), size, align_corners)

@@ -16,9 +16,8 @@ import lightning as L
 from rich.console import Console
 from rich.table import Table
 
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
-from fastfcn_pl.metrics import Scores
 from fastfcn_pl.module import SegmentationModule
 
 PACKAGES = ("torch", "lightning", "timm", "numpy", "pillow")
@@ -30,20 +29,22 @@ def score(
     """Score `module` on `split` and return what `results.json` holds about it; shares are fractions, NaN is None."""
     datamodule.trainer = trainer  # loaders are made for its ranks
     trainer.test(module, dataloaders=datamodule.eval_dataloader(split), verbose=False)
-    scores: Scores = module.scores
+    if module.scored_images == 0:
+        raise UserError("nothing was scored: trainer.limit_test_batches leaves no image")
+    scores = module.scores
     return {
         "data": module.spec.name,
         "split": split,
         "protocol": protocol_name(module),
-        "mIoU": scores.mean_iou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "mean_accuracy": scores.mean_accuracy,
+        "mIoU": _number(scores.mean_iou),
+        "pixel_accuracy": _number(scores.pixel_accuracy),
+        "mean_accuracy": _number(scores.mean_accuracy),
         "IoU": _by_class(module.spec, scores.iou.tolist()),
         "accuracy": _by_class(module.spec, scores.accuracy.tolist()),
         "share": _by_class(module.spec, scores.share.tolist()),
         "absent_classes": [module.spec.classes[i] for i in scores.absent],
         "world_size": trainer.world_size,
-        "images": len(datamodule.dataset(split)),
+        "images": module.scored_images,
     }
 
 
@@ -53,7 +54,12 @@ def protocol_name(module: SegmentationModule) -> str:
 
 
 def _by_class(spec: DatasetSpec, values: list[float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(x) else x for name, x in zip(spec.classes, values, strict=True)}
+    return {name: _number(x) for name, x in zip(spec.classes, values, strict=True)}
+
+
+def _number(x: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(x) else x
 
 
 def environment() -> dict[str, Any]:
@@ -67,11 +73,16 @@ def environment() -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """Return the commit of the checkout that this package runs from, `-dirty` behind it if changed; else None."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in another's checkout
+        return _git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _processor() -> str:

@@ -24,8 +24,8 @@ LAYERS = [
 """Imports go from right to left only, and not between the members of a layer."""
 ALLOWED_WITHIN = {("resize", "contracts")}
 HOMES = {
-    "hydra": {"config", "build", "launch", "checkpoint", *LAYERS[-1]},
-    "omegaconf": {"config", "build", "launch", "checkpoint", *LAYERS[-1]},
+    "hydra": {"config", "build", "launch", *LAYERS[-1]},
+    "omegaconf": {"config", "build", "launch", *LAYERS[-1]},
     "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
     "timm": {"models/backbones"},
     "wandb": {"callbacks", "loggers"},

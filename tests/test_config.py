@@ -28,7 +28,22 @@ def _nodes(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_fits_its_signature(option: str, make_config: Callable[..., DictConfig]) -> None:
     group, _, name = option.rpartition("/")
-    cfg = make_config(f"{group}={name}")
+    if group == "loss/term":  # a term stands wherever a loss, or the command line, puts it
+        _fits(make_config(f"+loss/term@loss.terms.extra={name}"))
+    else:
+        _fits(make_config(f"{group}={name}"))
+
+
+@pytest.mark.parametrize("data", [o for o in OPTIONS if o.startswith("data/") and o.count("/") == 1])
+@pytest.mark.parametrize("augmentation", [o for o in OPTIONS if o.startswith("data/augmentation/")])
+def test_any_data_set_takes_any_augmentation(
+    data: str, augmentation: str, make_config: Callable[..., DictConfig]
+) -> None:
+    options = [f"data={data.split('/')[-1]}", f"data/augmentation={augmentation.split('/')[-1]}"]
+    _fits(make_config(*options))
+
+
+def _fits(cfg: DictConfig) -> None:
     build.check(cfg)
     for path, node in _nodes(cfg):
         target = get_object(node["_target_"])

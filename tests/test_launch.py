@@ -11,6 +11,7 @@ import pytest
 
 from fastfcn_pl import launch
 from fastfcn_pl.contracts import UserError
+from tests.conftest import TINY
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -72,3 +73,26 @@ def test_a_workers_error_is_the_message_without_its_traceback() -> None:
 
 def test_a_bug_is_not_hidden() -> None:
     assert launch.one_line(ZeroDivisionError("division by zero")) is None
+    bug = KeyError("x")
+    bug.__context__ = UserError("met on the way")
+    assert launch.one_line(bug) is None
+
+
+def test_what_cannot_be_built_is_named(command: Command) -> None:
+    done = command("train", *TINY, "data.batch_size=abc")
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: data cannot be built: TypeError: ")
+    assert line.endswith("(+debug=true shows where)")
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_its_jobs_and_says_which_failed(command: Command, tmp_path: Path) -> None:
+    small = ["data.train_images=4", "data.val_images=2", "data.num_workers=0", "trainer.max_epochs=1"]
+    done = command("train", "-m", *TINY, *small, "data.batch_size=2,100,4")
+    assert done.returncode == 1
+    assert "error: job 1 (" in done.stderr
+    assert "fewer than data.batch_size=100" in done.stderr
+    assert "Traceback" not in done.stderr
+    (sweep,) = (tmp_path / "runs" / "train").iterdir()
+    assert sorted(path.parent.name for path in sweep.glob("*/results.json")) == ["0", "2"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import nn
 
+from fastfcn_pl.contracts import UserError
 from fastfcn_pl.optim import optimizer
 
 
@@ -36,10 +40,16 @@ def test_learning_rate_follows_the_effective_batch(batch_size: int, base: int | 
     assert _build(_net(), batch_size, base).param_groups[0]["lr"] == pytest.approx(lr)
 
 
-def test_poly_ends_at_zero() -> None:
-    """`lr * (1 - step / steps) ** 0.9`, the official `lr_scheduler.py`, by torch's own schedule."""
+def test_a_rate_that_would_be_ignored_is_refused() -> None:
+    sgd = partial(torch.optim.SGD, lr=1.0)
+    with pytest.raises(UserError, match=r"optimizer\.algorithm\.lr would be ignored"):
+        optimizer(_net(), 16, lr=0.01, head_lr_ratio=10, base_batch_size=16, algorithm=sgd)
+
+
+def test_the_poly_schedule_is_the_papers(make_config: Callable[..., DictConfig]) -> None:
+    """`lr * (1 - step / steps) ** 0.9`, the official `lr_scheduler.py`."""
     built = _build(_net(), 16, 16)
-    schedule = torch.optim.lr_scheduler.PolynomialLR(built, 10, power=0.9)
+    schedule = instantiate(make_config().scheduler)(built, 10)
     rates = []
     for _ in range(10):
         rates.append(schedule.get_last_lr()[0])

@@ -14,9 +14,11 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastfcn_pl import checkpoint
 from fastfcn_pl.inference import logits
+from fastfcn_pl.models.layers import DepthwiseConv
 from fastfcn_pl.train import train
 from tests import wandb_file
 from tests.conftest import ROOT, TINY
@@ -256,36 +258,68 @@ def test_two_ranks_score_as_one(command: Command, tmp_path: Path) -> None:
         assert one[key] == results[key], key
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["trainer.precision=bf16-mixed"],
-        ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"],
-        ["model/neck=dilated", "optimizer=adamw", "logger=tensorboard", "callbacks=early_stopping"],
-        ["model/neck=none", "trainer.max_epochs=-1", "trainer.max_steps=3"],
-        ["channels_last=false", "data/augmentation=flip"],
-    ],
-    ids=lambda o: o[0],
-)
-def test_the_flags_that_people_set(overrides: list[str], camvid: str, make_config: Callable[..., DictConfig]) -> None:
-    swapped = {o.split("=")[0] for o in overrides}
-    base = [o for o in FAST if o.split("=")[0] not in swapped]
-    if not any("jpu" in o for o in overrides) and "model/neck" in swapped:
-        base = [o for o in base if not o.startswith("model.neck")]
-    if "data/augmentation" in swapped:
-        base = [o for o in base if not o.startswith("data.augmentation")]
-    mean_iou = train(make_config(*base, f"data.root={camvid}", *overrides))
-    assert 0 <= mean_iou <= 1
+def _train(make_config: Callable[..., DictConfig], camvid: str, *overrides: str) -> Path:
+    """Train in this process, with `overrides` in the place of what `FAST` says of the same keys; return the folder."""
+    swapped = [o.split("=")[0] for o in overrides]
+    nodes = [name.replace("/", ".") for name in swapped if "/" in name]  # an option takes the place of a node's keys
+    kept = [o for o in FAST if o.split("=")[0] not in swapped and not any(o.startswith(f"{n}.") for n in nodes)]
+    cfg = make_config(*kept, f"data.root={camvid}", *overrides)
+    train(cfg)
+    return Path(cfg.run_dir)
+
+
+def _last(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_accumulation_makes_fewer_steps(camvid: str, make_config: Callable[..., DictConfig]) -> None:
+    flags = ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0", "trainer.log_every_n_steps=0"]
+    assert _last(_train(make_config, camvid, *flags))["global_step"] == 2  # 2 epochs of 2 batches
+
+
+def test_steps_can_be_counted_in_place_of_epochs(camvid: str, make_config: Callable[..., DictConfig]) -> None:
+    """Three steps end inside the second epoch: the last weights are validated, too, and kept."""
+    folder = _train(make_config, camvid, "model/neck=none", "trainer.max_epochs=-1", "trainer.max_steps=3")
+    assert _last(folder)["global_step"] == _results(folder)["steps"] == 3
+    assert _results(folder)["checkpoint_step"] in (2, 3)
+    assert not any("neck" in name for name in _last(folder)["state_dict"])
+
+
+def test_dilated_with_tensorboard_and_early_stopping(camvid: str, make_config: Callable[..., DictConfig]) -> None:
+    options = ["model/neck=dilated", "optimizer=adamw", "logger=tensorboard", "callbacks=early_stopping"]
+    folder = _train(make_config, camvid, *options)
+    events = EventAccumulator(str(next(folder.rglob("events.out.tfevents.*")).parent)).Reload()
+    assert {"val/mIoU", "train/loss", "val/IoU/road"} <= set(events.Tags()["scalars"])
+    assert {"val/samples/0", "val/samples/1"} <= set(events.Tags()["images"])
+    assert any(name.startswith("EarlyStopping") for name in _last(folder)["callbacks"])
+
+
+def test_bfloat16_trains_in_bfloat16(camvid: str, make_config: Callable[..., DictConfig]) -> None:
+    seen: list[torch.dtype] = []
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, _, out: seen.append(out.dtype) if isinstance(module, DepthwiseConv) else None
+    )
+    folder = _train(
+        make_config, camvid, "trainer.precision=bf16-mixed", "channels_last=false", "data/augmentation=flip"
+    )
+    hook.remove()
+    assert set(seen) == {torch.bfloat16}
+    assert all(v.dtype != torch.bfloat16 for v in _last(folder)["state_dict"].values())
+
+
+def test_last_is_last_when_nothing_improves(camvid: str, make_config: Callable[..., DictConfig]) -> None:
+    still = ["optimizer.lr=0.0", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=1"]
+    folder = _train(make_config, camvid, *still, "model.backbone.name=test_convnext")
+    assert _last(folder)["global_step"] == _results(folder)["steps"] == 8
 
 
 def test_the_learning_rate_ends_at_the_schedules_end(camvid: str, make_config: Callable[..., DictConfig]) -> None:
-    cfg = make_config(*FAST, f"data.root={camvid}", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=3")
-    train(cfg)
-    with (Path(cfg.run_dir) / "metrics" / "metrics.csv").open(newline="") as file:
+    folder = _train(make_config, camvid, "trainer.accumulate_grad_batches=2", "trainer.max_epochs=3")
+    with (folder / "metrics" / "metrics.csv").open(newline="") as file:
         rates = [float(row["lr-SGD/head"]) for row in csv.DictReader(file) if row["lr-SGD/head"]]
     # 5 images, batch 2, accumulated twice: one step an epoch; lr x 4 / 16, head x 10
     assert rates[0] == pytest.approx(0.01 * 4 / 16 * 10)
-    last = torch.load(Path(cfg.run_dir) / "checkpoints" / "last.ckpt", weights_only=True)
+    last = _last(folder)
     assert last["lr_schedulers"][0]["_last_lr"] == [0, 0]
     assert last["global_step"] == last["lr_schedulers"][0]["total_iters"] == 3
 

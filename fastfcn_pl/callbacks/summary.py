@@ -5,29 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from fastfcn_pl.models.cost import cost
+from fastfcn_pl.models.cost import cost, latency
 from fastfcn_pl.module import SegmentationModule
 
 
 class CostSummary(L.Callback):
-    """Print parameters and GMACs of the network's parts, for one image of `size` `[height, width]`; log the totals."""
+    """Print what the network's parts cost for one image of `size` `[height, width]`; log the totals.
 
-    def __init__(self, *, size: Sequence[int]) -> None:
-        self.size = (size[0], size[1])
+    Latency is the median of `repeats` runs in float32 on the device that trains, 0 of them to leave it out.
+    """
+
+    def __init__(self, *, size: Sequence[int], repeats: int) -> None:
+        self.size, self.repeats = (size[0], size[1]), repeats
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
-        costs = cost(pl_module.model, self.size)
-        table = Table(title=f"{type(pl_module.model).__name__} at {self.size[0]}x{self.size[1]}", title_justify="left")
-        table.add_column("part")
-        table.add_column("parameters", justify="right")
-        table.add_column("GMACs", justify="right")
+        model = pl_module.model
+        costs, seconds = cost(model, self.size), {}
+        if self.repeats > 0:
+            x = torch.zeros(1, 3, *self.size, device=pl_module.device)
+            seconds = latency(model, x.contiguous(memory_format=pl_module.memory_format), self.repeats, warm_up=1)
+        title = f"{type(model).__name__} at {self.size[0]}x{self.size[1]} on {pl_module.device}"
+        table = Table("part", title=title, title_justify="left")
+        for column in ("parameters", "GMACs", "peak MiB", "ms"):
+            table.add_column(column, justify="right")
         for part, it in costs.items():
-            table.add_row(part, f"{it.parameters:,}", f"{it.gmacs:.2f}", end_section=part == list(costs)[-2])
+            milliseconds = f"{1000 * seconds[part]:.1f}" if part in seconds else "-"
+            row = (part, f"{it.parameters:,}", f"{it.gmacs:.2f}", f"{it.peak_mib:.0f}", milliseconds)
+            table.add_row(*row, end_section=part == list(costs)[-2])
         Console().print(table)
+        total = {"parameters": costs["total"].parameters, "gmacs": costs["total"].gmacs}
         for logger in trainer.loggers:
-            logger.log_hyperparams({"parameters": costs["total"].parameters, "gmacs": costs["total"].gmacs})
+            logger.log_hyperparams(total | ({"latency_ms": 1000 * seconds["total"]} if seconds else {}))

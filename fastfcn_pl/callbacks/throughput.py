@@ -11,7 +11,7 @@ import lightning as L
 class Throughput(L.Callback):
     """Log `train/images_per_second` over all devices and `train/data_wait`, the share of time that waits for data.
 
-    Both are of the time since the last log, in each epoch from its first batch on. Lightning's `ThroughputMonitor`
+    Both are of the time since the last log, epoch or validation. Lightning's `ThroughputMonitor`
     does not know the waiting, and refuses steps between logs that accumulated batches do not divide.
     """
 
@@ -19,6 +19,9 @@ class Throughput(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._batch_ended = None
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._batch_ended = None  # the time of a validation inside an epoch is nobody's
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict[str, Any], batch_idx: int
@@ -33,7 +36,8 @@ class Throughput(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
         self._images += len(batch["image"]) * trainer.world_size
-        logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logged = every and trainer.global_step % every == 0
         now = self._batch_ended = time.perf_counter()
         if logged and now > self._since:
             seconds = now - self._since

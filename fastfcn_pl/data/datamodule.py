@@ -28,21 +28,23 @@ class SegmentationDataModule(L.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size}: a batch holds one image at least")
+        if num_workers is not None and num_workers < 0:
+            raise UserError(f"data.num_workers={num_workers}: use 0 for none, or null for as many as there are cores")
         self.seed, self.batch_size, self.num_workers, self.augmentation = seed, batch_size, num_workers, augmentation
 
     def source(self, split: str) -> Source:
         """Return the images and labels of `train`, `val` or `test`; raises UserError where the split is not there."""
         raise NotImplementedError
 
-    def dataset(self, split: str) -> SegmentationDataset:
-        """Return the samples of a split, augmented if it is `train`; raises UserError where it is empty."""
+    def dataset(self, split: str, augment: bool = False) -> SegmentationDataset:
+        """Return the samples of a split; raises UserError where it is empty."""
         source = self.source(split)
         if len(source) == 0:
             raise UserError(f"split {split} of {self.spec.name} is empty: check data.root and the split's list")
-        return SegmentationDataset(source, self.spec, self.augmentation if split == "train" else None, self.seed)
+        return SegmentationDataset(source, self.spec, self.augmentation if augment else None, self.seed)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        dataset = self.dataset("train")
+        dataset = self.dataset("train", augment=True)
         sampler = TrainSampler(len(dataset), self.seed, *self._rank())
         if len(sampler) < self.batch_size:
             raise UserError(
@@ -59,8 +61,13 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def eval_dataloader(self, split: str) -> DataLoader[Sample]:
         """Return this rank's share of a split, one image at a time."""
-        dataset = self.dataset(split)
-        return self._loader(dataset, EvalSampler(len(dataset), *self._rank()), batch_size=1, drop_last=False)
+        dataset, (rank, world_size) = self.dataset(split), self._rank()
+        if len(dataset) < world_size:
+            raise UserError(
+                f"split {split} of {self.spec.name} has {len(dataset)} images, fewer than there are devices: "
+                f"lower trainer.devices to {len(dataset)}"
+            )
+        return self._loader(dataset, EvalSampler(len(dataset), rank, world_size), batch_size=1, drop_last=False)
 
     def _loader(
         self, dataset: Dataset[Sample], sampler: TrainSampler | EvalSampler, batch_size: int, drop_last: bool
@@ -86,7 +93,8 @@ class SegmentationDataModule(L.LightningDataModule):
         if self.num_workers is not None:
             return self.num_workers
         devices = self.trainer.num_devices if self.trainer else 1
-        return min(8, len(os.sched_getaffinity(0)) // devices)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(8, cores // devices)
 
 
 class FileDataModule(SegmentationDataModule):

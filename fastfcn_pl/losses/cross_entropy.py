@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.losses.reduction import mean_over_ranks
-from fastfcn_pl.resize import resize
+from fastfcn_pl.resize import resize_logits
 
 
 class CrossEntropy(nn.Module):
@@ -33,7 +33,7 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         if self.weights is not None and len(self.weights) != logits.shape[1]:
             raise UserError(f"class_weights has {len(self.weights)} numbers for {logits.shape[1]} classes")
-        full, labels = resize(logits.float(), target.shape[-2:], align_corners), target.long()
+        full, labels = resize_logits(logits, target.shape[-2:], align_corners), target.long()
         total = F.cross_entropy(
             full, labels, self.weights, ignore_index=IGNORE, reduction="sum", label_smoothing=self.label_smoothing
         )

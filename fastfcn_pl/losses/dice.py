@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.losses.reduction import mean_over_ranks
-from fastfcn_pl.resize import resize
+from fastfcn_pl.resize import resize_logits
 
 
 class Dice(nn.Module):
@@ -17,7 +17,7 @@ class Dice(nn.Module):
     """
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        probability = resize(logits.float(), target.shape[-2:], align_corners).softmax(1)
+        probability = resize_logits(logits, target.shape[-2:], align_corners).softmax(1)
         classes, labelled = probability.shape[1], target != IGNORE
         labels = torch.where(labelled, target, 0).long()
         hits = probability.gather(1, labels.unsqueeze(1)).squeeze(1)[labelled]  # of the true class, (N,)

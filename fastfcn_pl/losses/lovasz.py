@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.losses.reduction import mean_over_ranks
-from fastfcn_pl.resize import resize
+from fastfcn_pl.resize import resize_logits
 
 
 class LovaszSoftmax(nn.Module):
@@ -17,11 +17,11 @@ class LovaszSoftmax(nn.Module):
     """
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        full = resize(logits.float(), target.shape[-2:], align_corners)
+        full = resize_logits(logits, target.shape[-2:], align_corners)
         labelled = target != IGNORE
         probability, truth = full.softmax(1).movedim(1, -1)[labelled], target[labelled].long()
         present = truth.unique()
-        losses = [_surrogate((truth == c).float(), probability[:, c]) for c in present.tolist()]
+        losses = [_surrogate((truth == c).to(probability), probability[:, c]) for c in present.tolist()]
         total = torch.stack(losses).sum() if losses else probability.sum()
         return mean_over_ranks(total, torch.tensor(len(losses), device=total.device))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.losses.reduction import mean_over_ranks
-from fastfcn_pl.resize import resize
+from fastfcn_pl.resize import resize_logits
 
 
 class OHEM(nn.Module):
@@ -23,7 +23,7 @@ class OHEM(nn.Module):
         self.threshold, self.min_kept = threshold, min_kept
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        full = resize(logits.float(), target.shape[-2:], align_corners)
+        full = resize_logits(logits, target.shape[-2:], align_corners)
         losses = F.cross_entropy(full, target.long(), ignore_index=IGNORE, reduction="none")[target != IGNORE]
         kept = min(self.min_kept * len(target), losses.numel())
         limit = losses.new_tensor(self.threshold).log().neg()  # p < threshold is loss > -log(threshold)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import ModelOutput, UserError
+from fastfcn_pl.contracts import ModelOutput, UserError, suggest
 
 OPTIONAL_OUTPUTS = ("aux_logits", "se_logits")
 """Outputs that a model may have or not: a term on one that is not there is left out."""
@@ -35,6 +36,9 @@ class WeightedSum(nn.Module):
     def __init__(self, outputs: Sequence[str], *, terms: Mapping[str, Term]) -> None:
         super().__init__()
         for name, term in terms.items():
+            if not isinstance(term, Term):
+                others = [other for other, it in terms.items() if isinstance(it, Term)]
+                raise UserError(f"loss.terms.{name} is not a Term; {suggest(name, others)}")
             if term.output not in outputs and term.output not in OPTIONAL_OUTPUTS:
                 raise UserError(
                     f"loss.terms.{name}.output={term.output}: this model's outputs are {', '.join(outputs)}"
@@ -53,10 +57,6 @@ class WeightedSum(nn.Module):
 
     def forward(self, output: ModelOutput, target: Tensor, align_corners: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum, and each term by name, not weighted."""
-        values = output.named()
-        losses = {name: term(values[term.output], target, align_corners) for name, term in self._terms()}
-        total = torch.stack([term.weight * losses[name] for name, term in self._terms()]).sum()
-        return total, losses
-
-    def _terms(self) -> list[tuple[str, Term]]:
-        return [(name, term) for name, term in self.terms.items() if isinstance(term, Term)]
+        values, terms = output.named(), cast(Mapping[str, Term], self.terms)
+        losses = {name: term(values[term.output], target, align_corners) for name, term in terms.items()}
+        return torch.stack([term.weight * losses[name] for name, term in terms.items()]).sum(), losses

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from fastfcn_pl.models.encoding import Encoding
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -23,7 +25,7 @@ class Cost:
 
     parameters: int
     gmacs: float
-    """10^9 multiply-accumulates of convolutions and matrix products."""
+    """10^9 multiply-accumulates of convolutions and matrix products, those of the encoding layer left out."""
     peak_mib: float
     """The most that the tensors which it makes take at once in float32, beside its input and its weights."""
 
@@ -47,10 +49,17 @@ def cost(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
         ghost(torch.empty(1, 3, *size, device="meta"))
     flops = {module: sum(ops.values()) for module, ops in counter.get_flop_counts().items()}
     root = type(ghost).__name__
+    # Published counts leave the encoding layer out, whose own code has no matrix product in it.
+    encodings = [name for name, module in ghost.named_modules() if isinstance(module, Encoding)]
+
+    def gmacs(part: str) -> float:
+        counted = flops.get(f"{root}.{part}" if part else "Global", 0)
+        return (counted - sum(flops.get(f"{root}.{name}", 0) for name in encodings if name.startswith(part))) / 2e9
+
     return {
         name: Cost(
             parameters=sum(p.numel() for p in part.parameters()),
-            gmacs=flops.get("Global" if name == "total" else f"{root}.{name}", 0) / 2e9,
+            gmacs=gmacs("" if name == "total" else name),
             peak_mib=peaks.get(name, 0) / 2**20,
         )
         for name, part in parts.items()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.dataset import label_table
 from fastfcn_pl.data.datasets.ade20k import ADE20K
 from fastfcn_pl.data.datasets.camvid import CamVid
@@ -59,6 +60,27 @@ def test_ade20k_ids_lead_to_the_official_names() -> None:
     assert len(names) == len(set(names)) == 150
     assert (table[151:] == -1).all()
     assert ADE20K.spec.palette[12] == (150, 5, 61)
+
+
+def test_only_training_is_augmented(tmp_path: Path) -> None:
+    root = str(write_camvid(tmp_path, train=4))
+    data = CamVid(0, root=root, batch_size=1, num_workers=0, augmentation=RandomFlip(probability=1.0))
+    flipped = {int(b["index"]): b["image"][0] for b in data.train_dataloader()}
+    for batch in data.eval_dataloader("train"):
+        assert torch.equal(batch["image"][0].flip(-1), flipped[int(batch["index"])])
+
+
+@pytest.mark.parametrize("wrong", [{"num_workers": -1}, {"batch_size": 0}])
+def test_nonsense_is_refused(wrong: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"data.{next(iter(wrong))}="):
+        CamVid(0, root=str(tmp_path), **{**LOADING, **wrong})
+
+
+def test_labels_of_8_bits_hold_255_classes() -> None:
+    grey = ((0, 0, 0),)
+    assert DatasetSpec("many", tuple(map(str, range(255))), grey * 255).num_classes == 255
+    with pytest.raises(UserError, match="256 classes, but labels are 8 bits"):
+        DatasetSpec("many", tuple(map(str, range(256))), grey * 256)
 
 
 def test_a_training_split_smaller_than_the_batch_says_so(tmp_path: Path) -> None:

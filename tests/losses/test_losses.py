@@ -13,6 +13,8 @@ from fastfcn_pl.contracts import IGNORE, ModelOutput, UserError
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
 
+PLAIN = CrossEntropy(class_weights=None, label_smoothing=0.0)
+
 
 def _naive(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean of -log p over labelled pixels, one at a time."""
@@ -25,7 +27,7 @@ def test_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
     logits = torch.randn(2, 4, 5, 6)
     target = torch.randint(0, 4, (2, 5, 6), dtype=torch.uint8)
     target[torch.rand(2, 5, 6) < 0.3] = IGNORE
-    torch.testing.assert_close(CrossEntropy()(logits, target, True), _naive(logits, target.long()))
+    torch.testing.assert_close(PLAIN(logits, target, True), _naive(logits, target.long()))
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -33,12 +35,12 @@ def test_cross_entropy_upsamples_to_the_label(align_corners: bool) -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(1, 3, 4, 5), torch.randint(0, 3, (1, 13, 17), dtype=torch.uint8)
     full = nn.functional.interpolate(logits, (13, 17), mode="bilinear", align_corners=align_corners)
-    torch.testing.assert_close(CrossEntropy()(logits, target, align_corners), _naive(full, target.long()))
+    torch.testing.assert_close(PLAIN(logits, target, align_corners), _naive(full, target.long()))
 
 
 def test_an_all_ignored_crop_gives_zero_with_a_gradient_of_zero() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = CrossEntropy()(logits, torch.full((1, 4, 4), IGNORE, dtype=torch.uint8), True)
+    loss = PLAIN(logits, torch.full((1, 4, 4), IGNORE, dtype=torch.uint8), True)
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None
@@ -47,7 +49,7 @@ def test_an_all_ignored_crop_gives_zero_with_a_gradient_of_zero() -> None:
 
 def _rank(rank: int, port: int, parts: list[Any], results: Any) -> None:
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    results[rank] = CrossEntropy()(*parts[rank], True).item()
+    results[rank] = PLAIN(*parts[rank], True).item()
     torch.distributed.destroy_process_group()
 
 
@@ -60,7 +62,7 @@ def test_the_mean_is_over_the_labelled_pixels_of_all_ranks() -> None:
         parts = [(logits[r : r + 1], target[r : r + 1]) for r in range(2)]
         mp.spawn(_rank, (_free_port(), parts, results), nprocs=2)
         averaged = (results[0] + results[1]) / 2
-    assert averaged == pytest.approx(CrossEntropy()(logits, target, True).item(), rel=1e-5)
+    assert averaged == pytest.approx(PLAIN(logits, target, True).item(), rel=1e-5)
 
 
 def _free_port() -> int:
@@ -73,7 +75,7 @@ def _free_port() -> int:
 
 def _terms(**weights: float) -> dict[str, Term]:
     outputs = {"main": "logits", "aux": "aux_logits", "se": "se_logits"}
-    return {name: Term(output=outputs[name], weight=w, loss=CrossEntropy()) for name, w in weights.items()}
+    return {name: Term(output=outputs[name], weight=w, loss=PLAIN) for name, w in weights.items()}
 
 
 def test_terms_are_weighted_and_named() -> None:
@@ -99,7 +101,13 @@ def test_an_output_that_no_term_uses_is_refused() -> None:
         WeightedSum(("logits", "aux_logits"), terms=_terms(main=1))
 
 
+def test_what_is_no_term_is_refused() -> None:
+    terms = {**_terms(main=1, aux=0.2), "mian": {"weight": 0.5}}  # what a misspelt name in a study becomes
+    with pytest.raises(UserError, match=r"loss\.terms\.mian is not a Term; did you mean main\?"):
+        WeightedSum(("logits", "aux_logits"), terms=terms)  # type: ignore[arg-type]
+
+
 def test_an_output_that_no_model_has_is_refused() -> None:
-    terms = {"x": Term(output="logit", weight=1, loss=CrossEntropy())}
+    terms = {"x": Term(output="logit", weight=1, loss=PLAIN)}
     with pytest.raises(UserError, match=r"loss\.terms\.x\.output=logit: this model's outputs are logits"):
         WeightedSum(("logits",), terms=terms)

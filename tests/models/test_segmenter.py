@@ -12,14 +12,14 @@ from torch import nn
 
 from fastfcn_pl.contracts import FeatureInfo, UserError
 from fastfcn_pl.inference import logits
-from fastfcn_pl.models.cost import cost
+from fastfcn_pl.models.cost import cost, latency
 from fastfcn_pl.models.necks.dilated import Dilated
 from fastfcn_pl.models.necks.jpu import JPU
 from fastfcn_pl.models.segmenter import Segmenter
 from tests.conftest import TINY
 
 SMALL = [o for o in TINY if not o.startswith("model.neck")]
-NECKS = {"jpu": 8, "none": 32, "dilated": 8}
+NECKS = {"jpu": 8, "jpu_x": 8, "fpn": 8, "bilinear": 8, "none": 32, "dilated": 8}
 
 
 def _model(cfg: DictConfig, num_classes: int = 5) -> Segmenter:
@@ -30,6 +30,8 @@ def _model(cfg: DictConfig, num_classes: int = 5) -> Segmenter:
 @pytest.mark.parametrize("aux", ["fcn", "none"])
 def test_logits_come_at_the_necks_stride(neck: str, aux: str, make_config: Callable[..., DictConfig]) -> None:
     small = [o for o in SMALL if aux != "none" or "aux_head" not in o]
+    if neck in ("jpu", "jpu_x", "fpn"):
+        small = [*small, "model.neck.width=32"]
     model = _model(make_config(*small, f"model/neck={neck}", f"model/aux_head={aux}"))
     x, stride = torch.randn(2, 3, 97, 129), NECKS[neck]
     output = model.train()(x)
@@ -85,6 +87,51 @@ def test_cost_is_that_of_the_published_network(
         assert costs[part].gmacs == pytest.approx(gmacs, rel=0.01)
     assert costs["total"].gmacs == pytest.approx(sum(costs[p].gmacs for p in ("backbone", "neck", "head")))
     assert costs["total"].parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part", "gmacs"),
+    [
+        (["model/neck=jpu_x"], "neck", 37.2),
+        (["model/head=psp"], "head", 77.5),
+        (["model/head=aspp"], "head", 64.0),
+        (["model/head=encnet"], "head", 5.5),
+        (["model/head=encnet", "model.head.kernel_size=3"], "head", 39.9),
+        (["model/backbone=resnet101s"], "backbone", 47.8),
+        (["model/backbone=resnet101s", "model.backbone.output_stride=16", "model/neck=none"], "backbone", 58.9),
+        (["model/backbone=resnet101s", "model/neck=dilated"], "backbone", 184.3),
+    ],
+)
+def test_cost_of_the_other_parts(
+    overrides: list[str], part: str, gmacs: float, make_config: Callable[..., DictConfig]
+) -> None:
+    with torch.device("meta"):
+        model = _model(make_config(*overrides, "model.backbone.pretrained=false"), num_classes=59)
+    assert cost(model, (512, 512))[part].gmacs == pytest.approx(gmacs, rel=0.01)
+
+
+def test_peak_memory_is_of_the_tensors_that_live_at_once() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.narrow = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.narrow(self.wide(x))
+
+    costs = cost(Net(), (256, 256))
+    assert costs["wide"].peak_mib == pytest.approx(16)  # 64 x 256 x 256 x 4 bytes
+    assert costs["narrow"].peak_mib == pytest.approx(2)
+    assert costs["total"].peak_mib == pytest.approx(18)
+
+
+def test_latency_is_measured_of_each_part(make_config: Callable[..., DictConfig]) -> None:
+    model = _model(make_config(*TINY)).train()
+    seconds = latency(model, torch.randn(1, 3, 64, 64), repeats=3)
+    assert set(seconds) == {"backbone", "neck", "head", "total"}  # the auxiliary head does not run
+    assert seconds["total"] >= max(seconds[part] for part in ("backbone", "neck", "head")) > 0
+    assert model.training
+    assert not model.backbone._forward_hooks
 
 
 def test_dropout_and_norms_follow_the_mode(make_config: Callable[..., DictConfig]) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo, UserError
+from fastfcn_pl.contracts import FeatureInfo, UserError, suggest
 from fastfcn_pl.models.weights import efficientnet_lite
 from fastfcn_pl.models.weights.files import read_state_dict
 
@@ -33,6 +33,8 @@ class TimmBackbone(nn.Module):
         super().__init__()
         if output_stride not in _PYRAMID:
             raise UserError(f"model.backbone.output_stride={output_stride}: use 32, 16 or 8")
+        if pretrained is None:
+            raise UserError("model.backbone.pretrained=null: use true (from the hub), a file of weights, or false")
         _check_name(name)
         self._layout = _find_layout(name, output_stride)
         self.net = _create(name, self._layout.options, pretrained)
@@ -76,8 +78,9 @@ class _Layout:
 def _check_name(name: str) -> None:
     if ":" in name or timm.is_model(name):  # hf-hub:organisation/model is the hub's to check
         return
-    close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else "python -c 'import timm; print(timm.list_models())'"
+    base = name.split(".")[0]
+    close = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
+    hint = suggest(base, close) if close else "see timm.list_models()"
     raise UserError(f"model.backbone.name={name}: timm has no such network; {hint}")
 
 

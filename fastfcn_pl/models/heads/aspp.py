@@ -59,9 +59,7 @@ class ASPPHead(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.aspp = ASPP(
-            in_info.channels[-1], channels, rates, project_kernel_size, project_dropout, align_corners
-        )
+        self.aspp = ASPP(in_info.channels[-1], channels, rates, project_kernel_size, project_dropout, align_corners)
         self.layers = nn.Sequential(
             ConvNormAct(channels, channels) if refine else nn.Identity(),
             nn.Dropout2d(dropout),

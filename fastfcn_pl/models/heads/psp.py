@@ -13,7 +13,7 @@ from fastfcn_pl.resize import resize
 
 
 class PyramidPooling(nn.Module):
-    """Average pools of `bins` cells a side, each brought to `channels`, beside the map: `(B, C + n * channels, H, W)`."""
+    """The map beside its average pools of `bins` cells a side, each of `channels`: `(B, C + n * channels, H, W)`."""
 
     def __init__(self, in_channels: int, channels: int, bins: Sequence[int], align_corners: bool) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from fastfcn_pl.resize import resize
 
 
 class FPN(nn.Module):
-    """C3, C4 and C5 brought to `width` by 1x1 convolutions, added from the top down, smoothed: `(B, width, H/8, W/8)`."""
+    """C3, C4, C5 brought to `width` by 1x1 convolutions, added from the top down, smoothed: `(B, width, H/8, W/8)`."""
 
     def __init__(self, in_info: FeatureInfo, align_corners: bool, *, width: int) -> None:
         super().__init__()

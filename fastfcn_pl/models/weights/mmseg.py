@@ -89,7 +89,11 @@ def _conv_norm(theirs: str, ours: str, first: int = 0) -> Rules:
 
 _HEADS: dict[str, Rules] = {
     "psp": [
-        *(rule for i in range(4) for rule in _conv_norm(rf"decode_head\.psp_modules\.{i}\.1", f"head.pyramid.pools.{i}.1")),
+        *(
+            rule
+            for i in range(4)
+            for rule in _conv_norm(rf"decode_head\.psp_modules\.{i}\.1", f"head.pyramid.pools.{i}.1")
+        ),
         *_conv_norm(r"decode_head\.bottleneck", "head.layers.0"),
         (r"decode_head\.conv_seg\.", "head.layers.2."),
     ],

@@ -1,4 +1,4 @@
-"""Checkpoints of the official FastFCN and PyTorch-Encoding code: which network one holds, and our names for its tensors."""
+"""Checkpoints of the official FastFCN and PyTorch-Encoding code: which network one holds, its tensors by our names."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ def recognise(state: dict[str, Tensor]) -> Published:
         source, reader, state = "mmsegmentation", mmseg, mmseg.reorder(state)  # type: ignore[assignment]
     else:
         names = ", ".join(list(state)[:3])
-        raise UserError(f"its tensors ({names}, ...) are those of no network of FastFCN, PyTorch-Encoding or mmsegmentation")
+        raise UserError(
+            f"its tensors ({names}, ...) are those of no network of FastFCN, PyTorch-Encoding or mmsegmentation"
+        )
     found = reader.architecture(state)
     renamed, dropped = rename(state, reader.rules(found["head"]))
     return Published(source, found, renamed, dropped)

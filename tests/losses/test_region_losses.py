@@ -1,0 +1,136 @@
+"""OHEM, Dice, Lovasz and SE loss against naive references, with ignored pixels; their gradients."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.losses.cross_entropy import CrossEntropy
+from fastfcn_pl.losses.dice import Dice
+from fastfcn_pl.losses.lovasz import LovaszSoftmax
+from fastfcn_pl.losses.ohem import OHEM
+from fastfcn_pl.losses.se import SELoss
+
+CLASSES = 4
+LOSSES = {
+    "cross entropy": CrossEntropy(class_weights=None, label_smoothing=0.1),
+    "weighted": CrossEntropy(class_weights=[0.5, 1.0, 2.0, 3.0], label_smoothing=0.0),
+    "ohem": OHEM(threshold=0.7, min_kept=5),
+    "dice": Dice(),
+    "lovasz": LovaszSoftmax(),
+}
+
+
+def _random(seed: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(2, CLASSES, 4, 5, generator=rng, dtype=dtype)
+    target = torch.randint(0, CLASSES - seed % 2, (2, 4, 5), generator=rng, dtype=torch.uint8)
+    target[torch.rand(2, 4, 5, generator=rng) < 0.3] = IGNORE
+    return logits, target
+
+
+def _pixels(logits: torch.Tensor, target: torch.Tensor) -> list[tuple[torch.Tensor, int]]:
+    """Return probabilities and label of every labelled pixel."""
+    where = (target != IGNORE).nonzero().tolist()
+    return [(logits[b, :, y, x].softmax(0), int(target[b, y, x])) for b, y, x in where]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_label_smoothing_and_class_weights(seed: int) -> None:
+    logits, target = _random(seed)
+    pixels = _pixels(logits, target)
+    smooth = torch.stack([-0.9 * p[c].log() - 0.1 * p.log().mean() for p, c in pixels]).mean()
+    torch.testing.assert_close(LOSSES["cross entropy"](logits, target, True), smooth)
+    weights = [0.5, 1.0, 2.0, 3.0]
+    weighted = sum(-weights[c] * p[c].log() for p, c in pixels) / sum(weights[c] for _, c in pixels)
+    torch.testing.assert_close(LOSSES["weighted"](logits, target, True), weighted)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_dice(seed: int) -> None:
+    logits, target = _random(seed)
+    pixels = _pixels(logits, target)
+    losses = []
+    for c in {label for _, label in pixels}:
+        overlap = sum(p[c] for p, label in pixels if label == c)
+        size = sum(p[c] for p, _ in pixels) + sum(label == c for _, label in pixels)
+        losses.append(1 - 2 * overlap / size)
+    torch.testing.assert_close(Dice()(logits, target, True), torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_lovasz(seed: int) -> None:
+    """The Lovasz extension by its definition: errors times the growth of the Jaccard loss, largest error first."""
+    logits, target = _random(seed)
+    pixels = _pixels(logits, target)
+    losses = []
+    for c in {label for _, label in pixels}:
+        total = sum(label == c for _, label in pixels)
+        errors = sorted(((1 - p[c] if y == c else p[c], y == c) for p, y in pixels), key=lambda e: -e[0])
+        jaccard = [torch.tensor(0.0)]
+        for k in range(1, len(errors) + 1):
+            wrong_true = sum(is_c for _, is_c in errors[:k])
+            wrong_false = k - wrong_true
+            jaccard.append(torch.tensor(1 - (total - wrong_true) / (total + wrong_false)))
+        losses.append(sum(e * (b - a) for (e, _), (a, b) in zip(errors, pairwise(jaccard), strict=True)))
+    torch.testing.assert_close(LovaszSoftmax()(logits, target, True), torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("threshold", "min_kept"), [(0.7, 2), (0.05, 4), (0.7, 10**6)])
+def test_ohem(seed: int, threshold: float, min_kept: int) -> None:
+    logits, target = _random(seed)
+    losses = sorted((-p[c].log() for p, c in _pixels(logits, target)), reverse=True)
+    hard = [loss for loss in losses if loss > -torch.tensor(threshold).log()]
+    kept = max(len(hard), min(2 * min_kept, len(losses)))
+    expected = torch.stack(losses[:kept]).mean()
+    torch.testing.assert_close(OHEM(threshold=threshold, min_kept=min_kept)(logits, target, True), expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_se_loss(seed: int) -> None:
+    logits, target = torch.randn(2, CLASSES), _random(seed)[1]
+    expected = []
+    for b in range(2):
+        occurs = torch.tensor([float((target[b] == c).any()) for c in range(CLASSES)])
+        expected.append(nn.functional.binary_cross_entropy(logits[b].sigmoid(), occurs))
+    torch.testing.assert_close(SELoss()(logits, target, True), torch.stack(expected).mean())
+    target[0] = IGNORE  # says nothing about its classes
+    torch.testing.assert_close(SELoss()(logits, target, True), expected[1])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient(name: str) -> None:
+    logits, target = _random(3, torch.float64)
+    loss = LOSSES[name]
+    double = CrossEntropy(class_weights=None, label_smoothing=0.1) if name == "cross entropy" else loss
+    if name == "weighted":
+        double = CrossEntropy(class_weights=[0.5, 1.0, 2.0, 3.0], label_smoothing=0.0).double()
+    assert torch.autograd.gradcheck(lambda x: double(x, target, True), logits.requires_grad_())
+
+
+def test_gradient_of_se_loss() -> None:
+    logits = torch.randn(2, CLASSES, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: SELoss()(x, _random(1)[1], True), logits)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "se"])
+def test_an_all_ignored_crop_gives_zero_with_a_gradient_of_zero(name: str) -> None:
+    shape = (2, CLASSES) if name == "se" else (2, CLASSES, 4, 5)
+    logits = torch.randn(*shape, requires_grad=True)
+    loss = (SELoss() if name == "se" else LOSSES[name])(logits, torch.full((2, 4, 5), IGNORE, dtype=torch.uint8), True)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+def test_nonsense_is_refused() -> None:
+    with pytest.raises(UserError, match="label_smoothing=1"):
+        CrossEntropy(class_weights=None, label_smoothing=1.0)
+    with pytest.raises(UserError, match="class_weights has 2 numbers for 4 classes"):
+        CrossEntropy(class_weights=[1.0, 2.0], label_smoothing=0.0)(*_random(0), True)

@@ -1,0 +1,142 @@
+"""Published weights: what their own code computes with them, ours computes."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastfcn_pl import checkpoint
+from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.inference import logits
+from fastfcn_pl.losses.cross_entropy import CrossEntropy
+from fastfcn_pl.losses.se import SELoss
+from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
+from fastfcn_pl.models.weights import official
+from fastfcn_pl.models.weights.names import rename
+from fastfcn_pl.resize import resize
+
+pytestmark = pytest.mark.slow
+CASES = [
+    "official_encnet_jpu_resnet50",
+    "official_encnet_dilated_resnet50",
+    "official_psp_jpu_resnet50",
+    "mmseg_psp_jpu_resnet50",
+]
+
+
+def _case(shared: Path, name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return a case, and the state dict that its outputs were computed with."""
+    spec = importlib.util.spec_from_file_location("weights", shared / "parity" / "weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    weights = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(weights)
+    case = torch.load(shared / "parity" / f"{name}.pt", weights_only=True)
+    return case, weights.fill(case["shapes"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_loss_and_gradients_are_the_published_ones(name: str, shared: Path, tmp_path: Path) -> None:
+    case, state = _case(shared, name)
+    torch.save({"state_dict": state, "epoch": 79, "best_pred": np.float64(0.51)}, tmp_path / "model.pth.tar")
+    module = checkpoint.load(tmp_path / "model.pth.tar")
+    model = module.model
+    assert not module.training
+    x = torch.randn(*case["input"], generator=torch.Generator().manual_seed(0))
+    output = model(x, extras=True)
+    for key, expected in case["outputs_every_4th_pixel"].items():
+        found = output.named()[key]
+        if found.ndim == 4:
+            found = resize(found, x.shape[-2:], model.align_corners)[:, :, ::4, ::4]
+        assert (found - expected).abs().max() < 1e-4 * expected.std(), key
+    if "loss" not in case:
+        return
+
+    weights = {"logits": 1.0, "aux_logits": case.get("aux_weight"), "se_logits": case.get("se_weight")}
+    plain = CrossEntropy(class_weights=None, label_smoothing=0.0)
+    terms = {
+        key: Term(output=key, weight=weight, loss=SELoss() if key == "se_logits" else plain)
+        for key, weight in weights.items()
+        if weight
+    }
+    size = (x.shape[0], *x.shape[-2:])
+    target = torch.randint(-1, case["num_classes"], size, generator=torch.Generator().manual_seed(1))
+    loss, _ = WeightedSum(tuple(terms), terms=terms)(output, torch.where(target < 0, IGNORE, target), True)
+    assert loss.item() == pytest.approx(case["loss"], rel=1e-4)
+    loss.backward()
+    norms = {k: torch.tensor(v) for k, v in case["grad_norms"].items()}
+    head = official.architecture(state)["head"]
+    expected_norms, _ = rename(norms, official.rules(head))
+    found_norms = {k: p.grad.norm() for k, p in model.named_parameters() if p.grad is not None}
+    assert expected_norms.keys() <= found_norms.keys()
+    for key, norm in expected_norms.items():
+        assert found_norms[key] == pytest.approx(norm.item(), rel=1e-3, abs=1e-7), key
+
+
+@pytest.fixture
+def small(shared: Path) -> dict[str, torch.Tensor]:
+    return _case(shared, "official_psp_jpu_resnet50")[1]
+
+
+def test_convert_writes_a_checkpoint_of_ours(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, small: dict[str, torch.Tensor]
+) -> None:
+    torch.save({"state_dict": small}, tmp_path / "theirs.pth.tar")
+    done = command("convert", "source=theirs.pth.tar", "output=ours.ckpt")
+    assert done.returncode == 0, done.stderr
+    assert "FastFCN / PyTorch-Encoding: backbone resnet50s, neck jpu, head psp, aux_head fcn" in done.stdout
+    x = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        ours, theirs = (logits(checkpoint.load(tmp_path / f).model, x) for f in ("ours.ckpt", "theirs.pth.tar"))
+    assert torch.equal(ours, theirs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours.ckpt", "theirs.pth.tar"]
+
+
+def test_convert_takes_names_from_a_data_set(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, small: dict[str, torch.Tensor]
+) -> None:
+    torch.save(small, tmp_path / "theirs.pth")
+    done = command("convert", "source=theirs.pth", "output=ours.ckpt", "data=camvid")
+    assert done.returncode == 1
+    assert "classes, but data=camvid has 11" in done.stderr
+    assert not (tmp_path / "ours.ckpt").exists()
+
+
+def test_what_is_missing_or_left_over_is_listed(tmp_path: Path, small: dict[str, torch.Tensor]) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({k: v for k, v in small.items() if k != "jpu.dilation2.0.bn.bias"}, path)
+    with pytest.raises(UserError, match=r"1 tensors are missing: model\.neck\.branches\.1\.1\.bias"):
+        checkpoint.load(path)
+    torch.save({**small, "head.novelty.weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"1 tensors belong to no known part of the network: head\.novelty\.weight"):
+        checkpoint.load(path)
+    torch.save({**small, "jpu.conv3.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"1 tensors have another shape: model\.neck\.convs\.0\.0\.weight"):
+        checkpoint.load(path)
+    torch.save({"fc.weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"tensors \(fc\.weight, \.\.\.\) are those of no network"):
+        checkpoint.load(path)
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("run",)
+
+
+def test_a_pickle_that_wants_more_than_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": {}, "extra": _Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="wants more than weights"):
+        checkpoint.load(tmp_path / "evil.pth")
+    assert "run" not in capsys.readouterr().out
+    with (tmp_path / "plain.pth").open("wb") as file:
+        pickle.dump(_Evil(), file)
+    with pytest.raises(UserError, match="wants more than weights"):
+        checkpoint.load(tmp_path / "plain.pth")
