@@ -93,6 +93,13 @@ def dataset_class(cfg: DictConfig) -> type[SegmentationDataModule]:
     return get_object(cfg.data._target_)
 
 
+def without_foreign_nulls(node: Config) -> Config:
+    """Return `node` without the keys that are null and that its `_target_` does not have."""
+    allowed, _ = parameters(get_object(node["_target_"]))
+    known = {key for key in node if key in _OF_HYDRA or allowed is None or key in allowed}
+    return OmegaConf.create({key: value for key, value in node.items() if key in known or value is not None})
+
+
 def to_load(config: dict[str, Any]) -> Config:
     """Return a saved configuration, changed to build a network whose weights are at hand."""
     cfg = OmegaConf.create(config)

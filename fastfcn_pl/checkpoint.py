@@ -70,8 +70,10 @@ def _recognise(content: Any, path: str | Path) -> Published:
 
 def as_ours(published: Published, data: str | None = None) -> dict[str, Any]:
     """Return a published network as the content of a checkpoint of ours."""
-    cfg = build.compose([*published.overrides, *([f"data={data}"] if data else []), "logger=none", "run_dir=."])
-    count = published.architecture["num_classes"]
+    cfg = build.compose(
+        [*published.architecture.overrides, *([f"data={data}"] if data else []), "logger=none", "run_dir=."]
+    )
+    count = published.architecture.num_classes
     spec = build.dataset_class(cfg).spec if data else _numbered(count)
     if spec.num_classes != count:
         raise UserError(f"the network has {count} classes, but data={data} has {spec.num_classes}")

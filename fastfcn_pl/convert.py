@@ -26,10 +26,7 @@ def convert(cfg: DictConfig) -> None:
     published = checkpoint.read_published(cfg.source)
     content = checkpoint.as_ours(published, launch.choices().get("data"))
     module = checkpoint.restore(content, checkpoint.config_of(content), cfg.source)
-    it = published.architecture
-    parts = ", ".join(f"{group} {it[group]}" for group in ("backbone", "neck", "head", "aux_head"))
-    keys = "".join(f", {key} {value}" for key, value in it["head_keys"].items())
-    print(f"{cfg.source} is of {published.source}: {parts}{keys}, {it['num_classes']} classes ({module.spec.name})")
+    print(f"{cfg.source} is of {published.source}: {published.architecture} ({module.spec.name})")
     print(f"{len(published.state)} tensors taken, {len(published.dropped)} left out", *published.dropped, sep="\n  ")
     # What Lightning asks of a checkpoint that it is to go on from.
     content |= {"pytorch-lightning_version": L.__version__, "epoch": 0, "global_step": 0}

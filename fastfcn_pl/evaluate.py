@@ -38,11 +38,13 @@ def as_trained(trained: DictConfig, cfg: DictConfig) -> DictConfig:
 
     A whole option (`data=camvid`) replaces the trained one; single keys (`data.root=...`) change it; null leaves it.
     """
+    from fastfcn_pl import build
+
     run = trained.copy()
     for name in ("data", "protocol", "trainer"):
         node = cfg[name] or {}
         if "_target_" in node:
-            run[name] = node
+            run[name] = build.without_foreign_nulls(node)
         else:
             run[name].update({key: value for key, value in node.items() if value is not None})
     run.update(callbacks=cfg.callbacks, logger={}, run_dir=cfg.run_dir)

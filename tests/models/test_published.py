@@ -73,7 +73,7 @@ def test_outputs_loss_and_gradients_are_the_published_ones(name: str, shared: Pa
     assert loss.item() == pytest.approx(case["loss"], rel=1e-4)
     loss.backward()
     norms = {k: torch.tensor(v) for k, v in case["grad_norms"].items()}
-    head = official.architecture(state)["head"]
+    head = official.architecture(state).options["head"]
     expected_norms, _ = rename(norms, official.rules(head))
     found_norms = {k: p.grad.norm() for k, p in model.named_parameters() if p.grad is not None}
     assert expected_norms.keys() <= found_norms.keys()

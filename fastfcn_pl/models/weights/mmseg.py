@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from fastfcn_pl.contracts import UserError
-from fastfcn_pl.models.weights.names import Rules
+from fastfcn_pl.models.weights.names import Architecture, Rules
 
 _BACKBONES = {6: "resnet50c_mmseg", 23: "resnet101c_mmseg"}
 """By the number of blocks in `layer3`."""
@@ -19,30 +19,35 @@ def is_mmseg(state: dict[str, Tensor]) -> bool:
     return "backbone.stem.0.weight" in state and "decode_head.conv_seg.weight" in state
 
 
-def architecture(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Return options and keys of the network that `state` holds, read from names and shapes."""
+def architecture(state: dict[str, Tensor]) -> Architecture:
+    """Return the network that `state` holds, read from names and shapes."""
     blocks = len({name.split(".")[2] for name in state if name.startswith("backbone.layer3.")})
     if blocks not in _BACKBONES:
         raise UserError(f"a ResNet with {blocks} blocks in layer3 is none of {', '.join(_BACKBONES.values())}")
     if "neck.conv_layers.0.0.conv.weight" not in state:
-        raise UserError("it has no JPU: only mmsegmentation's FastFCN models are read")
-    found: dict[str, Any] = {"backbone": _BACKBONES[blocks], "neck": "jpu", "align_corners": False}
-    found["aux_head"] = "fcn" if "auxiliary_head.convs.0.conv.weight" in state else "none"
-    found["num_classes"] = len(state["decode_head.conv_seg.weight"])
-    channels = state["decode_head.conv_seg.weight"].shape[1]
+        raise UserError("it has no JPU: of mmsegmentation's models, those of FastFCN are read")
+    num_classes, channels = state["decode_head.conv_seg.weight"].shape[:2]
+    keys: dict[str, Any] = {"align_corners": False, "head.channels": channels}
+    keys["neck.width"] = len(state["neck.conv_layers.0.0.conv.weight"])
+    if "auxiliary_head.conv_seg.weight" in state:
+        aux_head, keys["aux_head.channels"] = "fcn", state["auxiliary_head.conv_seg.weight"].shape[1]
+    else:
+        aux_head = "none"
     if "decode_head.enc_module.encoding.0.codewords" in state:
-        keys = {
-            "kernel_size": 3,
-            "lateral": "decode_head.fusion.conv.weight" in state,
-            "se_loss": "decode_head.se_layer.weight" in state,
-        }
-        return found | {"head": "encnet", "head_keys": keys}
-    if "decode_head.aspp_modules.0.conv.weight" in state:
-        keys = {"channels": channels, "project_kernel_size": 3, "project_dropout": 0.0, "refine": False}
-        return found | {"head": "aspp", "head_keys": keys}
-    if "decode_head.psp_modules.0.1.conv.weight" in state:
-        return found | {"head": "psp", "head_keys": {}}
-    raise UserError("its head is none of PSPHead, ASPPHead and EncHead")
+        head = "encnet"
+        keys["head.kernel_size"] = state["decode_head.bottleneck.conv.weight"].shape[-1]
+        keys["head.num_codes"] = len(state["decode_head.enc_module.encoding.0.codewords"])
+        keys["head.lateral"] = "decode_head.fusion.conv.weight" in state
+        keys["head.se_loss"] = "decode_head.se_layer.weight" in state
+    elif "decode_head.aspp_modules.0.conv.weight" in state:
+        head = "aspp"
+        keys |= {"head.project_kernel_size": 3, "head.project_dropout": 0.0, "head.refine": False}
+    elif "decode_head.psp_modules.0.1.conv.weight" in state:
+        head, keys["head.pool_channels"] = "psp", len(state["decode_head.psp_modules.0.1.conv.weight"])
+    else:
+        raise UserError("its head is none of PSPHead, ASPPHead and EncHead")
+    options = {"backbone": _BACKBONES[blocks], "neck": "jpu", "head": head, "aux_head": aux_head}
+    return Architecture(options, keys, num_classes)
 
 
 def reorder(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,13 +1,37 @@
-"""Renaming the tensors of a published network: rules, and an account of every tensor."""
+"""What a published network is in our words: its architecture, and rules that rename its tensors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from fastfcn_pl.contracts import UserError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network by the options and keys that compose it."""
+
+    options: dict[str, str]
+    """By group below `model`: `backbone`, `neck`, `head`, `aux_head`."""
+    keys: dict[str, Any]
+    """By path below `model`."""
+    num_classes: int
+
+    @property
+    def overrides(self) -> list[str]:
+        """The command line that composes it."""
+        options = [f"model/{group}={option}" for group, option in self.options.items()]
+        return [*options, *(f"model.{key}={value}" for key, value in self.keys.items())]
+
+    def __str__(self) -> str:
+        parts = [f"{name} {value}" for name, value in {**self.options, **self.keys}.items()]
+        return f"{', '.join(parts)}, {self.num_classes} classes"
+
 
 Rules = Sequence[tuple[str, str | None]]
 """Pairs of a pattern for the beginning of a name and what takes its place; None leaves the tensor out on purpose."""

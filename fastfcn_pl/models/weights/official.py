@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from fastfcn_pl.contracts import UserError
-from fastfcn_pl.models.weights.names import Rules
+from fastfcn_pl.models.weights.names import Architecture, Rules
 
 _BACKBONES = {6: "resnet50s", 23: "resnet101s", 36: "resnet152s"}
 """By the number of blocks in `layer3`."""
@@ -18,30 +18,48 @@ def is_official(state: dict[str, Tensor]) -> bool:
     return any(name.startswith("pretrained.layer1.") for name in state)
 
 
-def architecture(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Return options and keys of the network that `state` holds, read from names and shapes.
+def architecture(state: dict[str, Tensor]) -> Architecture:
+    """Return the network that `state` holds, read from names and shapes.
 
     A network without JPU is taken for the dilated one, at stride 8, as its authors trained it.
     """
     blocks = len({name.split(".")[2] for name in state if name.startswith("pretrained.layer3.")})
     if blocks not in _BACKBONES:
         raise UserError(f"a ResNet with {blocks} blocks in layer3 is none of {', '.join(_BACKBONES.values())}")
-    neck = "jpu" if "jpu.conv5.0.weight" in state else "jpu_x" if "jpu.jum_1.conv_l.0.weight" in state else "dilated"
-    found: dict[str, Any] = {"backbone": _BACKBONES[blocks], "neck": neck, "align_corners": True}
-    found["aux_head"] = "fcn" if "auxlayer.conv5.0.weight" in state else "none"
-    if "head.encmodule.encoding.0.weight" in state:
-        head = {
-            "kernel_size": state["head.conv5.0.weight"].shape[-1],
-            "lateral": "head.fusion.0.weight" in state,
-            "se_loss": "head.encmodule.selayer.weight" in state,
-        }
-        return found | {"head": "encnet", "head_keys": head, "num_classes": len(state["head.conv6.1.weight"])}
-    if "head.aspp.b0.0.weight" in state:
-        return found | {"head": "aspp", "head_keys": {}, "num_classes": len(state["head.block.4.weight"])}
-    if "head.conv5.0.conv1.0.weight" in state:
-        return found | {"head": "psp", "head_keys": {}, "num_classes": len(state["head.conv5.5.weight"])}
-    if "head.conv5.4.weight" in state:
-        return found | {"head": "fcn", "head_keys": {}, "num_classes": len(state["head.conv5.4.weight"])}
+    keys: dict[str, Any] = {"align_corners": True}
+    if "jpu.conv5.0.weight" in state:
+        neck, keys["neck.width"] = "jpu", len(state["jpu.conv5.0.weight"])
+    elif "jpu.jum_2.conv_l.0.weight" in state:
+        neck, keys["neck.width"] = "jpu_x", len(state["jpu.jum_2.conv_l.0.weight"])
+    else:
+        neck = "dilated"
+    if "auxlayer.conv5.0.weight" in state:
+        aux_head, keys["aux_head.channels"] = "fcn", len(state["auxlayer.conv5.0.weight"])
+    else:
+        aux_head = "none"
+    head, classifier = _head(state)
+    keys["head.channels"] = state[classifier].shape[1]
+    if head == "psp":
+        keys["head.pool_channels"] = len(state["head.conv5.0.conv1.0.weight"])
+    if head == "encnet":
+        keys["head.kernel_size"] = state["head.conv5.0.weight"].shape[-1]
+        keys["head.num_codes"] = len(state["head.encmodule.encoding.3.codewords"])
+        keys["head.lateral"] = "head.fusion.0.weight" in state
+        keys["head.se_loss"] = "head.encmodule.selayer.weight" in state
+    options = {"backbone": _BACKBONES[blocks], "neck": neck, "head": head, "aux_head": aux_head}
+    return Architecture(options, keys, len(state[classifier]))
+
+
+def _head(state: dict[str, Tensor]) -> tuple[str, str]:
+    """Return the option that the head is, and the name of its classifier's weight."""
+    for head, mark, classifier in (
+        ("encnet", "head.encmodule.encoding.0.weight", "head.conv6.1.weight"),
+        ("aspp", "head.aspp.b0.0.weight", "head.block.4.weight"),
+        ("psp", "head.conv5.0.conv1.0.weight", "head.conv5.5.weight"),
+        ("fcn", "head.conv5.4.weight", "head.conv5.4.weight"),
+    ):
+        if mark in state and classifier in state:
+            return head, classifier
     raise UserError("its head is none of FCN, PSP, ASPP and EncNet")
 
 

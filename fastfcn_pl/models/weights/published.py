@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.models.weights import mmseg, official
-from fastfcn_pl.models.weights.names import rename
+from fastfcn_pl.models.weights.names import Architecture, rename
 
 
 @dataclass(frozen=True)
@@ -18,20 +17,11 @@ class Published:
 
     source: str
     """Whose code wrote it."""
-    architecture: dict[str, Any]
-    """Options by group (`backbone`, `neck`, `head`, `aux_head`), `head_keys`, `align_corners`, `num_classes`."""
+    architecture: Architecture
     state: dict[str, Tensor]
     """Under the names of our `Segmenter`."""
     dropped: list[str]
     """Their names of the tensors that our network has no use for."""
-
-    @property
-    def overrides(self) -> list[str]:
-        """The command line that composes this network."""
-        it = self.architecture
-        options = [f"model/{group}={it[group]}" for group in ("backbone", "neck", "head", "aux_head")]
-        keys = [f"model.head.{key}={value}" for key, value in it["head_keys"].items()]
-        return [*options, *keys, f"model.align_corners={it['align_corners']}"]
 
 
 def recognise(state: dict[str, Tensor]) -> Published:
@@ -47,5 +37,5 @@ def recognise(state: dict[str, Tensor]) -> Published:
             f"its tensors ({names}, ...) are those of no network of FastFCN, PyTorch-Encoding or mmsegmentation"
         )
     found = reader.architecture(state)
-    renamed, dropped = rename(state, reader.rules(found["head"]))
+    renamed, dropped = rename(state, reader.rules(found.options["head"]))
     return Published(source, found, renamed, dropped)
