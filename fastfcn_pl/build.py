@@ -55,7 +55,8 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
         spec=spec,
         make_optimizer=instantiate(cfg.optimizer, _convert_="all"),
         make_scheduler=instantiate(cfg.scheduler),
-        channels_last=cfg.channels_last,
+        # On CPUs, dilated depthwise convolutions of any backbone have a wrong gradient in bfloat16 and channels_last.
+        channels_last=cfg.channels_last and (_on_gpu(cfg) or "bf16" not in str(cfg.trainer.precision)),
         config=plain(cfg),
     )
 
@@ -64,15 +65,18 @@ def trainer(cfg: DictConfig) -> L.Trainer:
     """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
     callbacks = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
     loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]
-    on_gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
     return instantiate(
         cfg.trainer,
         callbacks=callbacks,
         logger=[_complete(logger, cfg) for logger in loggers],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        sync_batchnorm=cfg.trainer.sync_batchnorm and on_gpu,  # torch has none for CPUs
+        sync_batchnorm=cfg.trainer.sync_batchnorm and _on_gpu(cfg),  # torch has none for CPUs
         _convert_="all",
     )
+
+
+def _on_gpu(cfg: DictConfig) -> bool:
+    return torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
 
 
 def _complete(logger: Logger | partial[Logger], cfg: DictConfig) -> Logger:
