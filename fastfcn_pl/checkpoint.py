@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 
 from fastfcn_pl import build
 from fastfcn_pl.contracts import DatasetSpec, UserError
@@ -14,9 +15,9 @@ from fastfcn_pl.models.weights.published import Published, recognise
 from fastfcn_pl.module import SegmentationModule
 
 # A genuine official checkpoint holds its best score as a numpy float64, under the name that numpy 1 gave to it.
-_HARMLESS = [
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    np._core.multiarray.scalar,
+_HARMLESS: list[Any] = [
+    (scalar, "numpy.core.multiarray.scalar"),
+    scalar,
     np.dtype,
     np.dtypes.Float64DType,
 ]

@@ -42,7 +42,7 @@ def as_trained(trained: DictConfig, cfg: DictConfig) -> DictConfig:
 
     run = trained.copy()
     for name in ("data", "protocol", "trainer"):
-        node = cfg[name] or {}
+        node: DictConfig = cfg[name] or OmegaConf.create()
         if "_target_" in node:
             run[name] = build.without_foreign_nulls(node)
         else:

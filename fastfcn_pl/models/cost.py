@@ -100,7 +100,7 @@ def _around(
     handles = []
     for name, part in parts.items():
         handles.append(part.register_forward_pre_hook(lambda *_: stack.append(before())))
-        handles.append(part.register_forward_hook(lambda *_, name=name: after(name, stack.pop())))  # type: ignore[misc]
+        handles.append(part.register_forward_hook(lambda *_, name=name: after(name, stack.pop())))
     try:
         yield
     finally:

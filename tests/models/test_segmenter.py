@@ -15,6 +15,7 @@ from fastfcn_pl.inference import logits
 from fastfcn_pl.models.cost import cost, latency
 from fastfcn_pl.models.necks.dilated import Dilated
 from fastfcn_pl.models.necks.jpu import JPU
+from fastfcn_pl.models.necks.jpu_x import JPUX
 from fastfcn_pl.models.segmenter import Segmenter
 from tests.conftest import TINY
 
@@ -31,7 +32,7 @@ def _model(cfg: DictConfig, num_classes: int = 5) -> Segmenter:
 def test_logits_come_at_the_necks_stride(neck: str, aux: str, make_config: Callable[..., DictConfig]) -> None:
     small = [o for o in SMALL if aux != "none" or "aux_head" not in o]
     if neck in ("jpu", "jpu_x", "fpn"):
-        small = [*small, "model.neck.width=32"]
+        small = [*small, "model.neck.width=8", *(["model.neck.groups=4"] if neck == "jpu_x" else [])]
     model = _model(make_config(*small, f"model/neck={neck}", f"model/aux_head={aux}"))
     x, stride = torch.randn(2, 3, 97, 129), NECKS[neck]
     output = model.train()(x)
@@ -64,6 +65,8 @@ def test_jpu_is_the_papers() -> None:
 def test_necks_refuse_levels_they_cannot_use() -> None:
     with pytest.raises(UserError, match=r"strides \(16, 16, 16\): use a pyramid"):
         JPU(FeatureInfo((8, 8, 8), (16, 16, 16)), True, width=8, dilations=[1])
+    with pytest.raises(UserError, match=r"model\.neck\.width=48: half of it"):
+        JPUX(FeatureInfo((8, 8, 8), (8, 16, 32)), True, width=48, dilations=[1], groups=32)
     with pytest.raises(UserError, match=r"model/neck=dilated wants a dilated backbone"):
         Dilated(FeatureInfo((8, 8, 8), (8, 16, 32)), True)
 

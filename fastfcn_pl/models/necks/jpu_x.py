@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo
+from fastfcn_pl.contracts import FeatureInfo, UserError
 from fastfcn_pl.models.layers import ConvNormAct, SeparableConv
 from fastfcn_pl.models.necks.pyramid import three_levels
 from fastfcn_pl.resize import resize
@@ -52,6 +52,11 @@ class JPUX(nn.Module):
     ) -> None:
         super().__init__()
         joined = three_levels(in_info, "JPU-X")
+        if width % 2 or (width // 2) % groups:
+            raise UserError(
+                f"model.neck.width={width}: half of it, the width of the first step, has to be a multiple of "
+                f"model.neck.groups={groups}"
+            )
         c3, c4, c5 = joined.channels
         steps = 1 + len(dilations)
         self.first = JointUpsampling(c4, c3, align_corners, width=width // 2, dilations=dilations, groups=groups)

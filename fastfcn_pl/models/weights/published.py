@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 
 from torch import Tensor
 
@@ -27,10 +28,11 @@ class Published:
 def recognise(state: dict[str, Tensor]) -> Published:
     """Return the published network that `state` holds; raises UserError where it is none that we know."""
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}  # of DataParallel
+    reader: ModuleType
     if official.is_official(state):
         source, reader = "FastFCN / PyTorch-Encoding", official
     elif mmseg.is_mmseg(state):
-        source, reader, state = "mmsegmentation", mmseg, mmseg.reorder(state)  # type: ignore[assignment]
+        source, reader, state = "mmsegmentation", mmseg, mmseg.reorder(state)
     else:
         names = ", ".join(list(state)[:3])
         raise UserError(
