@@ -13,6 +13,7 @@ import hydra
 import lightning as L
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -23,10 +24,15 @@ from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.saving import StagedCheckpointIO
 
 # Lightning sets its own level when it is imported, and says there what our tables say.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # a deprecation inside Lightning
+warnings.filterwarnings(
+    "ignore", message=r"(?s).*Checkpoint directory .* exists and is not empty"
+)  # a run that goes on
+warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")  # our sampler is
 warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are computed from all ranks' pixels already
 
 Config = DictConfig
@@ -35,14 +41,27 @@ _OF_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 _CONTAINERS = ("callbacks", "logger")  # nodes whose children are named by the user
 
 
+def build(node: DictConfig, *args: Any) -> Any:
+    """Build what `node` describes; a user's mistake comes out as the UserError that it is."""
+    try:
+        return instantiate(node, *args, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+
+
 def datamodule(cfg: DictConfig) -> SegmentationDataModule:
     """Build the data module of `cfg.data`."""
-    return instantiate(cfg.data, cfg.seed, _convert_="all")
+    return build(cfg.data, cfg.seed)
 
 
 def model(cfg: DictConfig, num_classes: int) -> Segmenter:
     """Build the network of `cfg.model`."""
-    return instantiate(cfg.model, num_classes, _convert_="all")
+    return build(cfg.model, num_classes)
 
 
 def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
@@ -50,11 +69,11 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
     network = model(cfg, spec.num_classes)
     return SegmentationModule(
         network,
-        loss=instantiate(cfg.loss, network.outputs, _convert_="all"),
-        protocol=instantiate(cfg.protocol),
+        loss=build(cfg.loss, network.outputs),
+        protocol=build(cfg.protocol),
         spec=spec,
-        make_optimizer=instantiate(cfg.optimizer, _convert_="all"),
-        make_scheduler=instantiate(cfg.scheduler),
+        make_optimizer=build(cfg.optimizer),
+        make_scheduler=build(cfg.scheduler),
         # On CPUs, dilated depthwise convolutions of any backbone have a wrong gradient in bfloat16 and channels_last.
         channels_last=cfg.channels_last and (_on_gpu(cfg) or "bf16" not in str(cfg.trainer.precision)),
         config=plain(cfg),
@@ -63,10 +82,11 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
 
 def trainer(cfg: DictConfig) -> L.Trainer:
     """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
-    callbacks = [instantiate(node, _convert_="all") for node in cfg.callbacks.values() if node]
-    loggers = [instantiate(node, _convert_="all") for node in cfg.logger.values() if node]
+    callbacks = [build(node) for node in cfg.callbacks.values() if node]
+    loggers = [build(node) for node in cfg.logger.values() if node]
     return instantiate(
         cfg.trainer,
+        plugins=[StagedCheckpointIO()],
         callbacks=callbacks,
         logger=[_complete(logger, cfg) for logger in loggers],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
@@ -107,9 +127,14 @@ def without_foreign_nulls(node: Config) -> Config:
 def to_load(config: dict[str, Any]) -> Config:
     """Return a saved configuration, changed to build a network whose weights are at hand."""
     cfg = OmegaConf.create(config)
+    without_pretrained(cfg)
+    return cfg
+
+
+def without_pretrained(cfg: DictConfig) -> None:
+    """Change `cfg` so that its backbone's weights are not fetched: they come from a checkpoint."""
     if "pretrained" in cfg.model.backbone:
         cfg.model.backbone.pretrained = False
-    return cfg
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -37,6 +37,22 @@ def load(path: str | Path, data: str | None = None) -> SegmentationModule:
 def restore(content: dict[str, Any], cfg: build.Config, path: str | Path) -> SegmentationModule:
     """Build the module of `cfg` with the weights of a checkpoint's `content`, which came from `path`."""
     module = build.module(cfg, DatasetSpec.from_dict(content["hyper_parameters"]["spec"]))
+    fit(module, content, path)
+    return module.eval()
+
+
+def check_classes(content: dict[str, Any], spec: DatasetSpec, path: str | Path) -> None:
+    """Raise UserError where a checkpoint's `content`, which came from `path`, is of other classes than `spec`."""
+    known = DatasetSpec.from_dict(content["hyper_parameters"]["spec"])
+    if known.classes != spec.classes:
+        raise UserError(
+            f"checkpoint={path} knows the {known.num_classes} classes of {known.name}, not the "
+            f"{spec.num_classes} of {spec.name}: take the data set that it was trained for"
+        )
+
+
+def fit(module: SegmentationModule, content: dict[str, Any], path: str | Path) -> None:
+    """Load the weights of a checkpoint's `content`, which came from `path`; raises UserError where one does not fit."""
     wanted, given = module.state_dict(), content["state_dict"]
     missing, left = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     misfits = sorted(name for name in wanted.keys() & given.keys() if wanted[name].shape != given[name].shape)
@@ -44,7 +60,6 @@ def restore(content: dict[str, Any], cfg: build.Config, path: str | Path) -> Seg
         if names:
             raise UserError(f"checkpoint={path}: {len(names)} tensors {what}: {', '.join(names[:8])}")
     module.load_state_dict(given)
-    return module.eval()
 
 
 def read(path: str | Path, data: str | None = None) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
+
+from fastfcn_pl.contracts import UserError
 
 _PACKAGE = Path(__file__).parent
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -33,6 +35,8 @@ class TrainConfig:
     seed: int = MISSING
     channels_last: bool = MISSING
     run_dir: str = MISSING
+    checkpoint: str | None = MISSING
+    init_from: str | None = MISSING
     question: str | None = None  # what a study asks; its report shows it
     debug: bool | None = None  # `+debug=true` shows the traceback of an error
 
@@ -61,8 +65,38 @@ class ConvertConfig:
     debug: bool | None = None
 
 
+def run_folder(checkpoint: str | None, runs: str, name: str) -> str:
+    """Return the folder of a job: `name` below `runs` for a new run, else that of the run which wrote `checkpoint`.
+
+    `last` stands for the youngest `last.ckpt` of the runs in `runs`. Raises UserError where there is none.
+    """
+    if checkpoint is None:
+        return f"{runs}/{name}"
+    if checkpoint == "last":
+        found = sorted(Path(runs).glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise UserError(f"checkpoint=last: no run below {runs}/ has a checkpoints/last.ckpt yet; start one without")
+        return str(found[-1].parents[1])
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise UserError(f"checkpoint={checkpoint}: no such file; a run's are in its folder checkpoints/")
+    if path.parent.name != "checkpoints":
+        raise UserError(
+            f"checkpoint={checkpoint} is not in a run's folder checkpoints/, where the run could go on: "
+            "put it back, or start a new run from its weights with init_from="
+        )
+    return str(path.parents[1])
+
+
+def job_folder(checkpoint: str | None) -> str | None:
+    """Return where Hydra keeps a job's configuration, in the run's folder: a run that goes on keeps its first one."""
+    return ".hydra" if checkpoint is None else None
+
+
 def register() -> None:
-    """Make the schemas known to Hydra, under the names that the primary configs refer to."""
+    """Make the schemas and resolvers known to Hydra, under the names that the primary configs refer to."""
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)

@@ -12,18 +12,13 @@ def evaluate(cfg: DictConfig) -> float:
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
     from fastfcn_pl import build, checkpoint, scoring
-    from fastfcn_pl.contracts import UserError
 
     content = checkpoint.read(cfg.checkpoint)
     run = as_trained(checkpoint.config_of(content), cfg)
     build.check(run)
     module = checkpoint.restore(content, run, cfg.checkpoint)
     datamodule = build.datamodule(run)
-    if datamodule.spec.classes != module.spec.classes:
-        raise UserError(
-            f"checkpoint={cfg.checkpoint} knows the {module.spec.num_classes} classes of {module.spec.name}, not the "
-            f"{datamodule.spec.num_classes} of {datamodule.spec.name}: take the data set that it was trained for"
-        )
+    checkpoint.check_classes(content, datamodule.spec, cfg.checkpoint)
     L.seed_everything(run.seed, workers=True, verbose=False)
     trainer = build.trainer(run)
     results = scoring.score(trainer, module, datamodule, cfg.split)

@@ -1,7 +1,9 @@
-"""Weights & Biases: online when the user is logged in, offline otherwise, and closed whatever happens."""
+"""Where metrics go: W&B, online when the user is logged in, offline otherwise, and closed whatever happens; a file."""
 
 from __future__ import annotations
 
+import csv
+import io
 import netrc
 import os
 from collections.abc import Iterator, Sequence
@@ -11,10 +13,13 @@ from typing import Any
 from urllib.parse import urlparse
 
 import wandb
-from lightning.pytorch.loggers import WandbLogger
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.staging import staged
 
 _MODES = ("auto", "online", "offline")
 
@@ -26,6 +31,7 @@ def wandb_logger(
     project: str,
     entity: str | None,
     name: str | None,
+    id: str | None,
     group: str | None,
     job_type: str | None,
     tags: Sequence[str],
@@ -43,6 +49,8 @@ def wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")  # `how_to_view` says it in one line
     return WandbLogger(
         name=name,
+        id=id,
+        resume="allow",
         save_dir=save_dir,
         project=project,
         entity=entity,
@@ -55,6 +63,11 @@ def wandb_logger(
     )
 
 
+def new_id() -> str:
+    """Return the id of a new run."""
+    return wandb.util.generate_id()
+
+
 def logged_in() -> bool:
     """Tell whether credentials of W&B are in the environment or in the user's netrc file; asks no server."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
@@ -65,6 +78,62 @@ def logged_in() -> bool:
         return any(file.is_file() and netrc.netrc(file).authenticators(host) for file in files)
     except netrc.NetrcParseError:
         return False
+
+
+class MetricsFile(CSVLogger):
+    """Metrics as a CSV file in `folder`, to which a run that goes on from a checkpoint adds its own."""
+
+    def __init__(self, *, folder: str) -> None:
+        super().__init__(save_dir=folder, name="")
+
+    @property
+    def version(self) -> None:  # type: ignore[override]
+        """None: a run's folder holds one file, and the progress bar shows no number of it."""
+        return None
+
+    @property
+    def log_dir(self) -> str:
+        return self.save_dir
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = _Writer(self.log_dir)
+        return self._experiment
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Forget what was logged at `step` or later; all of it, then, for a new run."""
+        self.experiment.rewind(step)
+
+
+class _Writer(ExperimentWriter):
+    """Lightning's writer, but for a file that is already there: it goes on with it."""
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave alone what Lightning would warn of and delete."""
+
+    def rewind(self, step: int) -> None:
+        path = Path(self.metrics_file_path)
+        text = path.read_text() if path.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]  # a run that was killed may leave the half of a line
+        rows = [row for row in csv.DictReader(io.StringIO(whole)) if int(row["step"]) < step]
+        path.unlink(missing_ok=True)
+        self.metrics, self.metrics_keys = [], []
+        if rows:
+            self.metrics_keys = list(rows[0])
+            self._write(rows)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with open(self.metrics_file_path, newline="") as file:
+            self._write(list(csv.DictReader(file)))
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        with staged(self.metrics_file_path) as hidden, hidden.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 @contextmanager

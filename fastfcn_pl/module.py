@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -48,6 +49,8 @@ class SegmentationModule(L.LightningModule):
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
         self.confusion = ConfusionMatrix(spec.num_classes)
         self.scored_images, self.scored_step = 0, -1
+        self.seed: int = config["seed"]
+        self.total_steps: int | None = None
         for name in ("mean", "std"):
             value = torch.tensor(getattr(model.backbone, name)).view(1, 3, 1, 1) * 255
             self.register_buffer(name, value, persistent=False)
@@ -57,8 +60,24 @@ class SegmentationModule(L.LightningModule):
         normalized = (images.to(self.mean.dtype) - self.mean) / self.std
         return normalized.contiguous(memory_format=self.memory_format)
 
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Make what the network draws depend on (seed, epoch, batch, rank) alone, as what the augmentation draws does.
+
+        A run that goes on needs no generator's state then, and ranks draw different numbers.
+        """
+        key = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        output = self.model(self.normalize(batch["image"]))
+        try:
+            output = self.model(self.normalize(batch["image"]))
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):  # torch's batch norm, of a map of one pixel
+                raise UserError(
+                    f"data.batch_size={len(batch['image'])}: batch norm of a map that is pooled to one pixel needs two "
+                    "images at least: raise the batch size, or take a head without pooling (model/head=fcn)"
+                ) from error
+            raise
         total, losses = self.loss(output, batch["target"], self.model.align_corners)
         named = {f"train/{name}": value for name, value in losses.items()}
         self.log_dict(named, batch_size=len(batch["image"]), sync_dist=True)
@@ -91,7 +110,9 @@ class SegmentationModule(L.LightningModule):
         """Log the scores of all ranks' pixels; each rank computes the same ones."""
         matrix, images = self.confusion.compute()
         self.confusion.reset()
-        self.scores, self.scored_images, self.scored_step = Scores.of(matrix), int(images), self.global_step
+        self.scores, self.scored_images = Scores.of(matrix), int(images)
+        if not self.trainer.sanity_checking:
+            self.scored_step = self.global_step
         self.log(f"{stage}/mIoU", self.scores.mean_iou, prog_bar=True)
         values = {
             f"{stage}/pixel_accuracy": self.scores.pixel_accuracy,
@@ -105,9 +126,21 @@ class SegmentationModule(L.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError("the poly schedule needs an end: set trainer.max_epochs or trainer.max_steps")
+        if self.total_steps not in (None, int(steps)):
+            raise UserError(
+                f"the run was to take {self.total_steps} steps, which its learning rate follows, and now {int(steps)}: "
+                "set epochs, batch size and devices as before, or start a new run from its weights with init_from="
+            )
+        self.total_steps = int(steps)
         optimizer = self.make_optimizer(self.model, self.effective_batch_size)
-        scheduler = self.make_scheduler(optimizer, int(steps))
+        scheduler = self.make_scheduler(optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["total_steps"] = self.total_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.total_steps = checkpoint["total_steps"]
 
     @property
     def effective_batch_size(self) -> int:

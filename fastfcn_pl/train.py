@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -18,30 +17,46 @@ if TYPE_CHECKING:
 
 
 def train(cfg: DictConfig) -> float:
-    """Run the experiment that `cfg` describes, write its folder, and return the mIoU of its best checkpoint."""
+    """Run the experiment that `cfg` describes, write its folder, and return the mIoU of its best checkpoint.
+
+    With `cfg.checkpoint` it is the run that wrote it which goes on, as it was configured, but for what the command
+    line sets. With `cfg.init_from` a new run starts from the weights of another one.
+    """
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, scoring
-    from fastfcn_pl.loggers import closing_wandb, how_to_view
+    from fastfcn_pl import build, resume, scoring
+    from fastfcn_pl.loggers import MetricsFile, closing_wandb, how_to_view, new_id
 
+    begun = resume.Begun.read(cfg) if cfg.checkpoint is not None else None
+    if begun is not None:
+        cfg = begun.config(cfg, launch.overrides())
+    if begun is not None or cfg.init_from is not None:
+        build.without_pretrained(cfg)
     build.check(cfg)
     if cfg.seed < 0:
         raise UserError(f"seed={cfg.seed}: use 0 or a larger number")
+    if "wandb" in cfg.logger and cfg.logger.wandb.id is None:
+        cfg.logger.wandb.id = new_id()
     environment = scoring.environment()  # now: the checkout may be another one when training ends
+    about = {"choices": launch.choices(cfg.run_dir if begun else None), **environment}
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.datamodule(cfg)
     datamodule.prepare_data()
     module = build.module(cfg, datamodule.spec)
     trainer = build.trainer(cfg)
+    if begun is not None:
+        begun.go_on(trainer, module, datamodule)
+    elif cfg.init_from is not None:
+        print(resume.start_from(cfg.init_from, module))
     with closing_wandb():
         for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.rewind(begun.steps_logged if begun else 0)
             logger.log_hyperparams({**build.plain(cfg), **environment})
         if view := how_to_view():
             print(f"W&B run: {view}")
-        started = time.perf_counter()
-        trainer.fit(module, datamodule=datamodule)
-        seconds = round(time.perf_counter() - started, 1)
-        return score_best(cfg, trainer, module, {"train_seconds": seconds, **environment})
+        trainer.fit(module, datamodule=datamodule, ckpt_path=begun and begun.path, weights_only=True)
+        return score_best(cfg, trainer, module, about)
 
 
 def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule, about: dict[str, Any]) -> float:
@@ -58,16 +73,27 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
     results |= {"parameters": total.parameters, "gmacs": total.gmacs}
     results |= {"checkpoint": best, "checkpoint_step": content["global_step"]}
-    results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "choices": launch.choices(), **about}
+    results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **about}
     if trainer.is_global_zero:
         scoring.report(results, cfg.run_dir, {"W&B run": how_to_view()})
     return float("nan") if results["mIoU"] is None else results["mIoU"]
 
 
+def train_seconds(trainer: L.Trainer) -> float | None:
+    """Return how long training took, validation included, in all sessions of the run; None where nothing timed it."""
+    from lightning.pytorch.callbacks import Timer
+
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    return round(timers[0].time_elapsed("train"), 1) if timers else None
+
+
 def best_checkpoint(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule) -> str:
     """Return the path of the best weights, among which the last are, also where no validation came behind them."""
+    from fastfcn_pl.callbacks.last import LastCheckpoint
+
     last = os.path.relpath(f"{cfg.run_dir}/checkpoints/last.ckpt")
-    trainer.save_checkpoint(last)
+    if not any(isinstance(callback, LastCheckpoint) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        trainer.save_checkpoint(last)
     keeper: Any = trainer.checkpoint_callback
     if not getattr(keeper, "best_model_path", ""):
         return last

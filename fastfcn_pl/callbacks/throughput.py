@@ -15,7 +15,8 @@ class Throughput(L.Callback):
     does not know the waiting, and refuses steps between logs that accumulated batches do not divide.
     """
 
-    _batch_ended: float | None
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._batch_ended: float | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._batch_ended = None

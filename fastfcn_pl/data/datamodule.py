@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fastfcn_pl.contracts import DatasetSpec, UserError
@@ -31,6 +32,7 @@ class SegmentationDataModule(L.LightningDataModule):
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: use 0 for none, or null for as many as there are cores")
         self.seed, self.batch_size, self.num_workers, self.augmentation = seed, batch_size, num_workers, augmentation
+        self.start = 0, 0  # the epoch that training starts in, and how many of its batches are done already
 
     def source(self, split: str) -> Source:
         """Return the images and labels of `train`, `val` or `test`; raises UserError where the split is not there."""
@@ -45,7 +47,8 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         dataset = self.dataset("train", augment=True)
-        sampler = TrainSampler(len(dataset), self.seed, *self._rank())
+        epoch, batches = self.start
+        sampler = TrainSampler(len(dataset), self.seed, *self._rank(), epoch, batches * self.batch_size)
         if len(sampler) < self.batch_size:
             raise UserError(
                 f"{self.spec.name} has {len(sampler)} training images for each device, fewer than "
@@ -81,6 +84,7 @@ class SegmentationDataModule(L.LightningDataModule):
             drop_last=drop_last,
             pin_memory=self._on_gpu(),
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # not the global one, whose numbers the network draws its dropout from
         )
 
     def _rank(self) -> tuple[int, int]:

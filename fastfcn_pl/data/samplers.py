@@ -12,12 +12,13 @@ class TrainSampler(Sampler[tuple[int, int]]):
     """Shuffled `(epoch, index)` keys of one rank: a permutation that `(seed, epoch)` decides, dealt out to the ranks.
 
     Every rank gets the same number of samples; the remainder of fewer than `world_size` samples is left out of the
-    epoch, and is another one in the next.
+    epoch, and is another one in the next. A run that goes on inside of epoch `epoch` leaves out the first `done`
+    samples of it.
     """
 
-    def __init__(self, count: int, seed: int, rank: int, world_size: int) -> None:
+    def __init__(self, count: int, seed: int, rank: int, world_size: int, epoch: int = 0, done: int = 0) -> None:
         self.count, self.seed, self.rank, self.world_size = count, seed, rank, world_size
-        self.epoch = 0
+        self.epoch, self._done = epoch, {epoch: done}
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next; Lightning calls it."""
@@ -29,7 +30,8 @@ class TrainSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.count, generator=rng)[: len(self) * self.world_size]
-        for index in order[self.rank :: self.world_size].tolist():
+        mine = order[self.rank :: self.world_size].tolist()
+        for index in mine[self._done.get(self.epoch, 0) :]:
             yield self.epoch, index
 
 

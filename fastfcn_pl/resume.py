@@ -1,0 +1,104 @@
+"""Going on with a run from one of its checkpoints, and starting one from weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from fastfcn_pl import checkpoint
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.saving import moved
+
+_OF_THIS_JOB = ("checkpoint", "init_from", "run_dir", "debug")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that was stopped, as one of its checkpoints knows it."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, cfg: DictConfig) -> Begun:
+        """Read `cfg.checkpoint`; `last` is the one in the run's folder. Raises UserError where no run can go on."""
+        path = Path(cfg.run_dir, "checkpoints", "last.ckpt") if cfg.checkpoint == "last" else Path(cfg.checkpoint)
+        content = checkpoint.read(path)
+        if not content.get("loops") or not content.get("optimizer_states"):
+            raise UserError(f"checkpoint={path} holds weights but no state of training: start from it with init_from=")
+        if path.resolve().parents[1] != Path(cfg.run_dir).resolve():
+            raise UserError(f"checkpoint={path}: a run goes on in its own folder: leave out -m, run_dir, hydra.run.dir")
+        return cls(path, content)
+
+    def config(self, cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+        """Return the configuration that the run had, with what the command line `overrides`, as composed in `cfg`."""
+        config = self.content["hyper_parameters"]["config"]
+        run: DictConfig = OmegaConf.create(moved(config, config["run_dir"], cfg.run_dir))
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            path = override.package or override.key_or_group.replace("/", ".")
+            if path in _OF_THIS_JOB:
+                continue
+            if override.is_delete():
+                parent, _, key = path.rpartition(".")
+                (OmegaConf.select(run, parent) if parent else run).pop(key, None)
+            else:
+                OmegaConf.update(run, path, OmegaConf.select(cfg, path), merge=False, force_add=True)
+        return run
+
+    @property
+    def steps_logged(self) -> int:
+        """How many steps had been logged."""
+        return self.content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The epoch that the run was in, and how many of its batches were done."""
+        loop = self.content["loops"]["fit_loop"]
+        epoch = loop["epoch_progress"]["current"]
+        inside = epoch["ready"] > epoch["processed"]
+        return epoch["processed"], loop["epoch_loop.batch_progress"]["current"]["ready"] if inside else 0
+
+    def go_on(self, trainer: L.Trainer, module: SegmentationModule, datamodule: SegmentationDataModule) -> None:
+        """Prepare for `trainer.fit` with this checkpoint; raises UserError where classes or weights do not fit."""
+        checkpoint.check_classes(self.content, datamodule.spec, self.path)
+        checkpoint.fit(module, self.content, self.path)
+        datamodule.start = self.position
+        # Lightning takes a run that is bounded by steps for one that always stopped inside of an epoch.
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+
+
+def start_from(path: str, module: SegmentationModule) -> str:
+    """Load what fits `module` of a checkpoint, ours or a published one; return what was loaded and what was not.
+
+    Raises UserError where none of the backbone's weights fit.
+    """
+    given: dict[str, Tensor] = checkpoint.read(path)["state_dict"]
+    own = module.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    if not any(name.startswith("model.backbone.") for name in fitting):
+        raise UserError(f"init_from={path} holds no weight of this backbone: set model.backbone as it was trained")
+    module.load_state_dict(fitting, strict=False)
+    fresh = [
+        f"{name} ({_shape(given[name])} there, {_shape(tensor)} here)" if name in given else name
+        for name, tensor in own.items()
+        if name not in fitting
+    ]
+    unused = [name for name in given if name not in own]
+    lines = [f"{path}: {len(fitting)} of {len(own)} tensors loaded"]
+    for names, what in ((fresh, "start fresh"), (unused, "of the file have no place here")):
+        if names:
+            lines += [f"{len(names)} {what}:", *(f"  {name}" for name in names)]
+    return "\n".join(lines)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
