@@ -17,6 +17,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
+from wandb.util import generate_id
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.staging import staged
@@ -65,7 +66,7 @@ def wandb_logger(
 
 def new_id() -> str:
     """Return the id of a new run."""
-    return wandb.util.generate_id()
+    return generate_id()
 
 
 def logged_in() -> bool:
@@ -97,10 +98,10 @@ class MetricsFile(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
+    def experiment(self) -> _Writer:
         if self._experiment is None:
             self._experiment = _Writer(self.log_dir)
-        return self._experiment
+        return self._experiment  # type: ignore[return-value]
 
     @rank_zero_only
     def rewind(self, step: int) -> None:

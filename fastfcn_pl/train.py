@@ -55,7 +55,7 @@ def train(cfg: DictConfig) -> float:
             logger.log_hyperparams({**build.plain(cfg), **environment})
         if view := how_to_view():
             print(f"W&B run: {view}")
-        trainer.fit(module, datamodule=datamodule, ckpt_path=begun and begun.path, weights_only=True)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=begun.path if begun else None, weights_only=True)
         return score_best(cfg, trainer, module, about)
 
 
