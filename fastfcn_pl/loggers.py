@@ -6,6 +6,7 @@ import csv
 import io
 import netrc
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,6 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
-from wandb.util import generate_id
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.staging import staged
@@ -66,7 +66,7 @@ def wandb_logger(
 
 def new_id() -> str:
     """Return the id of a new run."""
-    return generate_id()
+    return secrets.token_hex(4)
 
 
 def logged_in() -> bool:

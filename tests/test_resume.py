@@ -142,8 +142,8 @@ def test_a_moved_run_goes_on_in_its_folder_with_its_w_and_b_run(command: Command
 
 def test_a_new_run_starts_from_the_weights_that_fit(make_config: MakeConfig, tmp_path: Path, capsys: Any) -> None:
     train(make_config(*SHORT, "trainer.max_steps=1"))
-    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    before = torch.load(best, weights_only=True)["state_dict"]
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    before = torch.load(last, weights_only=True)["state_dict"]
     root = write_camvid(tmp_path / "CamVid", train=2, val=1)
     base = [o for o in SHORT if not o.startswith("data.")]
     other = [
@@ -154,7 +154,7 @@ def test_a_new_run_starts_from_the_weights_that_fit(make_config: MakeConfig, tmp
         "data.augmentation.crop_size=48",
     ]
     capsys.readouterr()
-    cfg = make_config(*base, *other, "optimizer.lr=0.0", "trainer.max_epochs=1", f"init_from={best}")
+    cfg = make_config(*base, *other, "optimizer.lr=0.0", "trainer.max_epochs=1", f"init_from={last}")
     cfg.run_dir = str(tmp_path / "tuned")
     train(cfg)
     printed = capsys.readouterr().out
