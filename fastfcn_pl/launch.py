@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -20,6 +21,9 @@ from fastfcn_pl import config
 from fastfcn_pl.contracts import UserError, suggest
 
 Job = Callable[[DictConfig], Any]
+GRACE = 30.0
+"""Seconds that a child of DDP, which has met an error, gives to rank 0 to meet it too."""
+_PARENT = os.getppid()
 _NOISE = re.compile(r"full_key|object_type|reference_type|Config search path|provider=")
 
 
@@ -49,7 +53,7 @@ def _reporting(job: Job) -> Job:
             hydra_config = HydraConfig.get()
             if hydra_config.mode is RunMode.RUN:
                 _end(error)
-            if line := one_line(error):
+            if (line := one_line(error)) and _is_rank_0():
                 _say(f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {line}")
             raise
 
@@ -58,6 +62,8 @@ def _reporting(job: Job) -> Job:
 
 def _end(error: Exception) -> NoReturn:
     """Print the error in one line and exit, or raise it again where it is not one that the user can mend."""
+    if not _is_rank_0() and _rank_0_ends():
+        sys.exit(1)
     line = one_line(error)
     if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
         raise error
@@ -66,8 +72,22 @@ def _end(error: Exception) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # every rank makes the same mistake
-        print(f"error: {line}", file=sys.stderr)
+    print(f"error: {line}", file=sys.stderr)
+
+
+def _is_rank_0() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _rank_0_ends() -> bool:
+    """Wait for the parent, and tell whether it ended: it has then said what was wrong.
+
+    Lightning kills rank 0 where a child ends before it, even while it closes its loggers.
+    """
+    end = time.monotonic() + GRACE
+    while os.getppid() == _PARENT and time.monotonic() < end:
+        time.sleep(0.1)
+    return os.getppid() != _PARENT
 
 
 def choices() -> dict[str, str]:

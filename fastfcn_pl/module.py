@@ -28,6 +28,8 @@ class SegmentationModule(L.LightningModule):
 
     mean: Tensor
     std: Tensor
+    losses: dict[str, Tensor]
+    """Of the last training batch: the weighted sum `loss`, and each term by name, not weighted."""
 
     def __init__(
         self,
@@ -59,10 +61,11 @@ class SegmentationModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         output = self.model(self.normalize(batch["image"]))
-        total, losses = self.loss(output, batch["target"], self.model.align_corners)
-        named = {f"train/{name}": value for name, value in losses.items()}
-        self.log_dict(named, batch_size=len(batch["image"]), sync_dist=True)
-        self.log("train/loss", total, batch_size=len(batch["image"]), sync_dist=True, prog_bar=True)
+        total, terms = self.loss(output, batch["target"], self.model.align_corners)
+        self.losses = {name: value.detach() for name, value in {"loss": total, **terms}.items()}
+        for name, value in self.losses.items():
+            bar = name == "loss"
+            self.log(f"train/{name}", value, batch_size=len(batch["image"]), sync_dist=True, prog_bar=bar)
         return total
 
     def predict_labels(self, batch: dict[str, Tensor]) -> Tensor:

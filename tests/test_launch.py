@@ -71,6 +71,21 @@ def test_a_workers_error_is_the_message_without_its_traceback() -> None:
     assert launch.one_line(wrapped) == "a.png is bad"
 
 
+@pytest.mark.parametrize(("parents", "said"), [([7, 7], "error: bad mask\n"), ([7, 7, 1], "")])
+def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
+    parents: list[int], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its parent's id changes when rank 0 ends."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(launch, "_PARENT", 7)
+    monkeypatch.setattr(launch, "GRACE", 0.15)
+    monkeypatch.setattr(launch.os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
+    with pytest.raises(SystemExit) as end:
+        launch._end(UserError("bad mask"))
+    assert end.value.code == 1
+    assert capsys.readouterr().err == said
+
+
 def test_a_bug_is_not_hidden() -> None:
     assert launch.one_line(ZeroDivisionError("division by zero")) is None
     bug = KeyError("x")
