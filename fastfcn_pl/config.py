@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING
 
 _PACKAGE = Path(__file__).parent
-CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-"""Where the options are: inside an installed package, beside it in a checkout."""
+_HOME = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
+CONF_DIR, STUDIES_DIR = _HOME / "conf", _HOME / "experiments"
+"""Where options and studies are: inside an installed package, beside it in a checkout."""
 
 
 @dataclass
@@ -61,8 +65,16 @@ class ConvertConfig:
     debug: bool | None = None
 
 
+class Studies(SearchPathPlugin):
+    """Lets `-cn` find a study without `-cd`, behind what is in `CONF_DIR`."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("fastfcn_pl", str(STUDIES_DIR))
+
+
 def register() -> None:
-    """Make the schemas known to Hydra, under the names that the primary configs refer to."""
+    """Make the studies known to Hydra, and the schemas, under the names that the primary configs refer to."""
+    Plugins.instance().register(Studies)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -112,6 +112,9 @@ def one_line(error: BaseException) -> str | None:
         key = re.search(r"full_key: (\S+)", str(error))
         cause = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
         return f"{key[1] if key else 'the config'} cannot be built: {cause} (+debug=true shows where)"
+    if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
+        known = suggest(str(error.missing_cfg_file), [path.stem for path in config.STUDIES_DIR.glob("*.yaml")])
+        return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
         return _unknown_key(unknown) if unknown else _joined(chain)

@@ -11,7 +11,7 @@ import pytest
 
 from fastfcn_pl import launch
 from fastfcn_pl.contracts import UserError
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,6 +30,14 @@ def test_help_lists_groups_and_keys(command: Command) -> None:
     assert "batch_size" in done.stdout
 
 
+@pytest.mark.parametrize("arguments", [[], ["-cd", str(ROOT / "experiments")]], ids=["anywhere", "by its folder"])
+def test_a_study_is_found(command: Command, arguments: list[str]) -> None:
+    done = command("train", *arguments, "-cn", "quickstart", "--cfg", "job", "data.size=64")
+    assert done.returncode == 0, done.stderr
+    assert "name: test_resnet" in done.stdout
+    assert "size: 64" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
@@ -37,6 +45,7 @@ def test_help_lists_groups_and_keys(command: Command) -> None:
         ("model.neck.widht=1", "model.neck.widht: no such key; did you mean width?"),
         ("loss.terms.cross_entropy.wieght=1", "loss.terms.cross_entropy.wieght: no such key; did you mean weight?"),
         ("model/neck=jup", "Could not find 'model/neck/jup'"),
+        ("-cn=quickstrat", "-cn quickstrat: no such study (-cd <folder> adds your own); did you mean quickstart?"),
         ("seed=abc", "could not be converted to Integer"),
     ],
 )
