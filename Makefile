@@ -14,7 +14,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 quickstart: install ## train FastFCN on generated shapes: about a minute on two cores, nothing is downloaded
-	$(BIN)/python -m fastfcn_pl.train -cd experiments -cn quickstart
+	$(BIN)/python -m fastfcn_pl.train -cn quickstart
 
 test: install ## all tests but the exhaustive ones
 	$(BIN)/python -m pytest -n auto -m "not exhaustive"

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, OmegaConf
 
 from fastfcn_pl.contracts import UserError
 
 _PACKAGE = Path(__file__).parent
-CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-"""Where the options are: inside an installed package, beside it in a checkout."""
+_HOME = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
+CONF_DIR, STUDIES_DIR = _HOME / "conf", _HOME / "experiments"
+"""Where options and studies are: inside an installed package, beside it in a checkout."""
 
 
 @dataclass
@@ -65,6 +69,13 @@ class ConvertConfig:
     debug: bool | None = None
 
 
+class Studies(SearchPathPlugin):
+    """Lets `-cn` find a study without `-cd`, behind what is in `CONF_DIR`."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("fastfcn_pl", str(STUDIES_DIR))
+
+
 def run_folder(checkpoint: str | None, runs: str, name: str) -> str:
     """Return the folder of a job: `name` below `runs` for a new run, else that of the run which wrote `checkpoint`.
 
@@ -94,7 +105,8 @@ def job_folder(checkpoint: str | None) -> str | None:
 
 
 def register() -> None:
-    """Make the schemas and resolvers known to Hydra, under the names that the primary configs refer to."""
+    """Make studies, schemas and resolvers known to Hydra, under the names that the primary configs refer to."""
+    Plugins.instance().register(Studies)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     store = ConfigStore.instance()

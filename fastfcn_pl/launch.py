@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -25,6 +26,9 @@ from fastfcn_pl.staging import OF_THE_DISK
 Job = Callable[[DictConfig], Any]
 _KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json")
 """What is of use after a mistake ended the run that made it."""
+GRACE = 30.0
+"""Seconds that a child of DDP, which has met an error, gives to rank 0 to meet it too."""
+_PARENT = os.getppid()
 _NOISE = re.compile(r"full_key|object_type|reference_type|Config search path|provider=")
 
 
@@ -60,7 +64,7 @@ def _reporting(job: Job) -> Job:
                 if one_line(error) is not None:
                     _remove(folders)
                 _end(error)
-            if line := one_line(error):
+            if (line := one_line(error)) and _is_rank_0():
                 _say(f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {line}")
             raise
 
@@ -90,6 +94,8 @@ def _remove(folders: list[Path]) -> None:
 
 def _end(error: Exception) -> NoReturn:
     """Print the error in one line and exit, or raise it again where it is not one that the user can mend."""
+    if not _is_rank_0() and _rank_0_ends():
+        sys.exit(1)
     line = one_line(error)
     if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
         raise error
@@ -98,8 +104,22 @@ def _end(error: Exception) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # every rank makes the same mistake
-        print(f"error: {line}", file=sys.stderr)
+    print(f"error: {line}", file=sys.stderr)
+
+
+def _is_rank_0() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _rank_0_ends() -> bool:
+    """Wait for the parent, and tell whether it ended: it has then said what was wrong.
+
+    Lightning kills rank 0 where a child ends before it, even while it closes its loggers.
+    """
+    end = time.monotonic() + GRACE
+    while os.getppid() == _PARENT and time.monotonic() < end:
+        time.sleep(0.1)
+    return os.getppid() != _PARENT
 
 
 def overrides() -> list[str]:
@@ -142,6 +162,9 @@ def one_line(error: BaseException) -> str | None:
         return f"{key[1] if key else 'the config'} cannot be built: {cause} (+debug=true shows where)"
     if match := re.search(r"Key '(\w+)' not in '(\w+Config)'", str(error)):  # at the root of a study
         return f"{match[1]}: no such key; {suggest(match[1], getattr(config, match[2]).__dataclass_fields__)}"
+    if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
+        known = suggest(str(error.missing_cfg_file), [path.stem for path in config.STUDIES_DIR.glob("*.yaml")])
+        return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
         return _unknown_key(unknown) if unknown else _joined(chain)

@@ -29,6 +29,8 @@ class SegmentationModule(L.LightningModule):
 
     mean: Tensor
     std: Tensor
+    losses: dict[str, Tensor]
+    """Of the last training batch: the weighted sum `loss`, and each term by name, not weighted."""
 
     def __init__(
         self,
@@ -78,10 +80,11 @@ class SegmentationModule(L.LightningModule):
                     "images at least: raise the batch size, or take a head without pooling (model/head=fcn)"
                 ) from error
             raise
-        total, losses = self.loss(output, batch["target"], self.model.align_corners)
-        named = {f"train/{name}": value for name, value in losses.items()}
-        self.log_dict(named, batch_size=len(batch["image"]), sync_dist=True)
-        self.log("train/loss", total, batch_size=len(batch["image"]), sync_dist=True, prog_bar=True)
+        total, terms = self.loss(output, batch["target"], self.model.align_corners)
+        self.losses = {name: value.detach() for name, value in {"loss": total, **terms}.items()}
+        for name, value in self.losses.items():
+            bar = name == "loss"
+            self.log(f"train/{name}", value, batch_size=len(batch["image"]), sync_dist=True, prog_bar=bar)
         return total
 
     def predict_labels(self, batch: dict[str, Tensor]) -> Tensor:

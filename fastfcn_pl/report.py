@@ -54,8 +54,11 @@ class Run:
 
     @property
     def command(self) -> str:
-        given = "" if self.study == "train" else f"-cd experiments -cn {self.study}"
-        return " ".join(["python -m fastfcn_pl.train", *([given] if given else []), *self.overrides])
+        """What started it, without the folders that are of one machine."""
+        sources = self._hydra["runtime"]["config_sources"]
+        own = [f"-cd {Path(source['path']).name}" for source in sources if source["provider"] == "command-line"]
+        study = [f"-cn {self.study}"] if self.study != "train" else []
+        return " ".join(["python -m fastfcn_pl.train", *own, *study, *self.overrides])
 
     def curve(self, column: str) -> tuple[list[float], list[float]]:
         """Return steps and values of a column of the run's metrics."""

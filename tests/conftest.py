@@ -37,8 +37,8 @@ config.register()
 def make_config(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does, with `run_dir` in the test's folder."""
 
-    def make(*overrides: str, name: str = "train", config_dir: Path = config.CONF_DIR) -> DictConfig:
-        with initialize_config_dir(str(config_dir), version_base="1.3"):
+    def make(*overrides: str, name: str = "train") -> DictConfig:
+        with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
             return compose(name, overrides=[f"run_dir={tmp_path / 'run'}", *overrides])
 
     return make

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hydra.utils import get_object
@@ -18,7 +17,7 @@ OPTIONS = sorted(
     for group in GROUPS
     for path in (config.CONF_DIR / group).rglob("*.yaml")
 )
-STUDIES = sorted((config.CONF_DIR.parent / "experiments").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in config.STUDIES_DIR.glob("*.yaml"))
 
 
 def _nodes(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
@@ -52,9 +51,9 @@ def _fits(cfg: DictConfig) -> None:
             assert keys == build.parameters(target)[0], path
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
-def test_study_composes_and_fits(study: Path, make_config: Callable[..., DictConfig]) -> None:
-    build.check(make_config(f"hydra.searchpath=[{config.CONF_DIR}]", name=study.stem, config_dir=study.parent))
+@pytest.mark.parametrize("study", STUDIES)
+def test_study_composes_and_fits(study: str, make_config: Callable[..., DictConfig]) -> None:
+    build.check(make_config(name=study))
 
 
 def _paths(cfg: DictConfig, prefix: str = "") -> list[str]:

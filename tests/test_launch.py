@@ -11,7 +11,7 @@ import pytest
 
 from fastfcn_pl import launch
 from fastfcn_pl.contracts import UserError
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,6 +30,14 @@ def test_help_lists_groups_and_keys(command: Command) -> None:
     assert "batch_size" in done.stdout
 
 
+@pytest.mark.parametrize("arguments", [[], ["-cd", str(ROOT / "experiments")]], ids=["anywhere", "by its folder"])
+def test_a_study_is_found(command: Command, arguments: list[str]) -> None:
+    done = command("train", *arguments, "-cn", "quickstart", "--cfg", "job", "data.size=64")
+    assert done.returncode == 0, done.stderr
+    assert "name: test_resnet" in done.stdout
+    assert "size: 64" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
@@ -37,6 +45,7 @@ def test_help_lists_groups_and_keys(command: Command) -> None:
         ("model.neck.widht=1", "model.neck.widht: no such key; did you mean width?"),
         ("loss.terms.cross_entropy.wieght=1", "loss.terms.cross_entropy.wieght: no such key; did you mean weight?"),
         ("model/neck=jup", "Could not find 'model/neck/jup'"),
+        ("-cn=quickstrat", "-cn quickstrat: no such study (-cd <folder> adds your own); did you mean quickstart?"),
         ("seed=abc", "could not be converted to Integer"),
     ],
 )
@@ -69,6 +78,21 @@ def test_a_workers_error_is_the_message_without_its_traceback() -> None:
         "Caught UserError in DataLoader worker process 0.\nOriginal Traceback ...\nUserError: a.png is bad\n"
     )
     assert launch.one_line(wrapped) == "a.png is bad"
+
+
+@pytest.mark.parametrize(("parents", "said"), [([7, 7], "error: bad mask\n"), ([7, 7, 1], "")])
+def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
+    parents: list[int], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its parent's id changes when rank 0 ends."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(launch, "_PARENT", 7)
+    monkeypatch.setattr(launch, "GRACE", 0.15)
+    monkeypatch.setattr(launch.os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
+    with pytest.raises(SystemExit) as end:
+        launch._end(UserError("bad mask"))
+    assert end.value.code == 1
+    assert capsys.readouterr().err == said
 
 
 def test_a_bug_is_not_hidden() -> None:

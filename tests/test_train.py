@@ -21,7 +21,7 @@ from fastfcn_pl.inference import logits
 from fastfcn_pl.models.layers import DepthwiseConv
 from fastfcn_pl.train import train
 from tests import wandb_file
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY
 from tests.fakes.ade20k import write_ade20k
 from tests.fakes.camvid import write_camvid
 
@@ -348,7 +348,7 @@ def test_ade20k_trains_on_images_of_many_sizes(tmp_path: Path, make_config: Call
 
 @pytest.mark.exhaustive
 def test_quickstart_learns(command: Command, tmp_path: Path) -> None:
-    done = command("train", "-cd", str(ROOT / "experiments"), "-cn", "quickstart", OMP_NUM_THREADS="2", timeout=900)
+    done = command("train", "-cn", "quickstart", OMP_NUM_THREADS="2", timeout=900)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs" / "quickstart").iterdir()
     assert _results(folder)["mIoU"] >= 0.75

@@ -41,6 +41,9 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """Return what to call the pair in a message or a picture."""
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return the files that the pair is read from; none where it is generated."""
+
 
 @dataclass(frozen=True)
 class FileSource:
@@ -64,6 +67,9 @@ class FileSource:
 
     def name(self, index: int) -> str:
         return str(self.pairs[index][1])
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self.pairs[index]
 
 
 def _open(path: Path) -> Image.Image:

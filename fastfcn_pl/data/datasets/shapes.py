@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi, sin
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,6 +187,9 @@ class ShapesSource:
 
     def name(self, index: int) -> str:
         return f"shapes-{self.seed}-{index:04d}"
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return ()
 
 
 class Shapes(SegmentationDataModule):
