@@ -22,7 +22,6 @@ from fastfcn_pl.models.layers import DepthwiseConv
 from fastfcn_pl.train import train
 from tests import wandb_file
 from tests.conftest import TINY
-from tests.fakes.ade20k import write_ade20k
 from tests.fakes.camvid import write_camvid
 
 pytestmark = pytest.mark.slow
@@ -336,14 +335,6 @@ def test_equal_seeds_give_equal_runs(camvid: str, make_config: Callable[..., Dic
     first, second, other = weights("a"), weights("b", "data.num_workers=2"), weights("c", "seed=1")
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
-
-
-def test_ade20k_trains_on_images_of_many_sizes(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
-    root = write_ade20k(tmp_path / "ADEChallengeData2016")
-    base = [o for o in FAST if "camvid" not in o]
-    cfg = make_config(*base, "data=ade20k", f"data.root={root}", "data.augmentation.base_size=64")
-    assert 0 <= train(cfg) <= 1
-    assert len(_results(Path(cfg.run_dir))["IoU"]) == 150
 
 
 @pytest.mark.exhaustive

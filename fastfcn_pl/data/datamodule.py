@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
-from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.dataset import FileSource, Sample, SegmentationDataset, Source, Transform
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
 
@@ -23,7 +24,8 @@ class SegmentationDataModule(L.LightningDataModule):
     among the devices of this machine.
     """
 
-    spec: ClassVar[DatasetSpec]
+    spec: DatasetSpec
+    train_split = "train"
 
     def __init__(self, seed: int, *, batch_size: int, num_workers: int | None, augmentation: Transform) -> None:
         super().__init__()
@@ -35,7 +37,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.start = 0, 0  # the epoch that training starts in, and how many of its batches are done already
 
     def source(self, split: str) -> Source:
-        """Return the images and labels of `train`, `val` or `test`; raises UserError where the split is not there."""
+        """Return the images and labels of a split, such as `val`; raises UserError where it is not there."""
         raise NotImplementedError
 
     def dataset(self, split: str, augment: bool = False) -> SegmentationDataset:
@@ -46,7 +48,7 @@ class SegmentationDataModule(L.LightningDataModule):
         return SegmentationDataset(source, self.spec, self.augmentation if augment else None, self.seed)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        dataset = self.dataset("train", augment=True)
+        dataset = self.dataset(self.train_split, augment=True)
         epoch, batches = self.start
         sampler = TrainSampler(len(dataset), self.seed, *self._rank(), epoch, batches * self.batch_size)
         if len(sampler) < self.batch_size:
@@ -102,22 +104,46 @@ class SegmentationDataModule(L.LightningDataModule):
 
 
 class FileDataModule(SegmentationDataModule):
-    """A data set in files below `root`. A subclass lists the `pairs` of a split and says `how_to_get` the data."""
+    """A data set in files below `root`, trained on `train_split`.
+
+    A subclass lists the `pairs` of a split and says `how_to_get` the data. Any data set has the split `trainval`, which
+    is `train` and `val` together.
+    """
 
     how_to_get: ClassVar[str]
+    split_sizes: ClassVar[dict[str, int]] = {}
+    """The splits that have labels, with their official numbers of images; empty where there are no official ones."""
+    unlabelled: ClassVar[dict[str, str]] = {}
+    """The splits whose labels are not public, with the place of their images: for prediction."""
 
     def __init__(
-        self, seed: int, *, root: str, batch_size: int, num_workers: int | None, augmentation: Transform
+        self,
+        seed: int,
+        *,
+        root: str,
+        train_split: str,
+        batch_size: int,
+        num_workers: int | None,
+        augmentation: Transform,
     ) -> None:
         super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation)
-        self.root = Path(root)
+        self.root, self.train_split = Path(root), train_split
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        """Return the image file and the label file of each sample of a split; empty where the split is not there."""
+        """Return the image file and the label file of each sample; raises UserError where the split is not there."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
-        self.check_root()
+        """Check the files before training; raises UserError also where val is trained on without being asked for."""
+        val, train = ([image for image, _ in self.files(split)] for split in ("val", self.train_split))
+        shared = sorted(set(val).intersection(train))
+        if shared and self.train_split not in ("trainval", "val"):
+            raise UserError(
+                f"split {self.train_split} of {self.spec.name} holds {len(shared)} images of val, such as {shared[0]}: "
+                "take them off its list, or train on both with data.train_split=trainval"
+            )
+        if shared:
+            rank_zero_warn(f"data.train_split={self.train_split} holds val, so that scores on val say little")
 
     def check_root(self) -> None:
         """Raise UserError where `root` is not a folder, with the way to get the data."""
@@ -125,5 +151,38 @@ class FileDataModule(SegmentationDataModule):
             raise UserError(f"data.root={self.root} is not a folder: {self.how_to_get}")
 
     def source(self, split: str) -> Source:
+        return FileSource(self.files(split))
+
+    def files(self, split: str) -> list[tuple[Path, Path]]:
+        """Return the pairs of a split; raises UserError where it has no labels, or where a file is missing."""
         self.check_root()
-        return FileSource(self.pairs(split))
+        if split == "trainval":
+            return self.files("train") + self.files("val")
+        if split in self.unlabelled:
+            raise UserError(
+                f"the labels of {self.spec.name}'s split {split} are not public: take {' or '.join(self.split_sizes)}; "
+                f"its images, {self.unlabelled[split]}, are for prediction"
+            )
+        if self.split_sizes and split not in self.split_sizes:
+            raise UserError(f"{self.spec.name} has no split {split}; {suggest(split, [*self.split_sizes, 'trainval'])}")
+        pairs = self.pairs(split)
+        if missing := _missing([str(path) for pair in pairs for path in pair]):
+            raise UserError(
+                f"split {split} of {self.spec.name} lacks {len(missing)} files, such as {missing[0]}: "
+                "restore them, or leave their images out"
+            )
+        return pairs
+
+    def place(self, *parts: str) -> Path:
+        """Return a file or folder below `root`; raises UserError where it is missing, with the way to get the data."""
+        path = self.root.joinpath(*parts)
+        if not path.exists():
+            raise UserError(f"{path} is missing: {self.how_to_get}")
+        return path
+
+
+def _missing(paths: list[str]) -> list[str]:
+    """Return the paths that are not there, from one look into each folder: asking for every file may take minutes."""
+    folders = [folder for folder in set(map(os.path.dirname, paths)) if os.path.isdir(folder)]
+    there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
+    return [path for path in paths if path not in there]

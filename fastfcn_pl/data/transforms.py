@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import cos, radians, sin
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -13,47 +14,68 @@ from fastfcn_pl.contracts import IGNORE, UserError
 
 @dataclass(frozen=True)
 class GeometricPlan:
-    """Scale to `scaled`, crop `crop` at `corner`, flip, pad: sizes as `(width, height)`, in pixels of the scaled image.
+    """Scale to `scaled`, turn by `angle`, crop `crop` at `corner`, flip, pad.
 
-    Where the crop reaches beyond the scaled image, the result is padded at the right and bottom, flipped or not.
+    Sizes are `(width, height)` in pixels of the scaled image, which turns about its centre, counter-clockwise by
+    degrees, and keeps its size. Where the crop reaches beyond it, the result is padded at the right and bottom, flipped
+    or not.
     """
 
     scaled: tuple[int, int]
     corner: tuple[int, int]
     crop: tuple[int, int]
     flip: bool
+    angle: float = 0.0
 
     def image(self, image: Image.Image, fill: Sequence[int]) -> np.ndarray:
-        """Return the crop `(H, W, 3)` of a bilinear, antialiased resize; the same as resizing the whole image first."""
+        """Return the crop `(H, W, 3)` of a bilinear, antialiased resize; the same as resizing the whole image first.
+
+        To turn it, too, takes no second resampling: it is averaged, then read once.
+        """
+        if self.angle:
+            turned = self._turn(_averaged(image, self.scaled), Image.Resampling.BILINEAR, tuple(fill))
+            return self._finish(turned, np.asarray(fill, np.uint8))
         left, top, right, bottom = self._visible()
         x, y = image.width / self.scaled[0], image.height / self.scaled[1]
         box = (left * x, top * y, min(right * x, image.width), min(bottom * y, image.height))
-        pixels = np.asarray(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box))
-        return self._pad(self._flip(pixels), np.asarray(fill, np.uint8))
+        pixels = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
+        return self._finish(pixels, np.asarray(fill, np.uint8))
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """Return the crop `(H, W)` of a nearest-neighbour resize of `mask`, padded with `IGNORE`."""
+        if self.angle:
+            return self._finish(self._turn(Image.fromarray(mask), Image.Resampling.NEAREST, IGNORE), np.uint8(IGNORE))
         left, top, right, bottom = self._visible()
         columns = _nearest(mask.shape[1], self.scaled[0])[left:right]
         rows = _nearest(mask.shape[0], self.scaled[1])[top:bottom]
-        return self._pad(self._flip(mask[rows[:, None], columns]), np.uint8(IGNORE))
+        return self._finish(mask[rows[:, None], columns], np.uint8(IGNORE))
+
+    def _turn(self, image: Image.Image, resample: Image.Resampling, fill: int | tuple[int, ...]) -> Image.Image:
+        """Scale, turn and crop at once, by the affine map from points of the crop to points of `image`."""
+        left, top, right, bottom = self._visible()
+        (width, height), turn = self.scaled, radians(self.angle)
+        x, y = image.width / width, image.height / height
+        c, s, u, v = cos(turn), sin(turn), left - width / 2, top - height / 2
+        affine = (x * c, -x * s, x * (c * u - s * v + width / 2), y * s, y * c, y * (s * u + c * v + height / 2))
+        size = (right - left, bottom - top)
+        return image.transform(size, Image.Transform.AFFINE, affine, resample, fillcolor=fill)
 
     def _visible(self) -> tuple[int, int, int, int]:
         """Return left, top, right and bottom of the part of the crop that the scaled image covers."""
         (left, top), (width, height) = self.corner, self.crop
         return left, top, min(left + width, self.scaled[0]), min(top + height, self.scaled[1])
 
-    def _pad(self, pixels: np.ndarray, fill: np.ndarray | np.uint8) -> np.ndarray:
-        width, height = self.crop
+    def _finish(self, visible: Image.Image | np.ndarray, fill: np.ndarray | np.uint8) -> np.ndarray:
+        """Flip and pad what the crop shows of the scaled image."""
+        pixels, (width, height) = np.asarray(visible), self.crop
+        if self.flip:
+            pixels = pixels[:, ::-1]
         if pixels.shape[:2] == (height, width):
             return pixels
         padded = np.empty((height, width, *pixels.shape[2:]), np.uint8)
         padded[...] = fill
         padded[: pixels.shape[0], : pixels.shape[1]] = pixels
         return padded
-
-    def _flip(self, pixels: np.ndarray) -> np.ndarray:
-        return pixels[:, ::-1] if self.flip else pixels
 
 
 def _nearest(length: int, scaled: int) -> np.ndarray:
@@ -62,12 +84,19 @@ def _nearest(length: int, scaled: int) -> np.ndarray:
     return np.asarray(ruler.resize((scaled, 1), Image.Resampling.NEAREST))[0]
 
 
+def _averaged(image: Image.Image, scaled: tuple[int, int]) -> Image.Image:
+    """Return the image with each pixel the mean over the area of a scaled one, so that reading fewer does not alias."""
+    width = image.width / scaled[0]
+    return image.filter(ImageFilter.BoxBlur((width - 1) / 2)) if width > 1 else image
+
+
 class RandomScaleCrop:
     """The paper's augmentation: random scale, crop and flip, then Gaussian blur (official `encoding/datasets/base.py`).
 
     The short side becomes a random length, `scale` times `base_size` pixels (`null`: times its own length);
-    `crop_size` is a length or `[height, width]`; `fill` is the colour (RGB) of what is padded at the right and bottom.
-    Blur comes with probability `blur_probability` and a radius uniform in 0 to `blur_radius`.
+    `crop_size` is a length or `[height, width]`; images turn by up to `rotation` degrees either way (official
+    `encoding/datasets/cityscapes.py`); `fill` is the colour (RGB) of what they leave empty, there and at the right and
+    bottom. Blur comes with probability `blur_probability` and a radius uniform in 0 to `blur_radius`.
     """
 
     def __init__(
@@ -76,6 +105,7 @@ class RandomScaleCrop:
         base_size: int | None,
         scale: Sequence[float],
         crop_size: int | Sequence[int],
+        rotation: float,
         flip_probability: float,
         blur_probability: float,
         blur_radius: float,
@@ -86,7 +116,10 @@ class RandomScaleCrop:
         sides = [crop_size] * 2 if isinstance(crop_size, int) else list(crop_size)
         if len(sides) != 2 or min(sides) < 1:
             raise UserError(f"data.augmentation.crop_size={crop_size}: give a length or [height, width] in pixels")
+        if not 0 <= rotation <= 180:
+            raise UserError(f"data.augmentation.rotation={rotation}: give the largest angle, 0 to 180 degrees")
         self.base_size, self.scale, self.crop = base_size, (scale[0], scale[1]), (sides[1], sides[0])
+        self.rotation = rotation
         self.flip_probability, self.blur_probability, self.blur_radius = flip_probability, blur_probability, blur_radius
         self.fill = tuple(fill)
 
@@ -107,7 +140,8 @@ class RandomScaleCrop:
         left = rng.integers(0, max(0, width - self.crop[0]), endpoint=True)
         top = rng.integers(0, max(0, height - self.crop[1]), endpoint=True)
         flip = bool(rng.random() < self.flip_probability)
-        return GeometricPlan((width, height), (int(left), int(top)), self.crop, flip)
+        angle = float(rng.uniform(-self.rotation, self.rotation)) if self.rotation else 0.0
+        return GeometricPlan((width, height), (int(left), int(top)), self.crop, flip, angle)
 
 
 class RandomFlip:

