@@ -8,7 +8,7 @@ from fastfcn_pl.contracts import FeatureInfo, UserError
 def three_levels(in_info: FeatureInfo, neck: str) -> FeatureInfo:
     """Return the description of the last three levels; raises UserError where their strides do not grow.
 
-    Those of a dilated backbone need not, once they are 8, as in the official code (`--jpu JPU --dilated`).
+    Only on a dilated backbone all three may have stride 8, as in the official code (`--jpu JPU --dilated`).
     """
     strides = in_info.strides[-3:]
     if len(strides) < 3 or list(strides) != sorted(strides) or 8 < strides[0] == strides[2]:
