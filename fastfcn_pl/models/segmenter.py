@@ -33,8 +33,9 @@ class Segmenter(nn.Module):
 
     The neck is built as `neck(backbone.out_info, align_corners)`, a head as
     `head(levels' info, num_classes, align_corners)`; the head sees the neck's levels, the auxiliary head the
-    backbone's. A head maps levels to logits; one that names `extra_outputs` takes `extras` and returns a
-    `ModelOutput`. Those, and the auxiliary logits, are computed in training or when asked for, never otherwise.
+    backbone's. A head maps levels to logits; one with `extra_outputs`, a tuple of names that may be empty, takes
+    `extras` and returns a `ModelOutput`. Extras and the auxiliary logits are computed in training or when asked for,
+    never otherwise.
     """
 
     def __init__(
@@ -52,16 +53,16 @@ class Segmenter(nn.Module):
         self.backbone = backbone
         self.neck = neck(backbone.out_info, align_corners)
         self.head = head(self.neck.out_info, num_classes, align_corners)
-        self.head_outputs: tuple[str, ...] = getattr(self.head, "extra_outputs", ())
+        self.head_outputs: tuple[str, ...] | None = getattr(self.head, "extra_outputs", None)
         self.aux_head = aux_head(backbone.out_info, num_classes, align_corners) if aux_head else None
 
     def forward(self, x: Tensor, extras: bool = False) -> ModelOutput:
         wanted = extras or self.training
         levels = self.backbone(x)
-        if self.head_outputs:
-            logits, found = self.head(self.neck(levels), extras=wanted)
-        else:
+        if self.head_outputs is None:
             logits, found = self.head(self.neck(levels)), {}
+        else:
+            logits, found = self.head(self.neck(levels), extras=wanted)
         if self.aux_head is not None and wanted:
             found = {"aux_logits": self.aux_head(levels), **found}
         return ModelOutput(logits.contiguous(), found)  # upsampling channels_last logits is four times slower
@@ -69,4 +70,4 @@ class Segmenter(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what it returns in training."""
-        return ("logits", *(() if self.aux_head is None else ("aux_logits",)), *self.head_outputs)
+        return ("logits", *(() if self.aux_head is None else ("aux_logits",)), *(self.head_outputs or ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import subprocess
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
 from fastfcn_pl.models.weights import official
 from fastfcn_pl.models.weights.names import rename
 from fastfcn_pl.resize import resize
+from tests.fakes.published import state_dict
 
 pytestmark = pytest.mark.slow
 CASES = [
@@ -79,6 +81,36 @@ def test_outputs_loss_and_gradients_are_the_published_ones(name: str, shared: Pa
     assert expected_norms.keys() <= found_norms.keys()
     for key, norm in expected_norms.items():
         assert found_norms[key] == pytest.approx(norm.item(), rel=1e-3, abs=1e-7), key
+
+
+def test_a_file_as_the_official_training_wrote_it(tmp_path: Path) -> None:
+    """torch before 1.6 and numpy 1 on a GPU: no zip file, numpy's old names, CUDA storages, an optimizer's state."""
+    path, parameter = tmp_path / "checkpoint.pth.tar", 140229348754824  # its id, as torch had it there
+    shapes = {name: tensor.shape for name, tensor in state_dict("official", "resnet50s", "jpu fcn").items()}
+    content = {
+        "epoch": 80,
+        "state_dict": OrderedDict((name, torch.tensor(0.25).expand(shape)) for name, shape in shapes.items()),
+        "optimizer": {
+            "state": {parameter: {"momentum_buffer": torch.zeros(3)}},
+            "param_groups": [{"lr": 0.001, "momentum": 0.9, "nesterov": False, "params": [parameter]}],
+        },
+        "best_pred": np.float64(0.51),
+    }
+    content["state_dict"]._metadata = OrderedDict({"": {"version": 1}})
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    written = path.read_bytes()
+    for now, then in (
+        (b"cnumpy._core.multiarray\nscalar\n", b"cnumpy.core.multiarray\nscalar\n"),
+        (b"\x89\x88\x87", b"K\x00K\x01\x87"),  # dtype("f8", 0, 1), where numpy 2 has False and True
+        (b"ctorch\nFloatStorage\n", b"ctorch.cuda\nFloatStorage\n"),
+        (b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0"),
+    ):
+        assert now in written, now
+        written = written.replace(now, then)
+    path.write_bytes(written)
+    module = checkpoint.load(path)
+    assert not module.training
+    assert all((tensor == tensor.new_tensor(0.25)).all() for tensor in module.model.state_dict().values())
 
 
 @pytest.fixture

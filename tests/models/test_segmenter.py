@@ -62,6 +62,22 @@ def test_jpu_is_the_papers() -> None:
     assert torch.equal(seen[0][:, :4], small.convs[2](levels[2]).expand(-1, -1, 4, 4))
 
 
+@pytest.mark.parametrize("se_loss", [True, False])
+def test_se_logits_come_with_their_layer_only(se_loss: bool, make_config: Callable[..., DictConfig]) -> None:
+    model = _model(make_config(*TINY, "model/head=encnet", f"model.head.se_loss={str(se_loss).lower()}"))
+    expected = ("logits", "aux_logits", "se_logits") if se_loss else ("logits", "aux_logits")
+    assert tuple(model.train()(torch.randn(2, 3, 64, 64)).named()) == model.outputs == expected
+    assert model.eval()(torch.randn(1, 3, 64, 64)).extras == {}
+
+
+@pytest.mark.parametrize("neck", ["jpu", "jpu_x"])
+def test_a_dilated_backbone_is_joined_at_its_one_size(neck: str, make_config: Callable[..., DictConfig]) -> None:
+    small = [*TINY, f"model/neck={neck}", *(["model.neck.groups=4"] if neck == "jpu_x" else [])]
+    model = _model(make_config(*small, "model.backbone.output_stride=8")).eval()
+    assert model.neck.out_info.strides == (4, 8, 8, 8, 8)
+    assert model(torch.randn(1, 3, 65, 97)).logits.shape == (1, 5, 9, 13)
+
+
 def test_necks_refuse_levels_they_cannot_use() -> None:
     with pytest.raises(UserError, match=r"strides \(16, 16, 16\): use a pyramid"):
         JPU(FeatureInfo((8, 8, 8), (16, 16, 16)), True, width=8, dilations=[1])

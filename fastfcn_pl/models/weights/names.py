@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastfcn_pl.contracts import UserError
@@ -56,3 +57,9 @@ def rename(state: dict[str, Tensor], rules: Rules) -> tuple[dict[str, Tensor], l
     if unknown:
         raise UserError(f"{len(unknown)} tensors belong to no known part of the network: {', '.join(unknown[:8])}")
     return renamed, dropped
+
+
+def count_batches(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return `state` with a count of 0 batches for each batch norm that torch wrote before 0.4.1, when it kept none."""
+    norms = [name.removesuffix("running_var") for name in state if name.endswith(".running_var")]
+    return {**{f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}, **state}

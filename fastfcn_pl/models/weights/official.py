@@ -9,8 +9,14 @@ from torch import Tensor
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.models.weights.names import Architecture, Rules
 
-_BACKBONES = {6: "resnet50s", 23: "resnet101s", 36: "resnet152s"}
-"""By the number of blocks in `layer3`."""
+_BACKBONES = {
+    (6, "conv1.0"): "resnet50s",
+    (23, "conv1.0"): "resnet101s",
+    (36, "conv1.0"): "resnet152s",
+    (6, "conv1"): "resnet50",
+    (23, "conv1"): "resnet101",
+}
+"""By the number of blocks in `layer3` and the first convolution: FastFCN has the deep stem, PyTorch-Encoding both."""
 
 
 def is_official(state: dict[str, Tensor]) -> bool:
@@ -21,11 +27,9 @@ def is_official(state: dict[str, Tensor]) -> bool:
 def architecture(state: dict[str, Tensor]) -> Architecture:
     """Return the network that `state` holds, read from names and shapes.
 
-    A network without JPU is taken for the dilated one, at stride 8, as its authors trained it.
+    Dilation leaves no trace there. A network without JPU is taken for the dilated one, at stride 8, as its authors
+    trained it, and one with JPU for that at stride 32, except with lateral connections: theirs join maps of one size.
     """
-    blocks = len({name.split(".")[2] for name in state if name.startswith("pretrained.layer3.")})
-    if blocks not in _BACKBONES:
-        raise UserError(f"a ResNet with {blocks} blocks in layer3 is none of {', '.join(_BACKBONES.values())}")
     keys: dict[str, Any] = {"align_corners": True}
     if "jpu.conv5.0.weight" in state:
         neck, keys["neck.width"] = "jpu", len(state["jpu.conv5.0.weight"])
@@ -46,8 +50,19 @@ def architecture(state: dict[str, Tensor]) -> Architecture:
         keys["head.num_codes"] = len(state["head.encmodule.encoding.3.codewords"])
         keys["head.lateral"] = "head.fusion.0.weight" in state
         keys["head.se_loss"] = "head.encmodule.selayer.weight" in state
-    options = {"backbone": _BACKBONES[blocks], "neck": neck, "head": head, "aux_head": aux_head}
+        if keys["head.lateral"] and neck != "dilated":
+            keys["backbone.output_stride"] = 8
+    options = {"backbone": _backbone(state), "neck": neck, "head": head, "aux_head": aux_head}
     return Architecture(options, keys, len(state[classifier]))
+
+
+def _backbone(state: dict[str, Tensor]) -> str:
+    """Return the option that the backbone is."""
+    blocks = len({name.split(".")[2] for name in state if name.startswith("pretrained.layer3.")})
+    first = "conv1" if "pretrained.conv1.weight" in state else "conv1.0"
+    if (blocks, first) not in _BACKBONES or "pretrained.layer1.0.conv2.weight" not in state:  # ResNeSt splits conv2
+        raise UserError(f"its backbone is none of {', '.join(_BACKBONES.values())}")
+    return _BACKBONES[blocks, first]
 
 
 def _head(state: dict[str, Tensor]) -> tuple[str, str]:

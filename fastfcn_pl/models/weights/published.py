@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.models.weights import mmseg, official
-from fastfcn_pl.models.weights.names import Architecture, rename
+from fastfcn_pl.models.weights.names import Architecture, count_batches, rename
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ def recognise(state: dict[str, Tensor]) -> Published:
         raise UserError(
             f"its tensors ({names}, ...) are those of no network of FastFCN, PyTorch-Encoding or mmsegmentation"
         )
-    found = reader.architecture(state)
+    try:
+        found = reader.architecture(state)
+    except KeyError as name:
+        raise UserError(f"the tensor {name} is missing") from name
     renamed, dropped = rename(state, reader.rules(found.options["head"]))
-    return Published(source, found, renamed, dropped)
+    return Published(source, found, count_batches(renamed), dropped)
