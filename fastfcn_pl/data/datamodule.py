@@ -10,7 +10,8 @@ import lightning as L
 from torch.utils.data import DataLoader, Dataset
 
 from fastfcn_pl.contracts import DatasetSpec, UserError
-from fastfcn_pl.data.dataset import FileSource, Sample, SegmentationDataset, Source, Transform
+from fastfcn_pl.data.dataset import Sample, SegmentationDataset, Source, Transform
+from fastfcn_pl.data.files import FileSource
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
 
 
@@ -22,7 +23,7 @@ class SegmentationDataModule(L.LightningDataModule):
     among the devices of this machine.
     """
 
-    spec: ClassVar[DatasetSpec]
+    spec: DatasetSpec
 
     def __init__(self, seed: int, *, batch_size: int, num_workers: int | None, augmentation: Transform) -> None:
         super().__init__()

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
-from fastfcn_pl.data.dataset import label_table
 from fastfcn_pl.data.datasets.ade20k import ADE20K
 from fastfcn_pl.data.datasets.camvid import CamVid
+from fastfcn_pl.data.labels import label_table
 from fastfcn_pl.data.transforms import RandomFlip
 from tests.fakes.ade20k import write_ade20k
 from tests.fakes.camvid import write_camvid
