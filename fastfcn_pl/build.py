@@ -112,11 +112,6 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("train", list(overrides))
 
 
-def dataset_class(cfg: DictConfig) -> type[SegmentationDataModule]:
-    """Return the data module's class, which knows its classes without any data."""
-    return get_object(cfg.data._target_)
-
-
 def without_foreign_nulls(node: Config) -> Config:
     """Return `node` without the keys that are null and that its `_target_` does not have."""
     allowed, _ = parameters(get_object(node["_target_"]))

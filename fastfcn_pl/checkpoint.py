@@ -10,7 +10,7 @@ import torch
 from numpy._core.multiarray import scalar
 
 from fastfcn_pl import build
-from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.contracts import DatasetSpec, UserError, distinct_colors
 from fastfcn_pl.models.weights.published import Published, recognise
 from fastfcn_pl.module import SegmentationModule
 
@@ -65,7 +65,9 @@ def fit(module: SegmentationModule, content: dict[str, Any], path: str | Path) -
 def read(path: str | Path, data: str | None = None) -> dict[str, Any]:
     """Return the content of a checkpoint, a published one as if it were ours; nothing that is in it is run."""
     content = _read_file(path)
-    return content if _is_ours(content) else as_ours(_recognise(content, path), data)
+    if _is_ours(content):
+        return content
+    return as_ours(_recognise(content, path), build.compose([f"data={data}"]).data if data else None)
 
 
 def read_published(path: str | Path) -> Published:
@@ -84,26 +86,23 @@ def _recognise(content: Any, path: str | Path) -> Published:
         raise UserError(f"checkpoint={path} cannot be used: {error}") from error
 
 
-def as_ours(published: Published, data: str | None = None) -> dict[str, Any]:
-    """Return a published network as the content of a checkpoint of ours."""
+def as_ours(published: Published, data: build.Config | None = None) -> dict[str, Any]:
+    """Return a published network as the content of a checkpoint of ours, with the classes of the data set `data`."""
     # In another memory format than theirs kernels round otherwise: outputs differ by 1e-5, gradients by up to 5e-4.
-    others = ["channels_last=false", "logger=none", "run_dir=."]
-    cfg = build.compose([*published.architecture.overrides, *([f"data={data}"] if data else []), *others])
+    cfg = build.compose([*published.architecture.overrides, "channels_last=false", "logger=none", "run_dir=."])
     count = published.architecture.num_classes
-    spec = build.dataset_class(cfg).spec if data else _numbered(count)
+    if data is None:
+        spec = DatasetSpec("unknown", tuple(f"class {i}" for i in range(count)), distinct_colors(count))
+    else:
+        cfg.data = data
+        build.check(cfg)
+        spec = build.datamodule(cfg).spec
     if spec.num_classes != count:
-        raise UserError(f"the network has {count} classes, but data={data} has {spec.num_classes}")
+        raise UserError(f"the network has {count} classes, but data set {spec.name} has {spec.num_classes}")
     return {
         "state_dict": {f"model.{name}": tensor for name, tensor in published.state.items()},
         "hyper_parameters": {"config": build.plain(cfg), "spec": spec.to_dict()},
     }
-
-
-def _numbered(count: int) -> DatasetSpec:
-    """Return a spec of `count` classes without names, in colours that differ."""
-    rng = np.random.default_rng(0)
-    colours = tuple((int(r), int(g), int(b)) for r, g, b in rng.integers(0, 256, (count, 3)))
-    return DatasetSpec("unknown", tuple(f"class {i}" for i in range(count)), colours)
 
 
 def _read_file(path: str | Path) -> Any:

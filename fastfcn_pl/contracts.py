@@ -7,7 +7,7 @@ reported before seconds are spent on importing it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,11 @@ def suggest(word: str, known: Iterable[object]) -> str:
     names = sorted(map(str, known))
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(names) or 'nothing to set'}"
+
+
+def listed(things: Sequence[object], most: int = 8) -> str:
+    """Return `things` for a message, the first ones if there are many."""
+    return ", ".join(map(str, things[:most])) + (f" and {len(things) - most} more" if len(things) > most else "")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,18 @@ class ModelOutput(NamedTuple):
         return {"logits": self.logits, **self.extras}
 
 
+def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Return `count` colours (RGB) that differ: those of PASCAL VOC, black first, never white.
+
+    The bits of an index, the lowest first, are the highest bits of red, green, blue, red, ...
+    """
+
+    def channel(index: int, offset: int) -> int:
+        return sum((index >> 3 * bit + offset & 1) << 7 - bit for bit in range(3))
+
+    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
     """The classes of a data set: their names, their colours (RGB, 0 to 255) and the ids that its files use for them.
@@ -76,18 +93,29 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         if len(self.palette) != len(self.classes):
-            raise UserError(f"data set {self.name}: {len(self.classes)} classes but {len(self.palette)} colours")
+            raise UserError(
+                f"data set {self.name}: {len(self.classes)} classes but {len(self.palette)} colours: its palette needs "
+                f"one for each class"
+            )
+        if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
+            raise UserError(f"data set {self.name}: {listed(twice)} is the name of two classes: give each its own")
         if not 1 <= self.num_classes <= IGNORE:
             raise UserError(f"data set {self.name}: {self.num_classes} classes, but labels are 8 bits: 1 to {IGNORE}")
         wrong = sorted(v for v in self.remap.values() if v != IGNORE and not 0 <= v < self.num_classes)
         if wrong:
             raise UserError(
-                f"data set {self.name}: remap leads to {wrong}, but classes are 0 to {self.num_classes - 1}"
+                f"data set {self.name}: remap leads to {listed(wrong)}, but classes are 0 to {self.num_classes - 1}, "
+                f"and {IGNORE} is ignored"
             )
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def labels(self) -> dict[int, int]:
+        """The class index, or `IGNORE`, by id in a label file."""
+        return self.remap or {**{i: i for i in range(self.num_classes)}, IGNORE: IGNORE}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers, for a checkpoint."""

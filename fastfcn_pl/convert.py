@@ -24,7 +24,7 @@ def convert(cfg: DictConfig) -> None:
     if not output.parent.is_dir():
         raise UserError(f"output={output}: {output.parent} is not a folder")
     published = checkpoint.read_published(cfg.source)
-    content = checkpoint.as_ours(published, launch.choices().get("data"))
+    content = checkpoint.as_ours(published, cfg.data)
     module = checkpoint.restore(content, checkpoint.config_of(content), cfg.source)
     print(f"{cfg.source} is of {published.source}: {published.architecture} ({module.spec.name})")
     print(f"{len(published.state)} tensors taken, {len(published.dropped)} left out", *published.dropped, sep="\n  ")

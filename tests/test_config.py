@@ -43,6 +43,8 @@ def test_any_data_set_takes_any_augmentation(
 
 
 def _fits(cfg: DictConfig) -> None:
+    for _, node in _nodes(cfg):
+        node.update({key: "given" for key in node if OmegaConf.is_missing(node, key)})  # what only the user knows
     build.check(cfg)
     for path, node in _nodes(cfg):
         target = get_object(node["_target_"])

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
-from fastfcn_pl.data.dataset import FileSource, Sample, SegmentationDataset, Source, Transform
+from fastfcn_pl.data.dataset import Sample, SegmentationDataset, Source, Transform
+from fastfcn_pl.data.files import FileSource
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
 
 

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
-from fastfcn_pl.data.dataset import FileSource, SegmentationDataset
+from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.datasets.camvid import CamVid
+from fastfcn_pl.data.files import FileSource
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
 from fastfcn_pl.data.transforms import RandomScaleCrop
 from tests.fakes.camvid import write_camvid
@@ -29,8 +30,8 @@ CROP = RandomScaleCrop(
 )
 
 
-def _pair(folder: Path, mask: np.ndarray, size: tuple[int, int] | None = None) -> FileSource:
-    Image.new("RGB", size or mask.shape[::-1]).save(folder / "image.png")
+def _pair(folder: Path, mask: np.ndarray) -> FileSource:
+    Image.new("RGB", mask.shape[::-1]).save(folder / "image.png")
     Image.fromarray(mask).save(folder / "mask.png")
     return FileSource([(folder / "image.png", folder / "mask.png")])
 
@@ -49,25 +50,14 @@ def test_without_a_remap_255_is_ignored_and_any_other_id_is_an_error(tmp_path: P
         SegmentationDataset(_pair(tmp_path, np.array([[254, 1, 2]], np.uint8)), spec)[0, 0]
 
 
-def test_palette_masks_are_read_as_ids(tmp_path: Path) -> None:
-    source = _pair(tmp_path, np.array([[7, 9, 0]], np.uint8))
-    mask = Image.open(tmp_path / "mask.png")
-    mask.putpalette([9, 9, 9] * 256)
-    mask.save(tmp_path / "mask.png")
-    assert SegmentationDataset(source, SPEC)[0, 0]["target"].tolist() == [[0, 1, IGNORE]]
-
-
-def test_sizes_that_differ_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"mask\.png is 3x1 but its image .*image\.png is 5x4"):
-        SegmentationDataset(_pair(tmp_path, np.array([[7, 9, 0]], np.uint8), size=(5, 4)), SPEC)[0, 0]
-
-
-def test_a_truncated_image_is_named(tmp_path: Path) -> None:
-    source = _pair(tmp_path, np.full((64, 64), 7, np.uint8))
-    content = (tmp_path / "image.png").read_bytes()
-    (tmp_path / "image.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"image\.png cannot be read as an image"):
-        SegmentationDataset(source, SPEC)[0, 0]
+def test_ids_of_16_bits_become_class_indices_or_are_named(tmp_path: Path) -> None:
+    spec = DatasetSpec("two", SPEC.classes, SPEC.palette, {1000: 0, 2000: 1, 0: IGNORE})
+    source = _pair(tmp_path, np.array([[1000, 2000, 0]], np.uint16))
+    assert SegmentationDataset(source, spec)[0, 0]["target"].tolist() == [[0, 1, IGNORE]]
+    source = _pair(tmp_path, np.arange(1000, 1100, dtype=np.uint16)[None])
+    line = r"mask\.png holds id 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008 and 91 more, which two \(2 classes\)"
+    with pytest.raises(UserError, match=line):
+        SegmentationDataset(source, spec)[0, 0]
 
 
 def _batches(root: Path, workers: int, epochs: int) -> list[tuple[list[int], int]]:

@@ -19,8 +19,8 @@ from PIL import Image
 from fastfcn_pl.config import CONF_DIR
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.dataset import label_table
 from fastfcn_pl.data.datasets.pascal_context import IDS_OF_459
+from fastfcn_pl.data.labels import label_table
 from fastfcn_pl.data.palette import voc_colours
 from fastfcn_pl.data.transforms import RandomFlip
 from fastfcn_pl.train import train

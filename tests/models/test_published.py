@@ -138,7 +138,7 @@ def test_convert_takes_names_from_a_data_set(
     torch.save(small, tmp_path / "theirs.pth")
     done = command("convert", "source=theirs.pth", "output=ours.ckpt", "data=camvid")
     assert done.returncode == 1
-    assert "classes, but data=camvid has 11" in done.stderr
+    assert "classes, but data set camvid has 11" in done.stderr
     assert not (tmp_path / "ours.ckpt").exists()
 
 

@@ -1,0 +1,143 @@
+"""Your own data by YAML alone: image and mask files in folders, or named by lists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fastfcn_pl.contracts import DatasetSpec, UserError, distinct_colors, listed, suggest
+from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.dataset import Source, Transform
+from fastfcn_pl.data.files import ColorReader, FileSource, MaskReader, read_ids
+from fastfcn_pl.data.pairs import Pairs, in_folders, in_list
+
+SPLITS = ("train", "val", "test")
+KEYS = ("images", "masks", "list")
+
+
+class Folder(FileDataModule):
+    """Images and masks below `root`, in pairs that `splits` tells; images are turned as their EXIF orientation says.
+
+    A split has a folder of `images` and one of `masks`, in which a mask has the path of its image, but for the
+    extension and a `mask_suffix` behind the name. If it has a `list`, it is what the lines of this text file name: an
+    image of the folder each, or an image and its mask by their paths below `root`.
+
+    `masks` says what mask files hold. With `ids`, `remap` leads from an id to a class index, or to 255, which is
+    ignored; where it is null, ids are class indices. With `colors`, `palette` has the colour of each class, and `remap`
+    may lead from other colours (0xRRGGBB) to a class or to 255.
+    """
+
+    how_to_get = "name the folder that your images and masks are in"
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        root: str,
+        name: str,
+        classes: list[str],
+        palette: list[list[int]] | None,
+        remap: dict[int, int] | None,
+        masks: str,
+        mask_suffix: str,
+        splits: dict[str, dict[str, str | None] | None],
+        train_split: str,
+        batch_size: int,
+        num_workers: int | None,
+        augmentation: Transform,
+    ) -> None:
+        super().__init__(
+            seed,
+            root=root,
+            train_split=train_split,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            augmentation=augmentation,
+        )
+        if not _is_name(name):
+            raise UserError(f"data.name={name!r}: give a name, in quotes where YAML reads more in it")
+        if not isinstance(mask_suffix, str):
+            raise UserError(f"data.mask_suffix={mask_suffix}: give what mask names have behind it, or ''")
+        _check_classes(classes, palette, remap)
+        _check_splits(splits)
+        self.spec, self.read_mask = _labels(name, classes, palette, remap, masks)
+        self.mask_suffix, self.splits = mask_suffix, splits
+
+    def source(self, split: str) -> Source:
+        return FileSource(self.files(split), self.read_mask, upright=True)
+
+    def pairs(self, split: str) -> Pairs:
+        given = {name: paths for name, paths in self.splits.items() if paths}
+        if split not in given:
+            raise UserError(f"{self.spec.name} has no split {split}, only {listed([*given])}: set data.splits.{split}")
+        paths = {key: self.root / path for key, path in given[split].items() if path is not None}
+        if "list" in paths:
+            images, masks = paths.get("images", self.root), paths.get("masks", self.root)
+            return in_list(paths["list"], self.root, images, masks, self.mask_suffix)
+        for key in ("images", "masks"):
+            if key not in paths:
+                raise UserError(f"data.splits.{split}.{key} is not set: name a folder below data.root, or a list")
+        return in_folders(paths["images"], paths["masks"], self.mask_suffix)
+
+
+def _labels(
+    name: str, classes: list[str], palette: list[list[int]] | None, remap: dict[int, int] | None, masks: str
+) -> tuple[DatasetSpec, MaskReader]:
+    """Return the classes, and what reads their masks."""
+    colors = [(r, g, b) for r, g, b in palette or []]
+    shown = tuple(colors) if palette is not None else distinct_colors(len(classes))
+    if masks == "ids":
+        return DatasetSpec(name, tuple(classes), shown, remap or {}), read_ids
+    if masks != "colors":
+        raise UserError(f"data.masks={masks}: no such kind of mask; {suggest(str(masks), ('ids', 'colors'))}")
+    if not colors and not remap:
+        raise UserError(
+            "data.palette is not set, and data.masks=colors needs it: give [red, green, blue] of each class"
+        )
+    by_color = {r << 16 | g << 8 | b: index for index, (r, g, b) in enumerate(colors)}
+    if len(by_color) < len(colors):
+        raise UserError("data.palette has one colour twice, and data.masks=colors cannot tell its classes apart")
+    spec = DatasetSpec(name, tuple(classes), shown, {**by_color, **(remap or {})})
+    return replace(spec, remap={}), ColorReader(spec.remap)
+
+
+def _check_classes(classes: Any, palette: Any, remap: Any) -> None:
+    """Raise UserError for values of a wrong kind; what they say is checked by the spec."""
+    if not isinstance(classes, list) or not all(map(_is_name, classes)):
+        raise UserError(
+            f"data.classes={classes}: list the names of the classes, in quotes where YAML reads more in them"
+        )
+    if palette is not None and not (isinstance(palette, list) and all(map(_is_color, palette))):
+        raise UserError(f"data.palette={palette}: list [red, green, blue] of each class, 0 to 255, or give null")
+    if remap is not None and not (isinstance(remap, dict) and all(map(_is_id, [*remap, *remap.values()]))):
+        raise UserError(
+            f"data.remap={remap}: map the ids in the files to class indices, all whole numbers, or give null"
+        )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def _is_color(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(x) is int and 0 <= x <= 255 for x in value)
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**31
+
+
+def _check_splits(splits: Any) -> None:
+    """Raise UserError for a misspelt key, or a value that is no path."""
+    if not isinstance(splits, dict):
+        raise UserError(f"data.splits={splits}: give {listed(SPLITS)}, each with {listed(KEYS)}, or null")
+    for split, paths in splits.items():
+        if split not in SPLITS:
+            raise UserError(f"data.splits.{split}: no such split; {suggest(str(split), SPLITS)}")
+        if paths is not None and not isinstance(paths, dict):
+            raise UserError(f"data.splits.{split}={paths}: give it {listed(KEYS)}, or null")
+        for key, path in (paths or {}).items():
+            if key not in KEYS:
+                raise UserError(f"data.splits.{split}.{key}: no such key; {suggest(str(key), KEYS)}")
+            if path is not None and not isinstance(path, str):
+                raise UserError(f"data.splits.{split}.{key}={path}: give a path below data.root, in quotes, or null")

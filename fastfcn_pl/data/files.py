@@ -1,0 +1,112 @@
+"""Reading image files and label files, whatever their format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fastfcn_pl.contracts import UserError, listed
+from fastfcn_pl.data.labels import look_up
+
+MaskReader = Callable[[Image.Image, Path], Image.Image]
+"""Turns what a label file holds into a map of ids; the path is for messages."""
+
+
+def read_ids(mask: Image.Image, path: Path) -> Image.Image:
+    """Return ids as they are stored: numbers of 8 to 32 bits, or indices of a palette image, whose colours say nothing.
+
+    Raises UserError for colours.
+    """
+    if mask.mode == "L" or mask.mode.startswith("I"):
+        return mask
+    if mask.mode in ("P", "1"):
+        return Image.fromarray(np.asarray(mask, dtype=np.uint8))
+    raise UserError(
+        f"{path} is not a map of ids (its mode is {mask.mode}): store one integer a pixel, or, if its colours are "
+        f"the classes, read it with data=folder data.masks=colors"
+    )
+
+
+@dataclass(frozen=True)
+class ColorReader:
+    """Reads colours as classes: `labels` leads from 0xRRGGBB to a class index or `IGNORE`."""
+
+    labels: Mapping[int, int]
+
+    def __call__(self, mask: Image.Image, path: Path) -> Image.Image:
+        red, green, blue = (channel.astype(np.int32) for channel in np.moveaxis(np.asarray(_rgb(mask, path)), 2, 0))
+        colors = red << 16 | green << 8 | blue
+        labels = look_up(colors, self.labels)
+        if labels.min() < 0:
+            unknown = [f"#{color:06x}" for color in np.unique(colors[labels < 0])]
+            raise UserError(
+                f"{path} holds the colour {listed(unknown)}, which is no class's: mend the mask, add it to "
+                f"data.palette, or to data.remap (0x{unknown[0][1:]}: 255 ignores it)"
+            )
+        return Image.fromarray(labels.astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Pairs of image file and label file: PNG, JPEG, TIFF, WebP, BMP, ..., of several pages the first.
+
+    Images become RGB of 8 bits: of 16 bits the high byte is taken, alpha is dropped, not blended. With `upright`,
+    image and mask are each turned by the EXIF orientation that they carry; published data sets are labelled as stored.
+    """
+
+    pairs: list[tuple[Path, Path]]
+    read_mask: MaskReader = read_ids
+    upright: bool = False
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def read(self, index: int) -> tuple[Image.Image, Image.Image]:
+        image_path, mask_path = self.pairs[index]
+        image, mask = self._open(image_path), self._open(mask_path)
+        if mask.format in ("JPEG", "MPO"):
+            raise UserError(f"{mask_path} is a JPEG, which blurs what it stores: make masks anew, as PNG")
+        if image.size != mask.size:
+            turned = self.upright and image.size == mask.size[::-1]
+            remedy = "label the image as its EXIF orientation turns it" if turned else "make them equal"
+            raise UserError(f"{mask_path} is {_size(mask)} but its image {image_path} is {_size(image)}: {remedy}")
+        return _rgb(image, image_path), self.read_mask(mask, mask_path)
+
+    def name(self, index: int) -> str:
+        return str(self.pairs[index][1])
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self.pairs[index]
+
+    def _open(self, path: Path) -> Image.Image:
+        """Read a whole file, so that a truncated one is found here and named."""
+        try:
+            with Image.open(path) as image:
+                image.load()
+                if self.upright:
+                    ImageOps.exif_transpose(image, in_place=True)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: restore it, or take it off the split's list") from None
+        except Exception as error:  # a file that is not an image makes its decoder fail in any way
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{path} cannot be read as an image ({reason}): restore it or leave it out") from error
+        return image
+
+
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):  # Pillow would clip it
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UserError(f"{path} holds numbers of 32 bits, whose range is not known: store 8 or 16 bits a channel")
+    image.info.pop("transparency", None)  # Pillow would warn that it is dropped
+    return image.convert("RGB")
+
+
+def _size(image: Image.Image) -> str:
+    return f"{image.width}x{image.height}"

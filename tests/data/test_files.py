@@ -1,0 +1,244 @@
+"""Reading files: every format and mode becomes RGB of 8 bits and a map of ids, or one line that names the file."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.data.files import ColorReader, FileSource
+from tests.fakes.folder import COLORS, photograph
+
+IMAGE, IDS = photograph(0)
+PHOTO = Image.fromarray(IMAGE)
+GRAY = np.asarray(PHOTO.convert("L"))
+BY_COLOR = {0x5A783C: 0, 0xC83C28: 1, 0x2850BE: 2}  # COLORS
+ORIENTATION = 0x0112
+
+
+def _png16(path: Path, pixels: np.ndarray) -> None:
+    """Write a 16-bit RGB PNG `(H, W, 3)`, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def _turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+def _source(folder: Path, image: str = "image.png", mask: str = "mask.png", **options: Any) -> FileSource:
+    """Return the source of one pair, with a photograph and its mask for what is not there yet."""
+    if not (folder / image).exists():
+        PHOTO.save(folder / image)
+    if not (folder / mask).exists():
+        Image.fromarray(IDS).save(folder / mask)
+    return FileSource([(folder / image, folder / mask)], **options)
+
+
+def _image(folder: Path, name: str, **options: Any) -> np.ndarray:
+    image, _ = _source(folder, image=name, **options).read(0)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "bmp", "webp", "jpg"])
+def test_every_format_is_read(tmp_path: Path, extension: str) -> None:
+    lossy = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
+    PHOTO.save(tmp_path / f"image.{extension}", **lossy.get(extension, {}))
+    error = np.abs(_image(tmp_path, f"image.{extension}").astype(int) - IMAGE)
+    assert error.mean() < 3 if extension == "jpg" else error.max() == 0
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    stored = PHOTO.convert(mode)
+    stored.save(tmp_path / "image.png")
+    assert np.array_equal(_image(tmp_path, "image.png"), np.asarray(stored.convert("RGB")))
+
+
+def test_alpha_is_dropped_not_blended(tmp_path: Path) -> None:
+    alpha = Image.fromarray((IDS * 100).astype(np.uint8))
+    Image.merge("RGBA", [*PHOTO.split(), alpha]).save(tmp_path / "rgba.png")
+    Image.merge("LA", [Image.fromarray(GRAY), alpha]).save(tmp_path / "la.png")
+    assert np.array_equal(_image(tmp_path, "rgba.png"), IMAGE)
+    assert np.array_equal(_image(tmp_path, "la.png"), GRAY[..., None].repeat(3, 2))
+
+
+def test_the_transparency_of_a_palette_is_dropped_without_a_word(tmp_path: Path) -> None:
+    stored = PHOTO.convert("P")
+    stored.save(tmp_path / "image.png", transparency=bytes(range(200)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(_image(tmp_path, "image.png"), np.asarray(stored.convert("RGB")))
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_gray_of_16_bits_is_scaled_not_clipped(tmp_path: Path, extension: str) -> None:
+    Image.fromarray(GRAY.astype(np.uint16) * 257).save(tmp_path / f"image.{extension}")
+    assert np.array_equal(_image(tmp_path, f"image.{extension}"), GRAY[..., None].repeat(3, 2))
+
+
+def test_colours_of_16_bits_are_scaled(tmp_path: Path) -> None:
+    _png16(tmp_path / "image.png", IMAGE.astype(np.uint16) * 256 + 77)
+    assert np.array_equal(_image(tmp_path, "image.png"), IMAGE)
+
+
+def test_numbers_of_32_bits_are_no_picture(tmp_path: Path) -> None:
+    for name, dtype in (("int.tif", np.int32), ("float.tif", np.float32)):
+        Image.fromarray(GRAY.astype(dtype)).save(tmp_path / name)
+        with pytest.raises(UserError, match=rf"{name} holds numbers of 32 bits.*: store 8 or 16 bits"):
+            _image(tmp_path, name)
+
+
+def test_cmyk_as_adobe_stores_it_is_not_inverted(tmp_path: Path) -> None:
+    PHOTO.convert("CMYK").save(tmp_path / "image.jpg", quality=95)
+    with Image.open(tmp_path / "image.jpg") as stored:
+        assert (stored.mode, "adobe" in stored.info) == ("CMYK", True)
+    assert np.abs(_image(tmp_path, "image.jpg").astype(int) - IMAGE).mean() < 6
+
+
+@pytest.mark.parametrize("name", ["image.tif", "image.webp", "image.png"])
+def test_of_several_pages_the_first_is_read(tmp_path: Path, name: str) -> None:
+    other = Image.fromarray(255 - IMAGE)
+    PHOTO.save(tmp_path / name, save_all=True, append_images=[other], lossless=True)
+    assert np.array_equal(_image(tmp_path, name), IMAGE)
+
+
+@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.webp"])
+def test_exif_turns_an_image_where_that_is_asked_for(tmp_path: Path, name: str) -> None:
+    exact = {"lossless": True} if name.endswith("webp") else {"quality": 95, "subsampling": 0}
+    PHOTO.save(tmp_path / name, exif=_turned(6), **exact)  # 6: to be turned clockwise
+    stored = _image(tmp_path, name)
+    Image.fromarray(np.rot90(IDS, -1)).save(tmp_path / "upright.png")
+    turned = _image(tmp_path, name, mask="upright.png", upright=True)
+    assert turned.shape == (80, 60, 3)
+    assert np.array_equal(turned, np.rot90(stored, -1))
+
+
+def test_exif_turns_a_mask_that_carries_it_and_no_other(tmp_path: Path) -> None:
+    PHOTO.save(tmp_path / "image.png", exif=_turned(3))
+    Image.fromarray(IDS).save(tmp_path / "plain.png")
+    Image.fromarray(IDS).save(tmp_path / "carrying.png", exif=_turned(3))
+    read = {name: _source(tmp_path, mask=f"{name}.png", upright=True).read(0) for name in ("plain", "carrying")}
+    assert np.array_equal(read["plain"][1], IDS)
+    assert np.array_equal(read["carrying"][1], IDS[::-1, ::-1])
+    assert np.array_equal(read["plain"][0], IMAGE[::-1, ::-1])
+
+
+def test_a_mask_of_the_picture_before_exif_turned_it_is_an_error(tmp_path: Path) -> None:
+    PHOTO.save(tmp_path / "image.jpg", exif=_turned(6))
+    with pytest.raises(UserError, match=r"mask\.png is 80x60 but its image .*image\.jpg is 60x80: label .* EXIF"):
+        _source(tmp_path, image="image.jpg", upright=True).read(0)
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.tif", "mask.bmp"])
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_ids_and_indices_are_read_as_they_are(tmp_path: Path, name: str, mode: str) -> None:
+    mask = Image.fromarray(IDS)
+    if mode == "P":
+        mask.putpalette(COLORS[::-1].ravel().tolist())
+    mask.save(tmp_path / name)
+    _, read = _source(tmp_path, mask=name).read(0)
+    assert np.array_equal(read, IDS)
+
+
+def test_a_mask_of_one_bit_holds_0_and_1(tmp_path: Path) -> None:
+    Image.fromarray(IDS == 1).save(tmp_path / "mask.png")
+    assert np.array_equal(_source(tmp_path).read(0)[1], IDS == 1)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("mask.png", np.uint16), ("mask.tif", np.uint16), ("mask.tif", np.int32)])
+def test_ids_beyond_8_bits_are_read_as_they_are(tmp_path: Path, name: str, dtype: type) -> None:
+    ids = IDS.astype(dtype) * 30_000
+    Image.fromarray(ids).save(tmp_path / name)
+    assert np.array_equal(_source(tmp_path, mask=name).read(0)[1], ids)
+
+
+def test_colours_become_class_indices(tmp_path: Path) -> None:
+    colors = COLORS[IDS].astype(np.uint8)
+    colors[0] = 255
+    reader = ColorReader({**BY_COLOR, 0xFFFFFF: IGNORE})
+    expected = np.concatenate([np.full_like(IDS[:1], IGNORE), IDS[1:]])
+    rgb = Image.fromarray(colors)
+    for name, mask in {"rgb": rgb, "rgba": rgb.convert("RGBA"), "palette": rgb.quantize(4)}.items():
+        mask.save(tmp_path / f"{name}.png")
+        assert np.array_equal(_source(tmp_path, mask=f"{name}.png", read_mask=reader).read(0)[1], expected), name
+
+
+def test_a_colour_of_no_class_is_named(tmp_path: Path) -> None:
+    colors = COLORS[IDS].astype(np.uint8)
+    colors[3, 4] = (1, 2, 255)
+    Image.fromarray(colors).save(tmp_path / "mask.png")
+    line = r"mask\.png holds the colour #0102ff, which is no class's: .* data\.remap \(0x0102ff: 255 ignores it\)"
+    with pytest.raises(UserError, match=line):
+        _source(tmp_path, read_mask=ColorReader(BY_COLOR)).read(0)
+
+
+def test_of_many_colours_the_first_are_named(tmp_path: Path) -> None:
+    PHOTO.save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match=r"holds the colour #\w{6}(, #\w{6}){7} and \d+ more, which"):
+        _source(tmp_path, read_mask=ColorReader(BY_COLOR)).read(0)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "F"])
+def test_what_is_no_map_of_ids_is_refused(tmp_path: Path, mode: str) -> None:
+    name = "mask.tif" if mode == "F" else "mask.png"
+    PHOTO.convert(mode).save(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} is not a map of ids \(its mode is {mode}\): .*data\.masks=colors"):
+        _source(tmp_path, mask=name).read(0)
+
+
+@pytest.mark.parametrize("reader", [{}, {"read_mask": ColorReader(BY_COLOR)}])
+def test_a_mask_in_jpeg_is_refused(tmp_path: Path, reader: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"mask\.jpg is a JPEG, which blurs what it stores: .*PNG"):
+        _source(tmp_path, mask="mask.jpg", **reader).read(0)
+
+
+def test_sizes_that_differ_are_an_error(tmp_path: Path) -> None:
+    Image.fromarray(IDS[:5]).save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match=r"mask\.png is 80x5 but its image .*image\.png is 80x60: make them equal"):
+        _source(tmp_path).read(0)
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.tif", "image.webp", "image.bmp"])
+@pytest.mark.parametrize("kept", [0, 40, 2000])
+def test_a_truncated_image_is_named(tmp_path: Path, name: str, kept: int) -> None:
+    source = _source(tmp_path, image=name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: min(kept, len(content) // 2)])
+    with pytest.raises(UserError, match=rf"{name} cannot be read as an image \(.+\): restore it or leave it out"):
+        source.read(0)
+
+
+def test_what_is_missing_or_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match=r"folder\.png cannot be read as an image \(.*[Dd]irectory"):
+        _source(tmp_path, image="folder.png").read(0)
+    source = _source(tmp_path)
+    (tmp_path / "mask.png").unlink()
+    with pytest.raises(UserError, match=r"mask\.png is missing: restore it, or take it off the split's list"):
+        source.read(0)
+
+
+def test_an_image_without_pixels_is_named(tmp_path: Path) -> None:
+    PHOTO.save(tmp_path / "image.bmp")
+    content = bytearray((tmp_path / "image.bmp").read_bytes())
+    content[18:22] = bytes(4)  # the width
+    (tmp_path / "image.bmp").write_bytes(content)
+    with pytest.raises(UserError, match=r"image\.bmp cannot be read as an image"):
+        _source(tmp_path, image="image.bmp").read(0)

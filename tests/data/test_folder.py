@@ -1,0 +1,172 @@
+"""`data=folder`: a data set that YAML describes; what is wrong in it is one line that names the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+from PIL import Image
+
+from fastfcn_pl import build
+from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.data.datasets.folder import Folder
+from fastfcn_pl.data.transforms import RandomFlip
+from tests.fakes.folder import COLORS, write_folder
+
+CLASSES = ["ground", "red thing", "blue thing"]
+PALETTE = COLORS.tolist()
+SPLIT = {"images": "images/train", "masks": "masks/train", "list": None}
+
+
+def _folder(root: Path, **changed: Any) -> Folder:
+    values: dict[str, Any] = {"root": str(root), "name": "things", "classes": CLASSES, "palette": None, "remap": None}
+    values |= {"masks": "ids", "mask_suffix": "", "splits": {"train": SPLIT, "val": None, "test": None}}
+    values |= {"train_split": "train", "batch_size": 2, "num_workers": 0, "augmentation": RandomFlip(probability=0.5)}
+    return Folder(0, **{**values, **changed})
+
+
+def _mask(root: Path, pixels: np.ndarray) -> None:
+    """Put a mask in the place of the first one."""
+    Image.fromarray(pixels).save(root / "masks" / "train" / "000.png")
+
+
+def test_folders_are_read(tmp_path: Path) -> None:
+    data = _folder(write_folder(tmp_path, train=3))
+    sample = data.dataset("train")[0, 1]
+    assert len(data.dataset("train")) == 3
+    assert sorted(np.unique(sample["target"]).tolist()) == [0, 1, 2]
+    assert sample["image"].shape == (3, 60, 80)
+    assert (data.spec.name, data.spec.classes) == ("things", tuple(CLASSES))
+    assert len(set(data.spec.palette)) == 3
+
+
+def test_a_list_takes_part_of_a_folder(tmp_path: Path) -> None:
+    write_folder(tmp_path, train=4)
+    (tmp_path / "val.txt").write_text("003\n001.jpg\n")
+    data = _folder(tmp_path, splits={"train": SPLIT, "val": {**SPLIT, "list": "val.txt"}})
+    assert [mask.name for _, mask in data.pairs("val")] == ["003.png", "001.png"]
+    (tmp_path / "val.txt").write_text("images/train/002.jpg masks/train/001.png\n")
+    data = _folder(tmp_path, splits={"val": {"list": "val.txt"}})
+    assert [(image.name, mask.name) for image, mask in data.pairs("val")] == [("002.jpg", "001.png")]
+
+
+def test_a_remap_brings_ids_into_range(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, train=1)
+    ids = np.full((60, 80), 70, np.uint16)
+    ids[0], ids[1] = 33_000, 0
+    _mask(root, ids)
+    data = _folder(root, remap={0: 255, 70: 2, 33_000: 1})
+    assert data.dataset("train")[0, 0]["target"][:3, 0].tolist() == [1, IGNORE, 2]
+
+
+def test_colours_are_the_palettes_and_the_remaps(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, train=1)
+    colors = np.full((60, 80, 3), COLORS[2], np.uint8)
+    colors[0], colors[1] = COLORS[1], (224, 224, 192)
+    _mask(root, colors)
+    data = _folder(root, masks="colors", palette=PALETTE, remap={0xE0E0C0: 255})
+    assert data.dataset("train")[0, 0]["target"][:3, 0].tolist() == [1, IGNORE, 2]
+    assert data.spec.palette == tuple(map(tuple, PALETTE))
+    with pytest.raises(UserError, match=r"000\.png holds the colour #e0e0c0, which is no class's"):
+        _folder(root, masks="colors", palette=PALETTE).dataset("train")[0, 0]
+
+
+def test_photographs_are_turned_as_they_were_taken(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, train=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = root / "images" / "train" / "000.jpg"
+    Image.open(path).save(path, exif=exif)
+    _mask(root, np.zeros((80, 60), np.uint8))
+    assert _folder(root).dataset("train")[0, 0]["image"].shape == (3, 80, 60)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"name": 7}, r"data\.name=7: give a name, in quotes"),
+        ({"name": "two\nlines"}, r"data\.name='two\\nlines': give a name"),
+        ({"classes": []}, r"things: 0 classes"),
+        ({"classes": "cat"}, r"data\.classes=cat: list the names"),
+        ({"classes": ["yes", True]}, r"data\.classes=\['yes', True\]: list the names of the classes, in quotes where"),
+        ({"classes": ["a", " "]}, r"data\.classes=\['a', ' '\]: list the names"),
+        ({"classes": ["a", "b", "a"]}, r"things: a is the name of two classes: give each its own"),
+        ({"palette": [[0, 0, 0]]}, r"things: 3 classes but 1 colours: its palette needs one for each class"),
+        ({"palette": []}, r"things: 3 classes but 0 colours"),
+        ({"palette": [[0, 0, 256]] * 3}, r"data\.palette=\[\[0, 0, 256\].*: list \[red, green, blue\] of each class"),
+        ({"palette": [[0, 0]] * 3}, r"data\.palette=.*: list \[red, green, blue\]"),
+        ({"palette": "voc"}, r"data\.palette=voc: list \[red, green, blue\]"),
+        ({"remap": {0: 3}}, r"things: remap leads to 3, but classes are 0 to 2, and 255 is ignored"),
+        ({"remap": {0: "cat"}}, r"data\.remap=\{0: 'cat'\}: map the ids in the files to class indices"),
+        ({"remap": {"#ff0000": 0}}, r"data\.remap=\{'#ff0000': 0\}: map the ids in the files"),
+        ({"remap": {True: 0}}, r"data\.remap=\{True: 0\}: map the ids"),
+        ({"remap": [0, 1]}, r"data\.remap=\[0, 1\]: map the ids"),
+        ({"masks": "color"}, r"data\.masks=color: no such kind of mask; did you mean colors\?"),
+        ({"masks": 3}, r"data\.masks=3: no such kind of mask; there is colors, ids"),
+        ({"masks": "colors"}, r"data\.palette is not set, and data\.masks=colors needs it"),
+        (
+            {"masks": "colors", "palette": [[0, 0, 0]] * 3},
+            r"data\.palette has one colour twice, and data\.masks=colors",
+        ),
+        ({"mask_suffix": None}, r"data\.mask_suffix=None: give what mask names have behind it, or ''"),
+        ({"splits": None}, r"data\.splits=None: give train, val, test, each with images, masks, list, or null"),
+        ({"splits": {"tran": SPLIT}}, r"data\.splits\.tran: no such split; did you mean train\?"),
+        ({"splits": {"train": "images"}}, r"data\.splits\.train=images: give it images, masks, list, or null"),
+        ({"splits": {"train": {"image": "a"}}}, r"data\.splits\.train\.image: no such key; did you mean images\?"),
+        ({"splits": {"train": {**SPLIT, "list": 12}}}, r"data\.splits\.train\.list=12: give a path below data\.root"),
+    ],
+)
+def test_nonsense_is_refused_before_any_file_is_read(tmp_path: Path, changed: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        _folder(tmp_path, **changed)
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.root=nowhere is not a folder: name the folder that your images"):
+        _folder(Path("nowhere")).dataset("train")
+    with pytest.raises(UserError, match=r"things has no split test, only train: set data\.splits\.test"):
+        _folder(tmp_path).dataset("test")
+    with pytest.raises(UserError, match=r"data\.splits\.train\.masks is not set: name a folder below data\.root, or a"):
+        _folder(tmp_path, splits={"train": {"images": "."}}).dataset("train")
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(UserError, match=r"split train of things is empty: check data\.root and the split's list"):
+        _folder(tmp_path, splits={"train": {"list": "empty.txt"}}).dataset("train")
+
+
+PETS = """
+defaults: [folder, override augmentation: flip, _self_]
+root: data
+name: pets
+classes: [background, cat, dog]
+remap: {0: 255, 7: 0, 0xFF: 2}
+splits:
+  val: {masks: labels}
+"""
+
+
+def test_a_yaml_of_your_own_says_what_differs(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "pets.yaml").write_text(PETS)
+    cfg = make_config("data=pets", f"hydra.searchpath=[{tmp_path}]", "data.splits.test={images: a, masks: b}")
+    build.check(cfg)
+    data = build.datamodule(cfg)
+    assert isinstance(data, Folder)
+    assert isinstance(data.augmentation, RandomFlip)
+    assert (data.spec.name, data.spec.remap) == ("pets", {0: 255, 7: 0, 255: 2})
+    assert data.splits == {
+        "train": {"images": "images/train", "masks": "masks/train", "list": None},
+        "val": {"images": "images/val", "masks": "labels", "list": None},
+        "test": {"images": "a", "masks": "b"},
+    }
+
+
+def test_the_command_line_is_enough(make_config: Callable[..., DictConfig]) -> None:
+    with pytest.raises(UserError, match=r"data\.root has no value: set it with data\.root="):
+        build.check(make_config("data=folder", "data.classes=[cat,dog]"))
+    cfg = make_config("data=folder", "data.root=pets", "data.classes=[cat,dog]", "data.remap={0:255,1:0,2:1}")
+    build.check(cfg)
+    assert build.datamodule(cfg).spec.remap == {0: 255, 1: 0, 2: 1}
