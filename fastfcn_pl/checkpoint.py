@@ -10,7 +10,8 @@ import torch
 from numpy._core.multiarray import scalar
 
 from fastfcn_pl import build
-from fastfcn_pl.contracts import DatasetSpec, UserError, distinct_colors
+from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.data.palette import voc_colors
 from fastfcn_pl.models.weights.published import Published, recognise
 from fastfcn_pl.module import SegmentationModule
 
@@ -92,7 +93,7 @@ def as_ours(published: Published, data: build.Config | None = None) -> dict[str,
     cfg = build.compose([*published.architecture.overrides, "channels_last=false", "logger=none", "run_dir=."])
     count = published.architecture.num_classes
     if data is None:
-        spec = DatasetSpec("unknown", tuple(f"class {i}" for i in range(count)), distinct_colors(count))
+        spec = DatasetSpec("unknown", tuple(f"class {i}" for i in range(count)), voc_colors(range(count)))
     else:
         cfg.data = data
         build.check(cfg)

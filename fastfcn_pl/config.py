@@ -69,6 +69,19 @@ class ConvertConfig:
     debug: bool | None = None
 
 
+@dataclass
+class PredictConfig:
+    """Keys of `python -m fastfcn_pl.predict`."""
+
+    checkpoint: str = MISSING
+    input: str = MISSING
+    output: str = MISSING
+    save: list[str] = MISSING
+    overwrite: bool = MISSING
+    device: str = MISSING
+    debug: bool | None = None
+
+
 class Studies(SearchPathPlugin):
     """Lets `-cn` find a study without `-cd`, behind what is in `CONF_DIR`."""
 
@@ -113,3 +126,4 @@ def register() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="convert_schema", node=ConvertConfig)
+    store.store(name="predict_schema", node=PredictConfig)

@@ -66,18 +66,6 @@ class ModelOutput(NamedTuple):
         return {"logits": self.logits, **self.extras}
 
 
-def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Return `count` colours (RGB) that differ: those of PASCAL VOC, black first, never white.
-
-    The bits of an index, the lowest first, are the highest bits of red, green, blue, red, ...
-    """
-
-    def channel(index: int, offset: int) -> int:
-        return sum((index >> 3 * bit + offset & 1) << 7 - bit for bit in range(3))
-
-    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))
-
-
 @dataclass(frozen=True)
 class DatasetSpec:
     """The classes of a data set: their names, their colours (RGB, 0 to 255) and the ids that its files use for them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fastfcn_pl.contracts import UserError
@@ -44,4 +44,5 @@ def staged(path: str | Path) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        hidden.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there when all went well
+            hidden.unlink()

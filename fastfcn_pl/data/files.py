@@ -67,7 +67,7 @@ class FileSource:
 
     def read(self, index: int) -> tuple[Image.Image, Image.Image]:
         image_path, mask_path = self.pairs[index]
-        image, mask = self._open(image_path), self._open(mask_path)
+        image, mask = _open(image_path, self.upright), _open(mask_path, self.upright)
         if mask.format in ("JPEG", "MPO"):
             raise UserError(f"{mask_path} is a JPEG, which blurs what it stores: make masks anew, as PNG")
         if image.size != mask.size:
@@ -82,19 +82,25 @@ class FileSource:
     def files(self, index: int) -> tuple[Path, ...]:
         return self.pairs[index]
 
-    def _open(self, path: Path) -> Image.Image:
-        """Read a whole file, so that a truncated one is found here and named."""
-        try:
-            with Image.open(path) as image:
-                image.load()
-                if self.upright:
-                    ImageOps.exif_transpose(image, in_place=True)
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing: restore it, or take it off the split's list") from None
-        except Exception as error:  # a file that is not an image makes its decoder fail in any way
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{path} cannot be read as an image ({reason}): restore it or leave it out") from error
-        return image
+
+def read_image(path: Path, upright: bool) -> Image.Image:
+    """Return the RGB image of a file, turned `upright` if asked; raises UserError where it is not an image."""
+    return _rgb(_open(path, upright), path)
+
+
+def _open(path: Path, upright: bool) -> Image.Image:
+    """Read a whole file, so that a truncated one is found here and named."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: restore it, or take it off the split's list") from None
+    except Exception as error:  # a file that is not an image makes its decoder fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read as an image ({reason}): restore it or leave it out") from error
+    return image
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.contracts import IGNORE, DatasetSpec
 
 
 def label_table(spec: DatasetSpec) -> np.ndarray:
@@ -20,3 +20,10 @@ def look_up(ids: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
     values = np.array([labels[i] for i in sorted(labels)], np.int16)
     nearest = np.searchsorted(known, ids).clip(max=len(known) - 1)
     return np.where(known[nearest] == ids, values[nearest], np.int16(-1))
+
+
+def own_ids(spec: DatasetSpec) -> np.ndarray:
+    """Return the table `(num_classes,)` from a class index to the data set's own id, the lowest of several."""
+    first = {index: number for number, index in sorted(spec.labels.items(), reverse=True)}
+    ids = np.array([first.get(index, IGNORE) for index in range(spec.num_classes)])
+    return ids.astype(np.uint8 if ids.max() <= 255 else np.uint16)

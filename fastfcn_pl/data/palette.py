@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def voc_colours(ids: Iterable[int]) -> tuple[tuple[int, int, int], ...]:
+def voc_colors(ids: Iterable[int]) -> tuple[tuple[int, int, int], ...]:
     """Return the RGB colour of each id, 0 to 255, as `VOClabelcolormap.m` gives it; no two are the same, 0 is black.
 
     The lowest three bits of an id are the highest bits of red, green and blue; its next three bits come below them.

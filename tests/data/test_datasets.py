@@ -21,7 +21,7 @@ from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.datasets.pascal_context import IDS_OF_459
 from fastfcn_pl.data.labels import label_table
-from fastfcn_pl.data.palette import voc_colours
+from fastfcn_pl.data.palette import voc_colors
 from fastfcn_pl.data.transforms import RandomFlip
 from fastfcn_pl.train import train
 from tests.conftest import TINY
@@ -168,8 +168,8 @@ def test_the_voc_colour_map() -> None:
     """Colours as the development kit's masks have them."""
     official = {0: (0, 0, 0), 1: (128, 0, 0), 6: (0, 128, 128), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
     official[255] = (224, 224, 192)
-    assert dict(zip(official, voc_colours(official), strict=True)) == official
-    assert len(set(voc_colours(range(256)))) == 256
+    assert dict(zip(official, voc_colors(official), strict=True)) == official
+    assert len(set(voc_colors(range(256)))) == 256
 
 
 def test_coco_stuff_refuses_ids_of_classes_that_coco_gave_up(tmp_path: Path) -> None:

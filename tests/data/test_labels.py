@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec, distinct_colors
+from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.labels import label_table, look_up
+from fastfcn_pl.data.palette import voc_colors
 
-SPEC = DatasetSpec("two", ("a", "b"), distinct_colors(2), {7: 0, 70_000: 1, -9999: IGNORE})
+SPEC = DatasetSpec("two", ("a", "b"), voc_colors(range(2)), {7: 0, 70_000: 1, -9999: IGNORE})
 
 
 def test_the_table_has_the_ids_of_8_bits_only() -> None:

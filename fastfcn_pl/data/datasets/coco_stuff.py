@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.palette import voc_colours
+from fastfcn_pl.data.palette import voc_colors
 
 # `labels.txt` of nightrome/cocostuff, without "unlabeled" and without the 11 classes that were removed from COCO.
 _TABLE = """
@@ -197,7 +197,7 @@ class COCOStuff(FileDataModule):
     spec = DatasetSpec(
         name="coco_stuff",
         classes=tuple(IDS),
-        palette=voc_colours(IDS.values()),
+        palette=voc_colors(IDS.values()),
         remap={**{number - 1: i for i, number in enumerate(IDS.values())}, IGNORE: IGNORE},
     )
     split_sizes: ClassVar = {"train": 118287, "val": 5000}

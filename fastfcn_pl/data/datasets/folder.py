@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fastfcn_pl.contracts import DatasetSpec, UserError, distinct_colors, listed, suggest
+from fastfcn_pl.contracts import DatasetSpec, UserError, listed, suggest
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Source, Transform
 from fastfcn_pl.data.files import ColorReader, FileSource, MaskReader, read_ids
 from fastfcn_pl.data.pairs import Pairs, in_folders, in_list
+from fastfcn_pl.data.palette import voc_colors
 
 SPLITS = ("train", "val", "test")
 KEYS = ("images", "masks", "list")
@@ -85,7 +86,7 @@ def _labels(
 ) -> tuple[DatasetSpec, MaskReader]:
     """Return the classes, and what reads their masks."""
     colors = [(r, g, b) for r, g, b in palette or []]
-    shown = tuple(colors) if palette is not None else distinct_colors(len(classes))
+    shown = tuple(colors) if palette is not None else voc_colors(range(len(classes)))
     if masks == "ids":
         return DatasetSpec(name, tuple(classes), shown, remap or {}), read_ids
     if masks != "colors":

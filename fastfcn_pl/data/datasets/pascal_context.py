@@ -8,7 +8,7 @@ from typing import ClassVar
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
-from fastfcn_pl.data.palette import voc_colours
+from fastfcn_pl.data.palette import voc_colors
 
 # The 59 classes with their ids among the 459 of the authors' `labels.txt`. Masks number them 1 to 59 in this order, as
 # the Detail API, the official FastFCN's weights and mmsegmentation do; the authors' `59_labels.txt` has another one.
@@ -74,7 +74,7 @@ _TABLE = """
 458: wood
 """
 IDS_OF_459 = {name: int(number) for number, name in (line.split(": ") for line in _TABLE.strip().splitlines())}
-COLOURS = voc_colours(range(60))
+COLOURS = voc_colors(range(60))
 
 
 class PascalContext(FileDataModule):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastfcn_pl.contracts import DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.palette import voc_colours
+from fastfcn_pl.data.palette import voc_colors
 
 # In the order of `VOCinit.m` in the development kit.
 _TABLE = """
@@ -24,7 +24,7 @@ class PascalVOC(FileDataModule):
     not are in `SegmentationClassAug`.
     """
 
-    spec = DatasetSpec("pascal_voc", CLASSES, voc_colours(range(len(CLASSES))))
+    spec = DatasetSpec("pascal_voc", CLASSES, voc_colors(range(len(CLASSES))))
     split_sizes: ClassVar = {"train": 1464, "val": 1449, "trainaug": 10582}
     unlabelled: ClassVar = {"test": "listed in ImageSets/Segmentation/test.txt"}
     how_to_get = (

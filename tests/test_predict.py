@@ -1,0 +1,129 @@
+"""Labelling images: files of every kind in, pictures out; broken ones named, done ones left alone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+from PIL import Image
+
+from fastfcn_pl.contracts import IGNORE, DatasetSpec
+from fastfcn_pl.data.labels import own_ids
+from fastfcn_pl.predict import Predictor
+from fastfcn_pl.train import train
+from tests.conftest import TINY
+from tests.fakes.ade20k import write_ade20k
+from tests.fakes.folder import photograph
+
+pytestmark = pytest.mark.slow
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, make_config: Callable[..., DictConfig]) -> Path:
+    """A network that has seen two steps of ADE20K's layout, whose ids begin at 1."""
+    root = write_ade20k(tmp_path / "ade", train=4, val=2)
+    keys = ["data=ade20k", f"data.root={root}", "data.batch_size=2", "data.num_workers=0", "trainer.max_steps=2"]
+    crop = ["data.augmentation.base_size=64", "data.augmentation.crop_size=48", "callbacks.cost.repeats=0"]
+    train(make_config(*TINY, *keys, *crop))
+    return tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+
+def _write_images(folder: Path) -> list[str]:
+    """Write images as people have them; return their names without the extension."""
+    (folder / "deep").mkdir(parents=True)
+    image = Image.fromarray(photograph(1)[0])
+    image.save(folder / "rgb.png")
+    image.save(folder / "deep" / "photo.JPG", "JPEG")
+    image.convert("L").save(folder / "grey.webp")
+    image.convert("CMYK").save(folder / "press.tif")
+    image.convert("RGBA").save(folder / "alpha.png")
+    Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(folder / "sixteen.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(folder / "turned.jpg", exif=exif)
+    (folder / "notes.txt").write_text("not an image, and no one says it is")
+    return ["rgb", "deep/photo", "grey", "press", "alpha", "sixteen", "turned"]
+
+
+def test_a_folder_of_mixed_images(checkpoint: Path, command: Command, tmp_path: Path) -> None:
+    names = _write_images(tmp_path / "in")
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no")
+    (tmp_path / "in" / "torn.png").write_bytes((tmp_path / "in" / "rgb.png").read_bytes()[:300])
+    arguments = [f"checkpoint={checkpoint}", "input=in", "output=out"]
+    before = set(tmp_path.iterdir())
+    done = command("predict", *arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: 2 of 9 images were not labelled: in/broken.jpg cannot be read as an image")
+    assert "in/torn.png cannot be read" in line
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "out"}
+    for kind in ("labels", "colors", "overlays"):
+        assert sorted(
+            str(p.relative_to(tmp_path / "out" / kind)) for p in (tmp_path / "out" / kind).rglob("*.png")
+        ) == (sorted(f"{name}.png" for name in names))
+
+    # what they hold
+    predictor = Predictor(checkpoint)
+    height, width = np.asarray(Image.open(tmp_path / "in" / "rgb.png")).shape[:2]
+    indices = predictor(tmp_path / "in" / "rgb.png")
+    assert indices.shape == (height, width)
+    stored = np.asarray(Image.open(tmp_path / "out" / "labels" / "rgb.png"))
+    assert np.array_equal(stored, indices + 1)  # ADE20K's own ids
+    palette = np.array(predictor.spec.palette)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "colors" / "rgb.png")), palette[indices])
+    assert Image.open(tmp_path / "out" / "labels" / "turned.png").size == (height, width)
+    same = np.asarray(Image.open(tmp_path / "out" / "labels" / "sixteen.png"))
+    assert np.array_equal(same, np.asarray(Image.open(tmp_path / "out" / "labels" / "grey.png")))
+
+    # a second run does what is missing
+    (tmp_path / "out" / "colors" / "grey.png").unlink()
+    (tmp_path / "in" / "broken.jpg").unlink()
+    (tmp_path / "in" / "torn.png").unlink()
+    kept = (tmp_path / "out" / "labels" / "rgb.png").stat().st_mtime_ns
+    done = command("predict", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "6 images are done already" in done.stdout
+    assert "1 images labelled in out" in done.stdout
+    assert (tmp_path / "out" / "labels" / "rgb.png").stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["input=nothing/*.png"], "input=nothing/*.png: no image there"),
+        (["save=[pictures]"], "save=pictures: no such picture; there is colors, labels, overlays"),
+        (["checkpoint=nothing.ckpt"], "checkpoint=nothing.ckpt: no such file"),
+        (["output=photo.png/out"], "photo.png/out/labels/photo.png cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], line: str, checkpoint: Path, command: Command, tmp_path: Path
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    given = {"checkpoint": str(checkpoint), "input": "photo.png", "output": "out"}
+    given |= dict(argument.split("=") for argument in arguments)
+    done = command("predict", *(f"{key}={value}" for key, value in given.items()))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert line in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_own_ids_are_the_lowest_of_several() -> None:
+    spec = DatasetSpec("x", ("a", "b"), ((0, 0, 0), (1, 1, 1)), {0: IGNORE, 9: 0, 4: 0, 70: 1})
+    assert own_ids(spec).tolist() == [4, 70]
+    assert own_ids(spec).dtype == np.uint8
+    wide = DatasetSpec("x", ("a",), ((0, 0, 0),), {1000: 0})
+    assert own_ids(wide).dtype == np.uint16
+
+
+def test_two_images_of_one_name_are_refused(checkpoint: Path, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "a.bmp"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "in" / name)
+    done = command("predict", f"checkpoint={checkpoint}", "input=in", "output=out")
+    assert "in/a.bmp and in/a.png would both be written as a.png: rename one" in done.stderr
