@@ -86,7 +86,7 @@ def trainer(cfg: DictConfig) -> L.Trainer:
     loggers = [build(node) for node in cfg.logger.values() if node]
     return instantiate(
         cfg.trainer,
-        plugins=[StagedCheckpointIO()],
+        plugins=[StagedCheckpointIO(), *(build(node) for node in cfg.trainer.get("plugins") or ())],
         callbacks=callbacks,
         logger=[_complete(logger, cfg) for logger in loggers],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),

@@ -85,7 +85,7 @@ def _no_split(root: Path) -> None:
         (_small_mask, ("trainannot/0001.png is 40x30 but its image", "is 80x60")),
         (_truncated, ("train/0001.png cannot be read", "restore it")),
         (_not_an_image, ("train/0001.png cannot be read", "restore it")),
-        (_no_mask, ("trainannot/0001.png is missing", "restore it")),
+        (_no_mask, ("lacks 1 files, such as CamVid/trainannot/0001.png", "restore them")),
         (_empty_split, ("split train of camvid is empty", "check data.root")),
         (_no_split, ("train.txt is missing", "git clone")),
     ],
