@@ -65,7 +65,7 @@ class TerminateOnNaN(L.Callback):
     def on_save_checkpoint(  # type: ignore[override]
         self, trainer: L.Trainer, pl_module: SegmentationModule, checkpoint: dict[str, Any]
     ) -> None:
-        bad = [row.name for row in sizes(checkpoint["state_dict"].items()) if row.not_finite]
+        bad = [name for name, tensor in checkpoint["state_dict"].items() if not tensor.isfinite().all()]
         bad = trainer.strategy.broadcast(bad)  # rank 0's are what would be written
         if bad:
             self._stop(trainer, pl_module, f"{len(bad)} weights and buffers are not finite ({bad[0]}, ...)", [0])
