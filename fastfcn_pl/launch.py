@@ -85,7 +85,7 @@ def one_line(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             # A worker process hands its error over as text, with a traceback before the message.
-            return str(link).rsplit("UserError: ", 1)[-1].strip()
+            return " ".join(str(link).rsplit("UserError: ", 1)[-1].splitlines()).strip()
     if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
         return " ".join(str(error).split())
     if isinstance(error, InstantiationException):

@@ -71,6 +71,10 @@ def test_a_workers_error_is_the_message_without_its_traceback() -> None:
     assert launch.one_line(wrapped) == "a.png is bad"
 
 
+def test_a_name_of_two_lines_is_still_one_line() -> None:
+    assert launch.one_line(UserError("a\nb\x85c.png is missing")) == "a b c.png is missing"
+
+
 def test_a_bug_is_not_hidden() -> None:
     assert launch.one_line(ZeroDivisionError("division by zero")) is None
     bug = KeyError("x")
