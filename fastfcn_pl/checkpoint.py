@@ -22,6 +22,8 @@ _HARMLESS: list[Any] = [
     np.dtype,
     np.dtypes.Float64DType,
 ]
+# What is raised by code that meets a value of another kind than it was written for.
+_NONSENSE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def load(path: str | Path, data: str | None = None) -> SegmentationModule:
@@ -37,14 +39,17 @@ def load(path: str | Path, data: str | None = None) -> SegmentationModule:
 
 def restore(content: dict[str, Any], cfg: build.Config, path: str | Path) -> SegmentationModule:
     """Build the module of `cfg` with the weights of a checkpoint's `content`, which came from `path`."""
-    module = build.module(cfg, DatasetSpec.from_dict(content["hyper_parameters"]["spec"]))
+    try:
+        module = build.module(cfg, _spec(content))
+    except _NONSENSE as error:
+        raise _unusable(path, error) from error
     fit(module, content, path)
     return module.eval()
 
 
 def check_classes(content: dict[str, Any], spec: DatasetSpec, path: str | Path) -> None:
     """Raise UserError where a checkpoint's `content`, which came from `path`, is of other classes than `spec`."""
-    known = DatasetSpec.from_dict(content["hyper_parameters"]["spec"])
+    known = _spec(content)
     if known.classes != spec.classes:
         raise UserError(
             f"checkpoint={path} knows the {known.num_classes} classes of {known.name}, not the "
@@ -66,9 +71,14 @@ def fit(module: SegmentationModule, content: dict[str, Any], path: str | Path) -
 def read(path: str | Path, data: str | None = None) -> dict[str, Any]:
     """Return the content of a checkpoint, a published one as if it were ours; nothing that is in it is run."""
     content = _read_file(path)
-    if _is_ours(content):
-        return content
-    return as_ours(_recognise(content, path), build.compose([f"data={data}"]).data if data else None)
+    if not _is_ours(content):
+        return as_ours(_recognise(content, path), build.compose([f"data={data}"]).data if data else None)
+    try:
+        for part in (_state_dict, _spec, config_of):
+            part(content)
+    except (UserError, *_NONSENSE) as error:
+        raise _unusable(path, error) from error
+    return content
 
 
 def read_published(path: str | Path) -> Published:
@@ -77,14 +87,22 @@ def read_published(path: str | Path) -> Published:
 
 
 def _is_ours(content: Any) -> bool:
-    return isinstance(content, dict) and "spec" in content.get("hyper_parameters", {})
+    ours = content.get("hyper_parameters") if isinstance(content, dict) else None
+    return isinstance(ours, dict) and "spec" in ours
 
 
 def _recognise(content: Any, path: str | Path) -> Published:
     try:
         return recognise(_state_dict(content))
-    except UserError as error:
-        raise UserError(f"checkpoint={path} cannot be used: {error}") from error
+    except (UserError, *_NONSENSE) as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str | Path, error: Exception) -> UserError:
+    reason = str(error)
+    if not isinstance(error, UserError):
+        reason = f"it is damaged, or was changed ({type(error).__name__}: {' '.join(reason.split())})"
+    return UserError(f"checkpoint={path} cannot be used: {reason}")
 
 
 def as_ours(published: Published, data: build.Config | None = None) -> dict[str, Any]:
@@ -122,6 +140,10 @@ def _state_dict(content: Any) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise UserError("it holds no state dict")
     return state
+
+
+def _spec(content: dict[str, Any]) -> DatasetSpec:
+    return DatasetSpec.from_dict(content["hyper_parameters"]["spec"])
 
 
 def config_of(content: dict[str, Any]) -> build.Config:

@@ -148,7 +148,7 @@ def one_line(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             # A worker process hands its error over as text, with a traceback before the message.
-            return str(link).rsplit("UserError: ", 1)[-1].strip()
+            return " ".join(str(link).rsplit("UserError: ", 1)[-1].splitlines()).strip()
     for link in chain:
         if isinstance(link, OSError) and link.errno in OF_THE_DISK:
             return (

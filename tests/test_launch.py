@@ -95,6 +95,10 @@ def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
     assert capsys.readouterr().err == said
 
 
+def test_a_name_of_two_lines_is_still_one_line() -> None:
+    assert launch.one_line(UserError("a\nb\x85c.png is missing")) == "a b c.png is missing"
+
+
 def test_a_bug_is_not_hidden() -> None:
     assert launch.one_line(ZeroDivisionError("division by zero")) is None
     bug = KeyError("x")

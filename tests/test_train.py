@@ -23,6 +23,7 @@ from fastfcn_pl.train import train
 from tests import wandb_file
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
+from tests.fakes.folder import write_folder
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -237,6 +238,40 @@ def test_own_parts_train_without_an_edit_to_any_file(command: Command, tmp_path:
     assert weights["model.head.layer.weight"].shape == (CLASSES, 7, 1, 1)
     typo = command("train", *arguments, "+model.neck.widht=7")
     assert "error: model.neck.widht: own_parts.Mixer has no such parameter; did you mean width?" in typo.stderr
+
+
+def test_your_own_data_trains_by_the_yaml_of_the_readme(command: Command, tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text().partition("```yaml\n# my_conf/data/pets.yaml\n")[2].partition("```")[0]
+    (tmp_path / "my_conf" / "data").mkdir(parents=True)
+    (tmp_path / "my_conf" / "data" / "pets.yaml").write_text(text)
+    pets = write_folder(tmp_path / "pets", all=12)
+    (pets / "images" / "all").rename(pets / "photos")
+    (pets / "masks" / "all").rename(pets / "labels")
+    (pets / "train.txt").write_text("".join(f"{i:03d}.jpg\n" for i in range(8)))
+    (pets / "val.txt").write_text("".join(f"{i:03d}.jpg\n" for i in range(8, 12)))
+    learn = ["data/augmentation=flip", "optimizer=adamw", "optimizer.lr=0.01", "optimizer.head_lr_ratio=1"]
+    learn += ["trainer.max_epochs=30", "trainer.check_val_every_n_epoch=10", "data.num_workers=0"]
+    wandb = ["logger=wandb", "logger.wandb.mode=offline"]
+    done = command("train", "-cd", "my_conf", "data=pets", *TINY[:-1], *learn, *wandb, f"run_dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    results = _results(tmp_path / "run")
+    assert list(results["IoU"]) == ["background", "cat", "dog"]
+    assert (results["data"], results["images"], results["steps"]) == ("pets", 4, 60)
+    assert results["mIoU"] > 0.5
+    assert wandb_file.config(tmp_path / "run")["data"]["remap"] == {"0": 0, "1": 1, "2": 2, "9": 255}
+
+    best = f"checkpoint={tmp_path}/run/checkpoints/best.ckpt"
+    again = command("evaluate", best, f"run_dir={tmp_path}/again")
+    assert again.returncode == 0, again.stderr
+    assert _results(tmp_path / "again")["IoU"] == results["IoU"]
+    wrong = command("evaluate", best, "split=test")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+    assert "error: pets has no split test, only train, val: set data.splits.test" in wrong.stderr
+    done = command("predict", best, "input=pets/photos", "output=labelled")
+    assert done.returncode == 0, done.stderr
+    found = sorted((tmp_path / "labelled" / "labels").iterdir())
+    assert len(found) == 12
+    assert set(np.unique([np.asarray(Image.open(path)) for path in found])) <= {0, 1, 2}
 
 
 def test_two_ranks_score_as_one(command: Command, tmp_path: Path) -> None:

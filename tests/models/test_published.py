@@ -142,6 +142,22 @@ def test_convert_takes_names_from_a_data_set(
     assert not (tmp_path / "ours.ckpt").exists()
 
 
+def test_convert_takes_names_from_a_folders_keys_without_its_files(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, small: dict[str, torch.Tensor]
+) -> None:
+    torch.save(small, tmp_path / "theirs.pth")
+    names = [f"thing{i}" for i in range(len(small["head.conv5.5.weight"]))]
+    keys = ["data=folder", "data.root=nowhere", f"data.classes=[{','.join(names)}]", "data.name=things"]
+    done = command("convert", "source=theirs.pth", "output=ours.ckpt", *keys)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(names)} classes (things)" in done.stdout
+    content = torch.load(tmp_path / "ours.ckpt", weights_only=True)["hyper_parameters"]
+    assert (content["spec"]["classes"], content["config"]["data"]["classes"]) == (tuple(names), names)
+    typo = command("convert", "source=theirs.pth", "output=ours.ckpt", *keys, "+data.rot=x")
+    assert (typo.returncode, typo.stderr.count("\n")) == (1, 1)
+    assert "data.rot: fastfcn_pl.data.datasets.folder.Folder has no such parameter; did you mean root?" in typo.stderr
+
+
 def test_what_is_missing_or_left_over_is_listed(tmp_path: Path, small: dict[str, torch.Tensor]) -> None:
     path = tmp_path / "x.pth"
     torch.save({k: v for k, v in small.items() if k != "jpu.dilation2.0.bn.bias"}, path)
