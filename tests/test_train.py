@@ -21,7 +21,7 @@ from fastfcn_pl.inference import logits
 from fastfcn_pl.models.layers import DepthwiseConv
 from fastfcn_pl.train import train
 from tests import wandb_file
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.fakes.camvid import write_camvid
 from tests.fakes.folder import write_folder
 
