@@ -51,7 +51,7 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
     return SegmentationModule(
         network,
         loss=instantiate(cfg.loss, network.outputs, _convert_="all"),
-        protocol=instantiate(cfg.protocol),
+        protocol=instantiate(cfg.protocol, _convert_="all"),
         spec=spec,
         make_optimizer=instantiate(cfg.optimizer, _convert_="all"),
         make_scheduler=instantiate(cfg.scheduler),
