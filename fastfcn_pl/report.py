@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fastfcn_pl.contracts import UserError
-from fastfcn_pl.scoring import percent
+from fastfcn_pl.scoring import percent, subject
 
 LEARNED = "## What was learned"
 _USAGE = "usage: python -m fastfcn_pl.report <run folder>... output=<dir>"
@@ -120,7 +120,7 @@ def _results_table(runs: list[Run], names: list[str]) -> str:
         scores = [percent(it[key]) for key in ("mIoU", "pixel_accuracy", "mean_accuracy")]
         size = [f"{it['parameters'] / 1e6:.2f}", f"{it['gmacs']:.2f}"]
         effort = [str(it["steps"]), str(it["epochs"]), f"{it['train_seconds'] / 60:.1f}"]
-        rows.append([name, f"{it['data']} {it['split']}", it["protocol"], *scores, *size, *effort])
+        rows.append([name, subject(it), it["protocol"], *scores, *size, *effort])
     header = [
         "run",
         "split",

@@ -19,3 +19,36 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
 def resize_logits(logits: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Return `logits` `(B, C, h, w)` at `size`, in float32 at least, also where autocast made them smaller."""
     return resize(logits if logits.dtype == torch.float64 else logits.float(), size, align_corners)
+
+
+def source_rows(rows: range, source: int, target: int, align_corners: bool) -> range:
+    """Return which of `source` rows the `rows` of an image resized to `target` rows are interpolated from."""
+    above, _ = _coordinates(rows, source, target, align_corners)
+    return range(int(above[0]), min(int(above[-1]) + 2, source))
+
+
+def resize_rows(x: Tensor, rows: range, source: int, target: int, width: int, align_corners: bool) -> Tensor:
+    """Return the `rows` of an image of `source` rows resized to `(target, width)`, as `resize` of the whole has them.
+
+    `x` `(B, n, w, C)` is the image's `source_rows`, classes last; the result is `(B, len(rows), width, C)`.
+    """
+    above, weight = _coordinates(rows, source, target, align_corners)
+    x = resize(x.permute(0, 3, 1, 2), (x.shape[1], width), align_corners).permute(0, 2, 3, 1)
+    out = x.new_empty(len(x), len(rows), *x.shape[2:])
+    weight, first = weight.to(x)[:, None, None], 0
+    # The rows between the same two source rows at once: gathering these for each row costs more than all the rest.
+    for row, count in zip(*(v.tolist() for v in torch.unique_consecutive(above, return_counts=True)), strict=True):
+        i, end = row - int(above[0]), first + count
+        pair = x[:, i : i + 1], x[:, min(i + 1, x.shape[1] - 1)][:, None]
+        torch.lerp(*pair, weight[first:end], out=out[:, first:end])
+        first = end
+    return out
+
+
+def _coordinates(rows: range, source: int, target: int, align_corners: bool) -> tuple[Tensor, Tensor]:
+    """Return for each of `rows` the source row above it, and the weight of the one below that; in float32, as torch."""
+    i = torch.arange(rows.start, rows.stop, dtype=torch.float32)
+    centred = ((i + 0.5) * (source / target) - 0.5).clamp(min=0)
+    y = i * ((source - 1) / max(target - 1, 1)) if align_corners else centred
+    above = y.floor().clamp(max=source - 1)
+    return above.long(), (y - above).clamp(max=1)

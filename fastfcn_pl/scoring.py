@@ -36,7 +36,9 @@ def score(
         "data": module.spec.name,
         "split": split,
         "protocol": protocol_name(module),
+        "protocol_options": _protocol_options(module),
         "mIoU": _number(scores.mean_iou),
+        **_with_background(module.spec, scores.mean_iou),
         "pixel_accuracy": _number(scores.pixel_accuracy),
         "mean_accuracy": _number(scores.mean_accuracy),
         "IoU": _by_class(module.spec, scores.iou.tolist()),
@@ -49,8 +51,22 @@ def score(
 
 
 def protocol_name(module: SegmentationModule) -> str:
-    """Return the name that every number of this module's protocol carries."""
-    return getattr(module.protocol, "func", module.protocol).__name__
+    """Return the name that every number of this module's protocol carries; fused scales or flips are in it."""
+    name: str = getattr(module.protocol, "func", module.protocol).__name__
+    options = _protocol_options(module)
+    if len(options.get("scales", ())) > 1:
+        return f"{name}_ms"
+    return f"{name}_flip" if options.get("flip") else name
+
+
+def _protocol_options(module: SegmentationModule) -> dict[str, Any]:
+    return dict(getattr(module.protocol, "keywords", {}))
+
+
+def _with_background(spec: DatasetSpec, mean_iou: float) -> dict[str, float | None]:
+    """Return the papers' 60-class score of a 59-class network on PASCAL Context: background counts as an IoU of 0."""
+    applies = (spec.name, spec.num_classes) == ("pascal_context", 59)
+    return {"mIoU_60_classes": _number(mean_iou * 59 / 60)} if applies else {}
 
 
 def _by_class(spec: DatasetSpec, values: list[float]) -> dict[str, float | None]:
@@ -117,11 +133,20 @@ def write(results: dict[str, Any], folder: Path) -> None:
 
 def headline(results: dict[str, Any]) -> str:
     """Return the scores of a split in one line."""
+    mean_iou = percent(results["mIoU"])
+    if "mIoU_60_classes" in results:
+        mean_iou += f" ({percent(results['mIoU_60_classes'])} over 60 classes: 59/60 of it, background counting as 0)"
     return (
-        f"{results['data']} {results['split']}, protocol {results['protocol']}: "
-        f"mIoU {percent(results['mIoU'])}, pixel accuracy {percent(results['pixel_accuracy'])}, "
+        f"{subject(results)}, protocol {results['protocol']}: "
+        f"mIoU {mean_iou}, pixel accuracy {percent(results['pixel_accuracy'])}, "
         f"mean accuracy {percent(results['mean_accuracy'])}"
     )
+
+
+def subject(results: dict[str, Any]) -> str:
+    """Return what was scored; of PASCAL Context also by how many classes, since papers use 59 and 60."""
+    classes = f", {len(results['IoU'])} classes" if results["data"] == "pascal_context" else ""
+    return f"{results['data']} {results['split']}{classes}"
 
 
 def percent(fraction: float | None) -> str:
@@ -137,7 +162,8 @@ def class_rows(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def class_table(results: dict[str, Any]) -> Table:
     """Return the per-class scores for a terminal."""
-    table = Table("class", title=f"{results['data']} {results['split']}", title_justify="left")
+    title = f"{subject(results)}, protocol {results['protocol']}"
+    table = Table("class", title=title, title_justify="left")
     for column in ("IoU", "accuracy", "pixel share"):
         table.add_column(column, justify="right")
     for row in class_rows(results):
@@ -150,6 +176,8 @@ def markdown(results: dict[str, Any]) -> str:
     rows = "\n".join(f"| {' | '.join(row)} |" for row in class_rows(results))
     absent = ", ".join(results["absent_classes"])
     note = f"\nLeft out of the mean, having no pixel: {absent}.\n" if absent else ""
+    options = ", ".join(f"{key} {value}" for key, value in results["protocol_options"].items())
+    note += f"\nProtocol {results['protocol']}: {options}.\n" if options else ""
     return (
         f"{headline(results)} ({results['images']} images).\n{note}\n"
         f"| class | IoU | accuracy | pixel share |\n|---|---|---|---|\n{rows}\n"

@@ -131,6 +131,14 @@ def test_evaluate_takes_another_root_and_split_and_refuses_other_classes(
     assert done.returncode == 0, done.stderr
     assert _results(tmp_path / "scored")["images"] == 4
     assert "camvid test, protocol native: mIoU" in done.stdout
+    other = ["protocol=encoding_ms", "protocol.base_size=64", "protocol.crop_size=48", f"run_dir={tmp_path}/other"]
+    done = command("evaluate", best, *other)
+    assert done.returncode == 0, done.stderr
+    assert "camvid val, protocol encoding_ms: mIoU" in done.stdout
+    assert _results(tmp_path / "other")["protocol_options"]["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    done = command("evaluate", best, "protocol=sliding", "+protocol.widnow=64")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "protocol.widnow: fastfcn_pl.inference.sliding has no such parameter; did you mean window?" in done.stderr
     done = command("evaluate", best, "data=shapes")
     assert done.returncode == 1
     assert "knows the 11 classes of camvid, not the 8 of shapes" in done.stderr

@@ -15,6 +15,8 @@ from fastfcn_pl.contracts import DatasetSpec
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.visualize import comparison
 
+_LONGEST = 2048
+
 
 class Samples(L.Callback):
     """Show `count` images, evenly spread over the split, with truth, prediction and error.
@@ -73,12 +75,16 @@ class Samples(L.Callback):
 
 
 class _Sample:
-    """The first image of a batch, on the CPU: `image` `(H, W, 3)`, `target` and `prediction` `(H, W)`, all uint8."""
+    """The first image of a batch, on the CPU: `image` `(H, W, 3)`, `target` and `prediction` `(H, W)`, all uint8.
+
+    Of an image longer than `_LONGEST` only every n-th pixel is taken.
+    """
 
     def __init__(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
-        self.image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
-        self.target = batch["target"][0].cpu().numpy()
-        self.prediction = outputs["prediction"][0].cpu().numpy().astype(np.uint8)
+        step = -(-max(batch["target"].shape[-2:]) // _LONGEST)
+        self.image = batch["image"][0, :, ::step, ::step].permute(1, 2, 0).cpu().numpy()
+        self.target = batch["target"][0, ::step, ::step].cpu().numpy()
+        self.prediction = outputs["prediction"][0, ::step, ::step].cpu().numpy().astype(np.uint8)
 
     def comparison(self, spec: DatasetSpec) -> np.ndarray:
         return comparison(self.image, self.target, self.prediction, spec)

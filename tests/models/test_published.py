@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
 import subprocess
 from collections import OrderedDict
@@ -16,7 +17,7 @@ import torch
 
 from fastfcn_pl import checkpoint
 from fastfcn_pl.contracts import IGNORE, UserError
-from fastfcn_pl.inference import logits
+from fastfcn_pl.inference import encoding_scores, logits
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.losses.se import SELoss
 from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
@@ -111,6 +112,28 @@ def test_a_file_as_the_official_training_wrote_it(tmp_path: Path) -> None:
     module = checkpoint.load(path)
     assert not module.training
     assert all((tensor == tensor.new_tensor(0.25)).all() for tensor in module.model.state_dict().values())
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("official")])
+def test_the_papers_evaluation_gives_the_published_scores(name: str, shared: Path, tmp_path: Path) -> None:
+    case, state = _case(shared, name)
+    torch.save(state, tmp_path / "model.pth")
+    model = checkpoint.load(tmp_path / "model.pth").model
+    options = case["multi_scale"]
+    for key, expected in options["results"].items():
+        shape, flip, scales = key.split(" ", 2)  # such as "90x140 flip=True scales=[0.5, 1.0]"
+        height, width = map(int, shape.split("x"))
+        found = encoding_scores(
+            model,
+            torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(options["input_seed"])),
+            (height, width),
+            base_size=options["base_size"],
+            crop_size=options["crop_size"],
+            scales=json.loads(scales.removeprefix("scales=")),
+            flip=flip == "flip=True",
+        )
+        torch.testing.assert_close(found[:, :, ::4, ::4], expected["scores_every_4th_pixel"], rtol=1e-4, atol=0)
+        assert (found.argmax(1) == expected["argmax"]).double().mean() >= 0.9999, key
 
 
 @pytest.fixture

@@ -1,0 +1,94 @@
+"""What is said about a score: under which protocol, and of PASCAL Context over how many classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from PIL import Image
+from torch import nn
+
+from fastfcn_pl import scoring
+from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.data.dataset import Source
+from fastfcn_pl.module import SegmentationModule
+from tests.conftest import TINY
+from tests.fakes.network import Network
+
+
+def _spec(name: str, classes: int) -> DatasetSpec:
+    return DatasetSpec(name, tuple(f"class {i}" for i in range(classes)), ((0, 0, 0),) * classes)
+
+
+class _Halves(Source):
+    """One picture: class 0 above class 1."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def read(self, index: int) -> tuple[Image.Image, Image.Image]:
+        mask = Image.new("L", (16, 16), 0)
+        mask.paste(1, (0, 8, 16, 16))
+        return Image.new("RGB", (16, 16)), mask
+
+
+class _Data(SegmentationDataModule):
+    def __init__(self, spec: DatasetSpec) -> None:
+        super().__init__(0, batch_size=1, num_workers=0, augmentation=None)  # type: ignore[arg-type]
+        self.spec = spec  # type: ignore[misc]
+
+    def source(self, split: str) -> Source:
+        return _Halves()
+
+
+def _module(spec: DatasetSpec, protocol: Any) -> SegmentationModule:
+    network: Any = Network(spec.num_classes, align_corners=True)
+    nobody: Any = None
+    return SegmentationModule(network, nn.Identity(), protocol, spec, nobody, nobody, False, {})
+
+
+def _all_class_0(model: Any, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return torch.zeros(len(x), *size, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "said"),
+    [
+        (
+            "pascal_context",
+            59,
+            "val, 59 classes, protocol _all_class_0: mIoU 25.00 (24.58 over 60 classes: 59/60 of it",
+        ),
+        ("pascal_context", 60, "val, 60 classes, protocol _all_class_0: mIoU 25.00, pixel"),
+        ("other", 59, "other val, protocol _all_class_0: mIoU 25.00, pixel"),
+    ],
+)
+def test_pascal_context_says_over_how_many_classes(name: str, classes: int, said: str, tmp_path: Path) -> None:
+    spec = _spec(name, classes)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    results = scoring.score(trainer, _module(spec, _all_class_0), _Data(spec), "val")
+    assert said in scoring.headline(results)
+    scoring.write(results, tmp_path)
+    assert said in (tmp_path / "results.md").read_text()
+    assert results.get("mIoU_60_classes") == (0.25 * 59 / 60 if "24.58" in said else None)
+
+
+@pytest.mark.parametrize("option", ["native", "sliding", "encoding", "encoding_ms", "mmseg", "mmseg_ms", "mmseg_slide"])
+def test_a_protocol_has_the_name_of_its_option(option: str, make_config: Callable[..., DictConfig]) -> None:
+    cfg = make_config(*TINY, f"protocol={option}")
+    module = _module(_spec("any", 3), instantiate(cfg.protocol, _convert_="all"))
+    assert scoring.protocol_name(module) == option
+
+
+def test_what_changes_the_number_changes_the_name(make_config: Callable[..., DictConfig]) -> None:
+    names = {"protocol.scales=[0.5,1.0]": "encoding_ms", "protocol.flip=true": "encoding_flip"}
+    for override, name in names.items():
+        cfg = make_config(*TINY, "protocol=encoding", override)
+        assert scoring.protocol_name(_module(_spec("any", 3), instantiate(cfg.protocol))) == name
