@@ -51,7 +51,7 @@ class SegmentationModule(L.LightningModule):
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
         self.confusion = ConfusionMatrix(spec.num_classes)
         self.scored_images, self.scored_step = 0, -1
-        self.seed: int = config["seed"]
+        self.seed: int = config.get("seed", 0)
         self.total_steps: int | None = None
         for name in ("mean", "std"):
             value = torch.tensor(getattr(model.backbone, name)).view(1, 3, 1, 1) * 255
