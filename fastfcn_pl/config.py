@@ -69,6 +69,19 @@ class ConvertConfig:
     debug: bool | None = None
 
 
+@dataclass
+class PrepareConfig:
+    """Keys of `python -m fastfcn_pl.prepare`."""
+
+    data: Any = MISSING
+    source: Any = None
+    archives: str = MISSING
+    mirror: str | None = MISSING
+    num_workers: int | None = MISSING
+    download: Any = MISSING
+    debug: bool | None = None
+
+
 class Studies(SearchPathPlugin):
     """Lets `-cn` find a study without `-cd`, behind what is in `CONF_DIR`."""
 
@@ -113,3 +126,4 @@ def register() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="convert_schema", node=ConvertConfig)
+    store.store(name="prepare_schema", node=PrepareConfig)

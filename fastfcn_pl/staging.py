@@ -32,16 +32,24 @@ def staged(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     hidden = path.with_name(f".{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield hidden
-        with hidden.open("rb") as file:
-            os.fsync(file.fileno())  # else a crash of the machine could leave the name without the content
-        hidden.replace(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield hidden
+            with hidden.open("rb") as file:
+                os.fsync(file.fileno())  # else a crash of the machine could leave the name without the content
+            hidden.replace(path)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise UserError where the disk does not take what is written to `path` meanwhile."""
+    try:
+        yield
     except OSError as error:
         if error.errno in OF_THE_DISK:
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): make room there, or write elsewhere"
             ) from error
         raise
-    finally:
-        hidden.unlink(missing_ok=True)

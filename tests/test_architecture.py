@@ -20,7 +20,7 @@ LAYERS = [
     {"build"},
     {"checkpoint", "launch"},
     {"resume"},
-    {"train", "evaluate", "report", "convert"},
+    {"train", "evaluate", "report", "convert", "prepare"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""
 ALLOWED_WITHIN = {("resize", "contracts"), ("staging", "contracts")}
