@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.data.sources.progress import bar
@@ -69,6 +69,7 @@ def _extract(archive: Path, wanted: list[PurePosixPath], folder: Path) -> None:
                     with content, target.open("wb") as output:
                         shutil.copyfileobj(content, output, 1 << 20)
                 update(min(file.tell(), size), size)
+            update(size, size)
     except BROKEN as error:
         raise BrokenArchiveError(f"{archive} cannot be unpacked ({error})") from error
 
@@ -103,10 +104,10 @@ class _Member(tarfile.TarInfo):
     """A member of a tar file that ends as tar files end: tarfile itself takes a broken header for the end."""
 
     @classmethod
-    def fromtarfile(cls, opened: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, opened: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(opened)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the stubs lack it
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"it is truncated: {error}") from error

@@ -27,7 +27,7 @@ def serving(site: Site) -> Iterator[Site]:
     """Serve a site on this machine meanwhile."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             content, asked = site.files.get(self.path.lstrip("/")), self.headers["Range"]
             site.asked.append(asked)
             if content is None:
