@@ -189,7 +189,7 @@ def test_run_lengths() -> None:
         "F<;=1G_O_Ob0=AC`07EH=1IO71H090F0:1DO>1_O1b0>2N2N3L6H]O"
     )
     mask = rle.decode((50, 70), text)  # of another size, it would raise
-    assert run_lengths_as_text(mask).lstrip("0") != ""
+    assert run_lengths_as_text(mask) == text
     assert np.array_equal(rle.decode((50, 70), run_lengths(mask)), mask)
     with pytest.raises(ValueError, match="runs of 3500 pixels for 70x51"):
         rle.decode((51, 70), text)
