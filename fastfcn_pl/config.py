@@ -82,6 +82,19 @@ class PredictConfig:
     debug: bool | None = None
 
 
+@dataclass
+class PrepareConfig:
+    """Keys of `python -m fastfcn_pl.prepare`."""
+
+    data: Any = MISSING
+    source: Any = None
+    archives: str = MISSING
+    mirror: str | None = MISSING
+    num_workers: int | None = MISSING
+    download: Any = MISSING
+    debug: bool | None = None
+
+
 class Studies(SearchPathPlugin):
     """Lets `-cn` find a study without `-cd`, behind what is in `CONF_DIR`."""
 
@@ -127,3 +140,4 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="convert_schema", node=ConvertConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="prepare_schema", node=PrepareConfig)

@@ -32,17 +32,25 @@ def staged(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     hidden = path.with_name(f".{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield hidden
-        with hidden.open("rb") as file:
-            os.fsync(file.fileno())  # else a crash of the machine could leave the name without the content
-        hidden.replace(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield hidden
+            with hidden.open("rb") as file:
+                os.fsync(file.fileno())  # else a crash of the machine could leave the name without the content
+            hidden.replace(path)
+    finally:
+        with suppress(OSError):  # it is not there when all went well
+            hidden.unlink()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise UserError where the disk does not take what is written to `path` meanwhile."""
+    try:
+        yield
     except OSError as error:
         if error.errno in OF_THE_DISK:
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): make room there, or write elsewhere"
             ) from error
         raise
-    finally:
-        with suppress(OSError):  # it is not there when all went well
-            hidden.unlink()

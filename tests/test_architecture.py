@@ -20,7 +20,7 @@ LAYERS = [
     {"build"},
     {"checkpoint", "launch"},
     {"resume"},
-    {"train", "evaluate", "report", "convert", "predict"},
+    {"train", "evaluate", "report", "convert", "predict", "prepare"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""
 ALLOWED_WITHIN = {("resize", "contracts"), ("scoremap", "resize"), ("staging", "contracts")}

@@ -180,8 +180,8 @@ class ADE20K(FileDataModule):
     split_sizes: ClassVar = {"train": 20210, "val": 2000}
     unlabelled: ClassVar = {"test": "release_test/testing"}
     how_to_get = (
-        "download http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, unzip it, "
-        "and pass data.root=<dir>/ADEChallengeData2016"
+        "run python -m fastfcn_pl.prepare data=ade20k data.root=<dir>, or unzip "
+        "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip and pass data.root=<dir>"
     )
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:

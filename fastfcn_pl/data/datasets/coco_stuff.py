@@ -203,9 +203,9 @@ class COCOStuff(FileDataModule):
     split_sizes: ClassVar = {"train": 118287, "val": 5000}
     unlabelled: ClassVar = {"test": "test2017"}
     how_to_get = (
-        "download train2017.zip, val2017.zip and stuffthingmaps_trainval2017.zip from the links at "
-        "https://github.com/nightrome/cocostuff, unzip the images into one folder and the maps into its folder "
-        "stuffthingmaps_trainval2017, and pass data.root=<dir>"
+        "run python -m fastfcn_pl.prepare data=coco_stuff data.root=<dir>, or unzip train2017.zip, val2017.zip "
+        "and, into its folder stuffthingmaps_trainval2017, the maps from https://github.com/nightrome/cocostuff, "
+        "and pass data.root=<dir>"
     )
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:

@@ -93,9 +93,8 @@ class PascalContext(FileDataModule):
     spec_of_60 = DatasetSpec("pascal_context_60", ("background", *IDS_OF_459), COLOURS)
     split_sizes: ClassVar = {"train": 4998, "val": 5105}
     how_to_get = (
-        "download http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar, unpack it, add PASCAL "
-        "Context's masks as SegmentationClassContext/<name>.png with ids 0 to 59 and its lists of names as "
-        "ImageSets/SegmentationContext/{train,val}.txt, and pass data.root=<dir>/VOCdevkit/VOC2010"
+        "run python -m fastfcn_pl.prepare data=pascal_context data.root=<dir>, or lay it out as "
+        "mmsegmentation does, with masks of ids 0 to 59, and pass data.root=<dir>/VOCdevkit/VOC2010"
     )
 
     def __init__(

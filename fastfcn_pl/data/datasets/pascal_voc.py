@@ -28,9 +28,9 @@ class PascalVOC(FileDataModule):
     split_sizes: ClassVar = {"train": 1464, "val": 1449, "trainaug": 10582}
     unlabelled: ClassVar = {"test": "listed in ImageSets/Segmentation/test.txt"}
     how_to_get = (
-        "download http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar, unpack it, and pass "
-        "data.root=<dir>/VOCdevkit/VOC2012; split trainaug also needs SegmentationClassAug, the masks of SBD as PNGs, "
-        "and its list ImageSets/Segmentation/trainaug.txt"
+        "run python -m fastfcn_pl.prepare data=pascal_voc data.root=<dir>, or, without trainaug, unpack "
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar and pass "
+        "data.root=<dir>/VOCdevkit/VOC2012"
     )
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:

@@ -1,0 +1,35 @@
+"""Masks as COCO's run lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def decode(size: tuple[int, int], counts: str | Sequence[int]) -> np.ndarray:
+    """Return the mask `(H, W)`, bool, of COCO's `segmentation`: lengths of runs, column by column, unset ones first.
+
+    `counts` are the lengths, or their text as `maskApi.c` writes it. Raises ValueError where they are not of this size.
+    """
+    lengths = _lengths(counts) if isinstance(counts, str) else list(counts)
+    if sum(lengths) != size[0] * size[1] or min(lengths) < 0:
+        raise ValueError(f"runs of {sum(lengths)} pixels for {size[1]}x{size[0]}")
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size, order="F")
+
+
+def _lengths(text: str) -> list[int]:
+    """Read numbers of 5 bits a character, lowest first; from the fourth on, less the one two before."""
+    lengths: list[int] = []
+    number = shift = 0
+    for byte in text.encode():
+        bits = byte - 48
+        number |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:  # more of it follows
+            continue
+        if bits & 0x10:  # it is negative
+            number -= 1 << shift
+        lengths.append(number + lengths[-2] if len(lengths) > 2 else number)
+        number = shift = 0
+    return lengths

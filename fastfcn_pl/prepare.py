@@ -1,0 +1,38 @@
+"""Bring a data set to what we read: `python -m fastfcn_pl.prepare data=<name> data.root=<dir>`.
+
+What is there already is not done again, and a run that broke off goes on. `archives=<dir>` has archives at hand.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fastfcn_pl import config, launch
+from fastfcn_pl.contracts import UserError
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Download, unpack and convert `cfg.data` from `cfg.source`, and say what its splits hold."""
+    if cfg.source is None:
+        options = sorted(path.stem for path in (config.CONF_DIR / "source").glob("*.yaml"))
+        raise UserError(
+            f"data={launch.choices().get('data')} has no source to prepare it from: take a data set of "
+            f"{', '.join(options)}, or train without"
+        )
+    from fastfcn_pl import build  # heavy imports stand here, so that --help and a typo need not wait for them
+
+    build.check(cfg)
+    datamodule = build.build(cfg.data, 0)
+    download, source = build.build(cfg.download), build.build(cfg.source)
+    source.prepare(Path(cfg.data.root), Path(cfg.archives), cfg.mirror, download, cfg.num_workers)
+    for split, official in datamodule.split_sizes.items():
+        print(f"{split}: {len(datamodule.files(split))} images (of {official} officially)")
+    print(f"{datamodule.spec.name} is ready: data.root={cfg.data.root}")
+    if Path(cfg.archives).is_dir():
+        print(f"{cfg.archives} is no longer needed")
+
+
+if __name__ == "__main__":
+    launch.main("prepare", prepare)

@@ -1,0 +1,120 @@
+"""Downloads: what breaks off goes on, what is wrong is removed, and every mistake is one line."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.sources.download import Download
+from tests.data.sources.server import Site, serving
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+SHA = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+download = Download(tries=2, wait=0.01, timeout=5.0)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(Site({"a.zip": CONTENT})) as site:
+        yield site
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "archives" / "a.zip"
+
+
+def _whole(path: Path, content: bytes = CONTENT) -> None:
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def _fails(site: Site, path: Path, words: str, checksum: str | None = SHA) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        download(f"{site.url}/a.zip", path, checksum)
+    assert "\n" not in str(caught.value)
+    assert not path.exists()
+
+
+def test_a_broken_connection_resumes(site: Site, path: Path) -> None:
+    site.cuts = [100_000, 50_000]
+    download(f"{site.url}/a.zip", path, SHA)
+    assert site.asked == [None, "bytes=100000-", "bytes=150000-"]
+    _whole(path)
+
+
+def test_the_next_run_resumes(site: Site, path: Path) -> None:
+    site.cuts = [100_000, 0, 0]
+    _fails(site, path, r"a\.zip broke off 2 times in a row, after 100000 bytes .*: run again to go on")
+    assert path.with_name("a.zip.part").stat().st_size == 100_000
+    download(f"{site.url}/a.zip", path, SHA)
+    assert site.asked[-1] == "bytes=100000-"
+    _whole(path)
+
+
+@pytest.mark.parametrize("why", ["the server knows no ranges", "the file has changed", "it has no name for versions"])
+def test_what_cannot_go_on_starts_anew(why: str, site: Site, path: Path) -> None:
+    site.cuts, content = [100_000, 0, 0], CONTENT
+    site.etag = None if why == "it has no name for versions" else '"1"'
+    _fails(site, path, "broke off")
+    if why == "the file has changed":
+        site.etag, site.files["a.zip"] = '"2"', CONTENT[::-1][:200_000]
+        content = site.files["a.zip"]
+    site.knows_ranges = why != "the server knows no ranges"
+    download(f"{site.url}/a.zip", path, None)
+    _whole(path, content)
+
+
+def test_a_file_that_was_whole_before_it_got_its_name(site: Site, path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("a.zip.part").write_bytes(CONTENT)
+    path.with_name("a.zip.version").write_text('"1"')
+    download(f"{site.url}/a.zip", path, SHA)
+    _whole(path)
+
+
+def test_a_wrong_file_is_removed_and_another_run_heals(site: Site, path: Path) -> None:
+    site.files["a.zip"] = CONTENT[:-1] + b"x"
+    _fails(site, path, rf"is not the file that was expected \(sha256 is .*, not {SHA[7:]}\), so it was removed")
+    site.files["a.zip"] = CONTENT
+    download(f"{site.url}/a.zip", path, SHA)
+    _whole(path)
+
+
+def test_a_server_that_never_gets_on_is_given_up(site: Site, path: Path) -> None:
+    site.knows_ranges, site.cuts = False, [1000] * 9
+    _fails(site, path, "broke off 2 times in a row, after 1000 bytes")
+    assert len(site.asked) == 3
+
+
+def test_what_is_not_there_is_said_at_once(site: Site, path: Path) -> None:
+    site.files = {}
+    _fails(site, path, rf"a\.zip answers 404 Not Found: .*mirror=.* put it there by hand as {path}$")
+    assert len(site.asked) == 1
+    assert not path.parent.exists()
+
+
+def test_an_address_and_a_checksum_are_checked(site: Site, path: Path) -> None:
+    with pytest.raises(UserError, match=r"^file:///etc/a is no address that starts with http"):
+        download("file:///etc/a", path, None)
+    _fails(site, path, r"checksum 1234: write <algorithm>:<digits>", "1234")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a file's size is Linux's")
+def test_a_full_disk_is_one_line_and_with_room_it_goes_on(site: Site, path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        _fails(site, path, r"a\.zip cannot be written \(File too large\): make room there")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    download(f"{site.url}/a.zip", path, SHA)
+    assert site.asked == [None, "bytes=100000-"]
+    _whole(path)

@@ -1,0 +1,211 @@
+"""Every data set from its authors' archives, as found in conf/source, to what its data module reads."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig
+
+from fastfcn_pl import build
+from fastfcn_pl.config import CONF_DIR
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.sources import rle
+from fastfcn_pl.prepare import prepare
+from tests.data.sources.server import Site, serving
+from tests.fakes.archives import run_lengths, run_lengths_as_text, write_archives
+from tests.fakes.cityscapes import write_cityscapes
+
+SOURCES = sorted(path.stem for path in (CONF_DIR / "source").glob("*.yaml"))
+WITH_ACCOUNT = [name for name in SOURCES if "account: true" in (CONF_DIR / "source" / f"{name}.yaml").read_text()]
+MADE = {
+    "pascal_context": "SegmentationClassContext",
+    "pascal_context_json": "SegmentationClassContext",
+    "pascal_voc": "SegmentationClassAug",
+}
+"""The folders of masks that are converted."""
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    return tmp_path / "original"
+
+
+def config(source: str, root: Path, *overrides: str) -> DictConfig:
+    """Compose as `python -m fastfcn_pl.prepare` does, without the checksums, which are of the real archives."""
+    name = source.removesuffix("_json")
+    keys = [f"data={name}", f"source={source}", f"data.root={root}", "num_workers=0", "download.wait=0.01"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("prepare", [*keys, *overrides])
+    for archive in cfg.source.archives.values():
+        archive.checksum = None
+    return cfg
+
+
+def data(cfg: DictConfig) -> FileDataModule:
+    return build.build(cfg.data, 0)
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def _times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.suffix != ".txt"}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_option_fits_its_signature(source: str, tmp_path: Path) -> None:
+    cfg = config(source, tmp_path)
+    build.check(cfg)
+    for path, node in build._targets(cfg, ""):
+        keys = {str(key) for key in node} - set(build._OF_HYDRA)
+        assert keys == build.parameters(get_object(node["_target_"]))[0], path
+    option = yaml.safe_load((CONF_DIR / "source" / f"{source}.yaml").read_text())
+    digits = {"md5": 32, "sha1": 40, "sha256": 64}
+    for archive in option["archives"].values():
+        algorithm, _, value = (archive.get("checksum") or "md5:" + 32 * "0").partition(":")
+        assert len(value) == digits[algorithm]
+        assert int(value, 16) >= 0
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_from_a_mirror_to_what_is_read(source: str, original: Path, tmp_path: Path) -> None:
+    """The data set is as it was before it was packed; a second run downloads nothing and writes no mask."""
+    name, root = source.removesuffix("_json"), tmp_path / "new"
+    folder = write_archives(name, original, tmp_path / "archives")
+    with serving(Site(_tree(folder), cuts=[5000])) as site:
+        cfg = config(source, root, f"mirror={site.url}/")
+        prepare(cfg)
+        requests = len(site.asked)
+        before = _times(root)
+        prepare(cfg)
+        assert len(site.asked) == requests
+    assert _times(root) == before
+    assert not [path for path in root.rglob("*") if path.name.startswith(".") or path.suffix in (".part", ".version")]
+    module, reference = data(cfg), data(config(source, original))
+    for split in module.split_sizes:
+        pairs = module.files(split)
+        assert [[p.relative_to(root) for p in pair] for pair in pairs] == [
+            [p.relative_to(original) for p in pair] for pair in reference.files(split)
+        ]
+        for i in range(len(pairs)):
+            one, other = module.dataset(split)[0, i], reference.dataset(split)[0, i]
+            assert np.array_equal(one["image"], other["image"])
+            assert np.array_equal(one["target"], other["target"])
+
+
+@pytest.mark.parametrize("source", MADE)
+def test_only_what_is_missing_is_converted(source: str, original: Path, tmp_path: Path) -> None:
+    root = tmp_path / "new"
+    folder = write_archives(source.removesuffix("_json"), original, tmp_path / "archives")
+    cfg = config(source, root, f"archives={folder}")
+    prepare(cfg)
+    kept, lost, *_ = sorted((root / MADE[source]).iterdir())
+    content, kept_at = lost.read_bytes(), kept.stat().st_mtime_ns
+    lost.unlink()
+    prepare(cfg)
+    assert (lost.read_bytes(), kept.stat().st_mtime_ns) == (content, kept_at)
+
+
+@pytest.mark.parametrize("source", WITH_ACCOUNT)
+def test_what_needs_an_account_says_what_to_fetch_and_takes_it_from_disk(
+    source: str, original: Path, tmp_path: Path
+) -> None:
+    folder, elsewhere = write_archives(source, original, tmp_path / "archives"), tmp_path / "empty"
+    with pytest.raises(
+        UserError, match=rf"_trainvaltest\.zip and .*_trainvaltest\.zip .*register.*put .* into {elsewhere}"
+    ):
+        prepare(config(source, tmp_path / "new", f"archives={elsewhere}"))
+    prepare(config(source, tmp_path / "new", f"archives={folder}"))
+    assert len(data(config(source, tmp_path / "new")).files("train")) == 4
+
+
+def test_cityscapes_train_ids_are_made(original: Path, tmp_path: Path) -> None:
+    folder, keys = write_archives("cityscapes", original, tmp_path / "archives"), ["data.labels=labelTrainIds"]
+    cfg = config("cityscapes", tmp_path / "new", f"archives={folder}", *keys)
+    prepare(cfg)
+    by_id = data(config("cityscapes", original))
+    assert len(data(cfg).files("val")) == 2
+    for i in range(2):
+        assert np.array_equal(data(cfg).dataset("val")[0, i]["target"], by_id.dataset("val")[0, i]["target"])
+    official = write_cityscapes(tmp_path / "official", labels="labelTrainIds")
+    assert {p.name for _, p in data(cfg).files("val")} == {p.name for p in official.rglob("*munster*TrainIds.png")}
+
+
+def test_a_truncated_archive_is_set_aside_and_another_run_heals(original: Path, tmp_path: Path) -> None:
+    folder, root = write_archives("ade20k", original, tmp_path / "archives"), tmp_path / "new"
+    archive = folder / "ADEChallengeData2016.zip"
+    with serving(Site(_tree(folder))) as site:
+        archive.write_bytes(archive.read_bytes()[:-1000])
+        cfg = config("ade20k", root, f"archives={folder}", f"mirror={site.url}")
+        with pytest.raises(
+            UserError, match=rf"{archive} cannot be unpacked .* set aside as {archive.name}\.broken; run ag"
+        ):
+            prepare(cfg)
+        assert not archive.exists()
+        assert not _tree(root)
+        prepare(cfg)
+    assert len(data(cfg).files("train")) == 4
+
+
+def test_an_archive_on_disk_is_checked(original: Path, tmp_path: Path) -> None:
+    folder = write_archives("ade20k", original, tmp_path / "archives")
+    cfg = config("ade20k", tmp_path / "new", f"archives={folder}")
+    cfg.source.archives.all.checksum = "md5:" + 32 * "0"
+    with pytest.raises(UserError, match=r"ADEChallengeData2016\.zip is not the file that was expected \(md5 is "):
+        prepare(cfg)
+    assert not (tmp_path / "new").exists()
+
+
+def test_damaged_labels_are_named(original: Path, tmp_path: Path) -> None:
+    folder, root = write_archives("pascal_context", original, tmp_path / "archives"), tmp_path / "new"
+    cfg = config("pascal_context", root, f"archives={folder}")
+    prepare(cfg)
+    mat = next((root / "LabelMaps459" / "trainval").iterdir())
+    (root / "SegmentationClassContext" / f"{mat.stem}.png").unlink()
+    mat.write_bytes(mat.read_bytes()[:200])
+    with pytest.raises(UserError, match=rf"{mat} has no label map LabelMap that can be read .*: remove the folder"):
+        prepare(cfg)
+    detail = config("pascal_context_json", root, f"archives={folder}")
+    (folder / "trainval_merged.json").write_text('{"images": []}')
+    with pytest.raises(UserError, match=r"trainval_merged\.json does not hold PASCAL Context .*annos_segmentation"):
+        prepare(detail)
+
+
+def test_run_lengths() -> None:
+    """The text is of a mask of 70x50 in the README of armengot/COCOtoolsFORK, written by COCO's own encoder."""
+    text = (
+        "0g05b08J4M2N2NA^O1`0OCO=0E090H080IO68DH;>@C>a0_O_O`0j0OWOF<:CM72I24NL43JM92FN;1ENKO72L0LO91J0MO92INO0NO122OO0"
+        "M031O000NO31OO11MO40N011MO41MO21L06OL021L06OL021L06OL021L060J040L060J040L060J040L060J040L060J040L060J040L060KO"
+        "31L060KO31L06OL021L06OL021L06OL021MO41MO21MO40N100NO310O00M0310O00NO1220NO92IONO91KOMO72M0<1EO:2GN63KM34OLM73J"
+        "F<;=1G_O_Ob0=AC`07EH=1IO71H090F0:1DO>1_O1b0>2N2N3L6H]O"
+    )
+    mask = rle.decode((50, 70), text)  # of another size, it would raise
+    assert run_lengths_as_text(mask) == text
+    assert np.array_equal(rle.decode((50, 70), run_lengths(mask)), mask)
+    with pytest.raises(ValueError, match="runs of 3500 pixels for 70x51"):
+        rle.decode((51, 70), text)
+    assert rle.decode((2, 3), [2, 3, 1]).tolist() == [[False, True, True], [False, True, False]]
+
+
+@pytest.mark.slow
+def test_the_command(command: Callable[..., subprocess.CompletedProcess[str]], original: Path, tmp_path: Path) -> None:
+    """Converts in processes of its own, says what it has, and ends in one line where there is nothing to prepare."""
+    folder = write_archives("pascal_context", original, tmp_path / "archives")
+    checksum = "source.archives.images.checksum=null"
+    arguments = ["data=pascal_context", f"archives={folder}", "data.root=new", checksum, "num_workers=2"]
+    done = command("prepare", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "train: 4 images (of 4998 officially)" in done.stdout
+    done = command("prepare", "data=shapes")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: data=shapes has no source to prepare it from: take a data set of ade20k, ")
+    assert len(done.stderr.splitlines()) == 1
