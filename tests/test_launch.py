@@ -70,7 +70,7 @@ def test_a_typo_in_a_study_is_one_line(command: Command, tmp_path: Path) -> None
 def test_a_missing_root_says_how_to_get_the_data(command: Command) -> None:
     done = command("train", "data=ade20k", "data.root=nowhere")
     assert done.returncode == 1
-    assert "error: data.root=nowhere is not a folder: download http" in done.stderr
+    assert "error: data.root=nowhere is not a folder: run python -m fastfcn_pl.prepare data=ade20k" in done.stderr
 
 
 def test_a_workers_error_is_the_message_without_its_traceback() -> None:
