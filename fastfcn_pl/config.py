@@ -87,7 +87,7 @@ class PrepareConfig:
     """Keys of `python -m fastfcn_pl.prepare`."""
 
     data: Any = MISSING
-    source: Any = None
+    distribution: Any = None
     archives: str = MISSING
     mirror: str | None = MISSING
     num_workers: int | None = MISSING

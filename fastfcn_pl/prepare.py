@@ -14,18 +14,18 @@ from fastfcn_pl.contracts import UserError
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Download, unpack and convert `cfg.data` from `cfg.source`, and say what its splits hold."""
-    if cfg.source is None:
-        options = sorted(path.stem for path in (config.CONF_DIR / "source").glob("*.yaml"))
+    """Download, unpack and convert `cfg.data` from `cfg.distribution`, and say what its splits hold."""
+    if cfg.distribution is None:
+        options = sorted(path.stem for path in (config.CONF_DIR / "distribution").glob("*.yaml"))
         raise UserError(
-            f"data={launch.choices().get('data')} has no source to prepare it from: take a data set of "
+            f"data={launch.choices().get('data')} has no distribution to prepare it from: take a data set of "
             f"{', '.join(options)}, or train without"
         )
     from fastfcn_pl import build  # heavy imports stand here, so that --help and a typo need not wait for them
 
     build.check(cfg)
     datamodule = build.build(cfg.data, 0)
-    download, source = build.build(cfg.download), build.build(cfg.source)
+    download, source = build.build(cfg.download), build.build(cfg.distribution)
     source.prepare(Path(cfg.data.root), Path(cfg.archives), cfg.mirror, download, cfg.num_workers)
     for split, official in datamodule.split_sizes.items():
         print(f"{split}: {len(datamodule.files(split))} images (of {official} officially)")
