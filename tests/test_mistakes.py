@@ -196,3 +196,9 @@ def test_a_full_disk(command: Command, camvid: Path, small_disk: None, tmp_path:
     assert ".ckpt cannot be written (File too large): make room" in line
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_weights_that_cannot_be_fetched(refused: Callable[..., None], camvid: Path) -> None:
+    kept = [a for a in FAST if not a.startswith("model.backbone.")]
+    words = ("pretrained weights of resnet18 could not be fetched", "model.backbone.pretrained=false")
+    refused("train", *kept, "model/backbone=resnet18", words=words, HF_HUB_OFFLINE="1")

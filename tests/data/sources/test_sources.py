@@ -207,5 +207,7 @@ def test_the_command(command: Callable[..., subprocess.CompletedProcess[str]], o
     assert "train: 4 images (of 4998 officially)" in done.stdout
     done = command("prepare", "data=shapes")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: data=shapes has no distribution to prepare it from: take a data set of ade20k, ")
+    assert done.stderr.startswith(
+        "error: data=shapes has no distribution to prepare it from: take a data set of ade20k, "
+    )
     assert len(done.stderr.splitlines()) == 1
