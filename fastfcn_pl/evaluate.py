@@ -41,7 +41,7 @@ def as_trained(trained: DictConfig, cfg: DictConfig) -> DictConfig:
         if "_target_" in node:
             run[name] = build.without_foreign_nulls(node)
         else:
-            run[name].update({key: value for key, value in node.items() if value is not None})
+            run[name] = OmegaConf.merge(run[name], {key: value for key, value in node.items() if value is not None})
     run.update(callbacks=cfg.callbacks, logger={}, run_dir=cfg.run_dir)
     return OmegaConf.create(OmegaConf.to_container(run, resolve=True))  # type: ignore[return-value]
 

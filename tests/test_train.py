@@ -272,6 +272,10 @@ def test_your_own_data_trains_by_the_yaml_of_the_readme(command: Command, tmp_pa
     again = command("evaluate", best, f"run_dir={tmp_path}/again")
     assert again.returncode == 0, again.stderr
     assert _results(tmp_path / "again")["IoU"] == results["IoU"]
+    (pets / "one.txt").write_text("003.jpg\n")
+    one = command("evaluate", best, "+data.splits.val.list=one.txt", f"run_dir={tmp_path}/one")
+    assert one.returncode == 0, one.stderr
+    assert _results(tmp_path / "one")["images"] == 1
     wrong = command("evaluate", best, "split=test")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
     assert "error: pets has no split test, only train, val: set data.splits.test" in wrong.stderr

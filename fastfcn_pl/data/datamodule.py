@@ -148,7 +148,7 @@ class FileDataModule(SegmentationDataModule):
 
     def check_root(self) -> None:
         """Raise UserError where `root` is not a folder, with the way to get the data."""
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):  # Path.is_dir raises for a name that is too long
             raise UserError(f"data.root={self.root} is not a folder: {self.how_to_get}")
 
     def source(self, split: str) -> Source:

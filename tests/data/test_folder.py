@@ -128,6 +128,8 @@ def test_nonsense_is_refused_before_any_file_is_read(tmp_path: Path, changed: di
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root=nowhere is not a folder: name the folder that your images"):
         _folder(Path("nowhere")).dataset("train")
+    with pytest.raises(UserError, match=r"data\.root=x{999} is not a folder"):
+        _folder(Path("x" * 999)).dataset("train")
     with pytest.raises(UserError, match=r"things has no split test, only train: set data\.splits\.test"):
         _folder(tmp_path).dataset("test")
     with pytest.raises(UserError, match=r"data\.splits\.train\.masks is not set: name a folder below data\.root, or a"):
