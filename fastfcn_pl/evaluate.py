@@ -24,7 +24,7 @@ def evaluate(cfg: DictConfig) -> float:
     results = scoring.score(trainer, module, datamodule, cfg.split)
     results |= {"checkpoint": cfg.checkpoint, **scoring.environment()}
     if trainer.is_global_zero:
-        scoring.report(results, cfg.run_dir)
+        scoring.report(results, module, cfg.run_dir)
     return results["mIoU"]
 
 

@@ -23,24 +23,37 @@ class Scores:
     """`(num_classes,)` float64: the share of a class's pixels that was found; NaN for a class without labels."""
     share: Tensor
     """`(num_classes,)` float64: the class's share of the labelled pixels."""
+    dice: Tensor
+    """`(num_classes,)` float64, also called F1: twice the hits over labelled plus predicted pixels; NaN as in `iou`."""
+    matrix: Tensor
+    """`(num_classes, num_classes)` int64, rows true, columns predicted: what all of this comes from."""
     mean_iou: float
     mean_accuracy: float
     pixel_accuracy: float
+    mean_dice: float
+    frequency_weighted_iou: float
+    """The classes' IoU, each weighted by its share of the labelled pixels."""
 
     @classmethod
     def of(cls, matrix: Tensor) -> Scores:
         """Derive the scores from `matrix` `(num_classes, num_classes)`, rows true, columns predicted."""
         side = math.isqrt(matrix.numel())
-        counts = matrix.cpu().double().view(side, side)  # torchmetrics returns a single class's matrix as a scalar
+        matrix = matrix.cpu().view(side, side)  # torchmetrics returns a single class's matrix as a scalar
+        counts = matrix.double()
         hit, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         iou, accuracy = hit / (true + predicted - hit), hit / true  # 0 / 0 is NaN
+        dice, share = 2 * hit / (true + predicted), true / true.sum()
         return cls(
             iou=iou,
             accuracy=accuracy,
-            share=true / true.sum(),
+            share=share,
+            dice=dice,
+            matrix=matrix,
             mean_iou=iou.nanmean().item(),
             mean_accuracy=accuracy.nanmean().item(),
             pixel_accuracy=(hit.sum() / true.sum()).item(),
+            mean_dice=dice.nanmean().item(),
+            frequency_weighted_iou=(share * iou)[true > 0].sum().item() if true.sum() else math.nan,
         )
 
     @property

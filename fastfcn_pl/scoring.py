@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import lightning as L
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.staging import staged
 
 PACKAGES = ("torch", "lightning", "timm", "numpy", "pillow")
 
@@ -41,7 +44,10 @@ def score(
         **_with_background(module.spec, scores.mean_iou),
         "pixel_accuracy": _number(scores.pixel_accuracy),
         "mean_accuracy": _number(scores.mean_accuracy),
+        "frequency_weighted_IoU": _number(scores.frequency_weighted_iou),
+        "mean_Dice": _number(scores.mean_dice),
         "IoU": _by_class(module.spec, scores.iou.tolist()),
+        "Dice": _by_class(module.spec, scores.dice.tolist()),
         "accuracy": _by_class(module.spec, scores.accuracy.tolist()),
         "share": _by_class(module.spec, scores.share.tolist()),
         "absent_classes": [module.spec.classes[i] for i in scores.absent],
@@ -108,10 +114,16 @@ def _processor() -> str:
     return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
 
 
-def report(results: dict[str, Any], run_dir: str, places: Mapping[str, str | None] | None = None) -> None:
-    """Write the results into the run's folder, print them, and say where everything is."""
+def report(
+    results: dict[str, Any],
+    module: SegmentationModule,
+    run_dir: str,
+    places: Mapping[str, str | None] | None = None,
+) -> None:
+    """Write the results of the scored `module` into the run's folder, print them, and say where everything is."""
     folder = Path(os.path.relpath(run_dir))
     write(results, folder)
+    write_confusion(module.scores.matrix, module.spec.classes, folder / "confusion.csv")
     console = Console()
     console.print(class_table(results))
     console.print(headline(results), soft_wrap=True, highlight=False)
@@ -123,12 +135,18 @@ def report(results: dict[str, Any], run_dir: str, places: Mapping[str, str | Non
 
 def write(results: dict[str, Any], folder: Path) -> None:
     """Write `results.json` and `results.md` into `folder`, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     files = {"results.json": json.dumps(results, indent=2) + "\n", "results.md": markdown(results)}
     for name, text in files.items():
-        staged = folder / f".{name}"
-        staged.write_text(text)
-        staged.replace(folder / name)
+        with staged(folder / name) as hidden:
+            hidden.write_text(text)
+
+
+def write_confusion(matrix: Tensor, classes: Sequence[str], path: Path) -> None:
+    """Write counts of pixels `(num_classes, num_classes)`: a row for each true class, a column for each predicted."""
+    with staged(path) as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["true class", *classes])
+        table.writerows([name, *counts] for name, counts in zip(classes, matrix.tolist(), strict=True))
 
 
 def headline(results: dict[str, Any]) -> str:
@@ -177,6 +195,8 @@ def markdown(results: dict[str, Any]) -> str:
     absent = ", ".join(results["absent_classes"])
     note = f"\nLeft out of the mean, having no pixel: {absent}.\n" if absent else ""
     options = ", ".join(f"{key} {value}" for key, value in results["protocol_options"].items())
+    weighted, dice = percent(results["frequency_weighted_IoU"]), percent(results["mean_Dice"])
+    note += f"\nFrequency-weighted IoU {weighted}, mean Dice {dice}; which class is taken for which: `confusion.csv`.\n"
     note += f"\nProtocol {results['protocol']}: {options}.\n" if options else ""
     return (
         f"{headline(results)} ({results['images']} images).\n{note}\n"

@@ -75,7 +75,7 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     results |= {"checkpoint": best, "checkpoint_step": content["global_step"]}
     results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **about}
     if trainer.is_global_zero:
-        scoring.report(results, cfg.run_dir, {"W&B run": how_to_view()})
+        scoring.report(results, module, cfg.run_dir, {"W&B run": how_to_view()})
     return float("nan") if results["mIoU"] is None else results["mIoU"]
 
 

@@ -46,6 +46,11 @@ def test_scores_equal_counting_by_hand(classes: int) -> None:
     accuracy = [(prediction[target == c] == c).mean() for c in range(classes) if (target == c).any()]
     assert scores.mean_accuracy == pytest.approx(np.mean(accuracy))
     assert scores.share.sum() == pytest.approx(1)
+    dice = [2 * i / (1 + i) for i in iou]  # the two follow from each other
+    np.testing.assert_allclose(scores.dice, dice)
+    assert scores.mean_dice == pytest.approx(np.nanmean(dice))
+    weighted = sum((target == c).mean() * iou[c] for c in range(classes) if (target == c).any())
+    assert scores.frequency_weighted_iou == pytest.approx(weighted)
 
 
 def test_a_class_without_pixels_is_left_out_and_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,13 @@ def test_pascal_context_says_over_how_many_classes(name: str, classes: int, said
     scoring.write(results, tmp_path)
     assert said in (tmp_path / "results.md").read_text()
     assert results.get("mIoU_60_classes") == (0.25 * 59 / 60 if "24.58" in said else None)
+
+
+def test_the_confusion_matrix_is_written_by_name(tmp_path: Path) -> None:
+    scoring.write_confusion(torch.tensor([[3, 1], [0, 2**40]]), ("sky", "car, parked"), tmp_path / "confusion.csv")
+    with (tmp_path / "confusion.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["true class", "sky", "car, parked"], ["sky", "3", "1"], ["car, parked", "0", str(2**40)]]
 
 
 @pytest.mark.parametrize("option", ["native", "sliding", "encoding", "encoding_ms", "mmseg", "mmseg_ms", "mmseg_slide"])
