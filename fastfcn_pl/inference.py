@@ -1,4 +1,4 @@
-"""From a network and an image to labels: pure functions, each an evaluation protocol by its name."""
+"""From a network and an image to scores: pure functions, each an evaluation protocol by its name."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fastfcn_pl.resize import resize, resize_logits
 from fastfcn_pl.scoremap import Box, ScoreMap, mosaic, total
 
 Size = tuple[int, int]
-Protocol = Callable[[Segmenter, Tensor, Size], Tensor]
-"""A network, normalised images `(B, 3, H, W)` and a size `(h, w)` to class indices `(B, h, w)`, int64."""
+Protocol = Callable[[Segmenter, Tensor, Size], ScoreMap]
+"""A network, normalised images `(B, 3, H, W)` and a size `(h, w)` to the scores of all classes at that size."""
 
 _MORE_THAN_ANY = 200
 """No network of ours needs as many bytes for each byte of its input: counting what it needs can be left out."""
@@ -30,35 +30,28 @@ def logits(model: Segmenter, x: Tensor, size: Size | None = None) -> Tensor:
     return resize_logits(model(x).logits, size or x.shape[-2:], model.align_corners)
 
 
-def native(model: Segmenter, x: Tensor, size: Size) -> Tensor:
-    """Whole image at its own size, single scale, no flip; logits resized to the label's `size`, then argmax.
+def native(model: Segmenter, x: Tensor, size: Size) -> ScoreMap:
+    """Whole image at its own size, single scale, no flip; logits resized to the label's `size`.
 
     Raises UserError, before it begins, where the network needs more memory for that than there is.
     """
     _check_memory(model, x)
-    return _whole(model, x, size).labels()
+    return _whole(model, x, size)
 
 
-def sliding(model: Segmenter, x: Tensor, size: Size, *, window: int, stride: int) -> Tensor:
+def sliding(model: Segmenter, x: Tensor, size: Size, *, window: int, stride: int) -> ScoreMap:
     """Windows of `window` x `window` pixels, a `stride` apart, of the image at its own size; logits averaged over them.
 
     The last window of a row or column is moved inside the image, and the whole image is one where it is smaller; so
     nothing is padded. Memory grows with the window, hardly with the image.
     """
-    return _windows(model, x, window, stride).resized(size, model.align_corners).labels()
+    return _windows(model, x, window, stride).resized(size, model.align_corners)
 
 
 def encoding(
     model: Segmenter, x: Tensor, size: Size, *, base_size: int, crop_size: int, scales: Sequence[float], flip: bool
-) -> Tensor:
-    """The paper's: the argmax of `encoding_scores`, where its steps are."""
-    return _encoding(model, x, size, base_size, crop_size, scales, flip).labels()
-
-
-def encoding_scores(
-    model: Segmenter, x: Tensor, size: Size, *, base_size: int, crop_size: int, scales: Sequence[float], flip: bool
-) -> Tensor:
-    """Return the fused scores `(B, num_classes, h, w)` of the paper's evaluation, in float32.
+) -> ScoreMap:
+    """The paper's: scores fused as exponentials that are not normalised, in float32.
 
     Faithful to `MultiEvalModule` in `encoding/models/base.py` of the official code, also where others do otherwise:
 
@@ -71,19 +64,41 @@ def encoding_scores(
 
     Every resize is bilinear with the network's `align_corners`, which is true for the official ones.
     """
-    return _encoding(model, x, size, base_size, crop_size, scales, flip).scores()
+    _check_scales(scales)
+    if crop_size < 2:
+        raise UserError(f"protocol.crop_size={crop_size}: a window is 2 pixels wide at least; the paper's are 480")
+    black = [-mean / std for mean, std in zip(model.backbone.mean, model.backbone.std, strict=True)]
+    empty = x.new_tensor(black).view(1, 3, 1, 1).repeat(len(x), 1, crop_size, crop_size)
+
+    def score(image: Tensor, box: Box) -> ScoreMap:
+        window = empty.clone()
+        window[..., : box.size[0], : box.size[1]] = _cut(image, box)
+        found = _whole(model, window)
+        if flip:
+            found = total([found, _whole(model, window.flip(-1)).mirrored()])
+        return found.cropped(*box.size).apply(torch.exp, logits=False)
+
+    maps = []
+    for scale in scales:
+        image = resize(x, _with_long_side(x, math.ceil(base_size * scale)), model.align_corners)
+        height, width = _size(image)
+        boxes = _boxes(image, crop_size, crop_size * 2 // 3)
+        shape = (len(x), height, width, model.num_classes)
+        found = mosaic(shape, x.device, boxes, partial(score, image), logits=False)
+        maps.append(found.resized(size, model.align_corners))
+    return total(maps)
 
 
 def mmseg(
     model: Segmenter, x: Tensor, size: Size, *, long_side: int, short_side: int, scales: Sequence[float], flip: bool
-) -> Tensor:
+) -> ScoreMap:
     """mmsegmentation's, mode `whole`: the image as large as fits into both `long_side` and `short_side`.
 
     Logits are resized to the resized image, then to the label's `size`. Several `scales` of both sides, or `flip`,
     average the softmax of these. That is `MultiScaleFlipAug` of the 0.x releases, which the published multi-scale
     scores are from; `TestTimeAug` of 1.x scales the image's own size. The resized image is not rounded to 8 bits.
     """
-    return _mmseg(model, x, size, long_side, short_side, scales, flip, partial(_whole, model)).labels()
+    return _mmseg(model, x, size, long_side, short_side, scales, flip, partial(_whole, model))
 
 
 def mmseg_slide(
@@ -97,10 +112,10 @@ def mmseg_slide(
     stride: int,
     scales: Sequence[float],
     flip: bool,
-) -> Tensor:
+) -> ScoreMap:
     """mmsegmentation's, mode `slide`: `mmseg`, with the resized image seen in windows as in `sliding`."""
     score = partial(_windows, model, window=window, stride=stride)
-    return _mmseg(model, x, size, long_side, short_side, scales, flip, score).labels()
+    return _mmseg(model, x, size, long_side, short_side, scales, flip, score)
 
 
 def _whole(model: Segmenter, x: Tensor, size: Size | None = None) -> ScoreMap:
@@ -119,35 +134,7 @@ def _windows(model: Segmenter, x: Tensor, window: int, stride: int) -> ScoreMap:
         for box in _boxes(x, window, stride)
     ]
     shape = (len(x), height, width, model.num_classes)
-    return mosaic(shape, x.device, boxes, lambda box: _whole(model, _cut(x, box)))
-
-
-def _encoding(
-    model: Segmenter, x: Tensor, size: Size, base_size: int, crop_size: int, scales: Sequence[float], flip: bool
-) -> ScoreMap:
-    _check_scales(scales)
-    if crop_size < 2:
-        raise UserError(f"protocol.crop_size={crop_size}: a window is 2 pixels wide at least; the paper's are 480")
-    black = [-mean / std for mean, std in zip(model.backbone.mean, model.backbone.std, strict=True)]
-    empty = x.new_tensor(black).view(1, 3, 1, 1).repeat(len(x), 1, crop_size, crop_size)
-
-    def score(image: Tensor, box: Box) -> ScoreMap:
-        window = empty.clone()
-        window[..., : box.size[0], : box.size[1]] = _cut(image, box)
-        found = _whole(model, window)
-        if flip:
-            found = total([found, _whole(model, window.flip(-1)).mirrored()])
-        return found.cropped(*box.size).apply(torch.exp)
-
-    maps = []
-    for scale in scales:
-        image = resize(x, _with_long_side(x, math.ceil(base_size * scale)), model.align_corners)
-        height, width = _size(image)
-        boxes = _boxes(image, crop_size, crop_size * 2 // 3)
-        shape = (len(x), height, width, model.num_classes)
-        found = mosaic(shape, x.device, boxes, partial(score, image))
-        maps.append(found.resized(size, model.align_corners))
-    return total(maps)
+    return mosaic(shape, x.device, boxes, lambda box: _whole(model, _cut(x, box)), logits=True)
 
 
 def _mmseg(
@@ -169,7 +156,7 @@ def _mmseg(
             maps.append(score(image.flip(-1)).resized(size, model.align_corners).mirrored())
     if len(maps) == 1:
         return maps[0]
-    return total([m.apply(lambda scores: scores.softmax(-1) / len(maps)) for m in maps])
+    return total([m.apply(lambda scores: scores.softmax(-1) / len(maps), logits=False) for m in maps])
 
 
 def _check_scales(scales: Sequence[float]) -> None:

@@ -90,7 +90,7 @@ class SegmentationModule(L.LightningModule):
     def predict_labels(self, batch: dict[str, Tensor]) -> Tensor:
         """Return class indices `(B, H, W)` at the label's size, by this module's protocol."""
         height, width = batch["target"].shape[-2:]
-        return self.protocol(self.model, self.normalize(batch["image"]), (height, width))
+        return self.protocol(self.model, self.normalize(batch["image"]), (height, width)).labels()
 
     def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         prediction = self.predict_labels(batch)

@@ -49,7 +49,7 @@ class Predictor:
         x = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].to(self.device)
         with torch.inference_mode():
             normalized = self.module.normalize(x)
-            labels = self.module.protocol(self.module.model, normalized, rgb.shape[:2])
+            labels = self.module.protocol(self.module.model, normalized, rgb.shape[:2]).labels()
         return labels[0].byte().cpu().numpy()
 
 

@@ -8,7 +8,7 @@ other, from top to bottom. Small bands stay in the processor's cache, too, which
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -40,19 +40,21 @@ class Box(NamedTuple):
 class ScoreMap:
     """A map of scores of `shape` `(B, h, w, C)`; `rows(top, bottom)` makes `(B, bottom - top, w, C)` of it, float32.
 
-    Classes come last in memory, where their argmax is cheap.
+    Classes come last in memory, where their argmax is cheap. Scores are `logits`, or else weights that sum to no
+    particular number.
     """
 
     shape: tuple[int, int, int, int]
     device: torch.device
     rows: Callable[[int, int], Tensor]
+    logits: bool
 
     @classmethod
     def of(cls, logits: Tensor) -> ScoreMap:
         """Return a map of `logits` `(B, C, h, w)`."""
         batch, classes, height, width = logits.shape
         x = logits.float().permute(0, 2, 3, 1).contiguous()
-        return cls((batch, height, width, classes), x.device, lambda top, bottom: x[:, top:bottom])
+        return cls((batch, height, width, classes), x.device, lambda top, bottom: x[:, top:bottom], logits=True)
 
     def resized(self, size: tuple[int, int], align_corners: bool) -> ScoreMap:
         """Return the map bilinearly interpolated to `size` `(h, w)`."""
@@ -78,19 +80,31 @@ class ScoreMap:
         """Return the map with left and right exchanged."""
         return replace(self, rows=lambda top, bottom: self.rows(top, bottom).flip(2))
 
-    def apply(self, function: Callable[[Tensor], Tensor]) -> ScoreMap:
+    def apply(self, function: Callable[[Tensor], Tensor], logits: bool) -> ScoreMap:
         """Return the map of `function` of the scores; it sees `(B, rows, w, C)` and keeps this shape."""
-        return replace(self, rows=lambda top, bottom: function(self.rows(top, bottom)))
+        return replace(self, rows=lambda top, bottom: function(self.rows(top, bottom)), logits=logits)
 
     def labels(self) -> Tensor:
         """Return the class of the highest score at each pixel: `(B, h, w)`, int64."""
-        batch, height, width, classes = self.shape
-        found = torch.empty(batch, height, width, dtype=torch.int64, device=self.device)
-        step = max(_LEAST_ROWS, _BAND.get(self.device.type, _BAND["cuda"]) // (batch * width * classes))
-        for top in range(0, height, step):
-            bottom = min(top + step, height)
+        found = torch.empty(self.shape[:3], dtype=torch.int64, device=self.device)
+        for top, bottom in self._bands():
             found[:, top:bottom] = _argmax(self.rows(top, bottom))
         return found
+
+    def probabilities(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield bands from top to bottom: their first row, the row behind their last, and `(B, rows, w, C)` of it.
+
+        Of each pixel they sum to 1: the softmax of logits, and the share that a weight has of all.
+        """
+        for top, bottom in self._bands():
+            scores = self.rows(top, bottom)
+            yield top, bottom, scores.softmax(-1) if self.logits else scores / scores.sum(-1, keepdim=True)
+
+    def _bands(self) -> Iterator[tuple[int, int]]:
+        batch, height, width, classes = self.shape
+        step = max(_LEAST_ROWS, _BAND.get(self.device.type, _BAND["cuda"]) // (batch * width * classes))
+        for top in range(0, height, step):
+            yield top, min(top + step, height)
 
     def scores(self) -> Tensor:
         """Return the whole map as a tensor `(B, C, h, w)`."""
@@ -103,7 +117,11 @@ def total(maps: Sequence[ScoreMap]) -> ScoreMap:
 
 
 def mosaic(
-    shape: tuple[int, int, int, int], device: torch.device, boxes: Sequence[Box], score: Callable[[Box], ScoreMap]
+    shape: tuple[int, int, int, int],
+    device: torch.device,
+    boxes: Sequence[Box],
+    score: Callable[[Box], ScoreMap],
+    logits: bool,
 ) -> ScoreMap:
     """Return the map that is, at each pixel, the mean of the maps `score(box)` of the boxes over it.
 
@@ -127,7 +145,7 @@ def mosaic(
                 count[here] += 1
         return summed / count
 
-    return ScoreMap(shape, device, rows)
+    return ScoreMap(shape, device, rows, logits)
 
 
 def _argmax(scores: Tensor) -> Tensor:

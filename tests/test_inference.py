@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastfcn_pl import inference
+from fastfcn_pl import inference, scoremap
 from fastfcn_pl.contracts import UserError
-from fastfcn_pl.inference import encoding, encoding_scores, logits, mmseg, mmseg_slide, native, sliding
+from fastfcn_pl.inference import encoding, logits, mmseg, mmseg_slide, native, sliding
 from fastfcn_pl.metrics import ConfusionMatrix
 from fastfcn_pl.scoremap import ScoreMap
 from tests.conftest import ROOT
@@ -44,7 +44,7 @@ def _resized(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
 def test_native_is_the_argmax_of_the_logits(model: Any) -> None:
     x = _image(45, 70, batch=2)
     for size in ((45, 70), (120, 33)):
-        assert torch.equal(native(model, x, size), logits(model, x, size).argmax(1))
+        assert torch.equal(native(model, x, size).labels(), logits(model, x, size).argmax(1))
 
 
 def test_native_says_what_it_needs_before_it_begins(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_native_says_what_it_needs_before_it_begins(model: Any, monkeypatch: pyt
         native(model, x, (3200, 4000))
     assert seen == {"meta"}
     monkeypatch.setattr(inference, "_free_memory", lambda device: 2.0**30)
-    assert native(model, x, (20, 30)).shape == (1, 20, 30)
+    assert native(model, x, (20, 30)).labels().shape == (1, 20, 30)
     assert seen == {"meta", "cpu"}
 
 
@@ -72,13 +72,16 @@ def test_the_memory_of_a_machine_is_found() -> None:
 @pytest.mark.parametrize("window", [70, 1000])
 def test_a_window_as_large_as_the_image_is_the_whole(model: Any, window: int) -> None:
     x = _image(45, 70)
-    assert torch.equal(sliding(model, x, (45, 70), window=window, stride=7), native(model, x, (45, 70)))
+    whole = native(model, x, (45, 70)).labels()
+    assert torch.equal(sliding(model, x, (45, 70), window=window, stride=7).labels(), whole)
 
 
 def test_windows_a_window_apart_are_tiles(model: Any) -> None:
     x = _image(64, 96)
-    rows = [torch.cat([native(model, tile, (32, 32)) for tile in row.split(32, -1)], -1) for row in x.split(32, -2)]
-    assert torch.equal(sliding(model, x, (64, 96), window=32, stride=32), torch.cat(rows, -2))
+    rows = [
+        torch.cat([native(model, tile, (32, 32)).labels() for tile in row.split(32, -1)], -1) for row in x.split(32, -2)
+    ]
+    assert torch.equal(sliding(model, x, (64, 96), window=32, stride=32).labels(), torch.cat(rows, -2))
 
 
 @pytest.mark.parametrize(("window", "stride"), [(32, 21), (24, 5), (40, 40), (17, 16)])
@@ -93,7 +96,7 @@ def test_overlapping_windows_are_averaged_and_leave_out_no_pixel(model: Any, win
                 count[here[1:]] += 1
         assert count.min() >= 1
         expected = _resized(summed / count, (77, 50), model.align_corners).argmax(1)
-        assert torch.equal(sliding(model, x, (77, 50), window=window, stride=stride), expected)
+        assert torch.equal(sliding(model, x, (77, 50), window=window, stride=stride).labels(), expected)
 
 
 def test_a_stride_that_leaves_out_pixels_is_refused(model: Any) -> None:
@@ -138,15 +141,15 @@ def test_encoding_is_the_published_evaluation(
         x = _image(*shape, batch=2)
         with torch.no_grad():
             expected = _published(model, x, shape, 52, crop, scales, flip)
-        found = encoding_scores(model, x, shape, **options)
+        found = encoding(model, x, shape, **options).scores()
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-        assert (encoding(model, x, shape, **options) == expected.argmax(1)).double().mean() > 0.9999
+        assert (encoding(model, x, shape, **options).labels() == expected.argmax(1)).double().mean() > 0.9999
 
 
 def test_encoding_does_not_depend_on_the_order_of_scales(model: Any) -> None:
     scores = [
-        encoding_scores(model, _image(40, 60), (40, 60), base_size=52, crop_size=32, scales=order, flip=True)
+        encoding(model, _image(40, 60), (40, 60), base_size=52, crop_size=32, scales=order, flip=True).scores()
         for order in (MS, MS[::-1])
     ]
     torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-5)
@@ -156,11 +159,11 @@ def test_flip_makes_a_mirrored_image_a_mirrored_result(model: Any) -> None:
     """Where nothing is padded or cut at the right border, which is not symmetric."""
     x = _image(48, 48)
     protocols = [
-        partial(encoding_scores, base_size=48, crop_size=48, scales=[1.0, 0.999], flip=True),
+        partial(encoding, base_size=48, crop_size=48, scales=[1.0, 0.999], flip=True),
         partial(mmseg, long_side=128, short_side=40, scales=MS, flip=True),
     ]
     for protocol in protocols:
-        mirrored, result = protocol(model, x.flip(-1), (60, 44)), protocol(model, x, (60, 44))
+        mirrored, result = (protocol(model, view, (60, 44)).scores() for view in (x.flip(-1), x))
         assert (mirrored.flip(-1) - result).abs().double().mean() < 1e-3 * result.double().abs().mean()
         assert not torch.equal(mirrored, result)
 
@@ -197,7 +200,32 @@ def test_mmseg_averages_probabilities(model: Any, slide: bool, scales: list[floa
     options: dict[str, Any] = {"long_side": 80, "short_side": 50, "scales": scales, "flip": flip}
     protocol = partial(mmseg_slide, window=24, stride=16) if slide else mmseg
     found = protocol(model, x, size, **options)
-    assert (found == fused.argmax(1)).double().mean() > 0.999
+    assert (found.labels() == fused.argmax(1)).double().mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options"),
+    [
+        (native, {}),
+        (sliding, {"window": 32, "stride": 20}),
+        (encoding, {"base_size": 52, "crop_size": 32, "scales": MS, "flip": True}),
+        (mmseg, {"long_side": 80, "short_side": 50, "scales": [0.5, 1.0], "flip": True}),
+    ],
+)
+def test_probabilities_sum_to_one_and_agree_with_labels(
+    model: Any, protocol: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(scoremap._BAND, "cpu", 2000)
+    found = protocol(model, _image(40, 60), (45, 70), **options)
+    bands = list(found.probabilities())
+    assert len(bands) > 1
+    assert [top for top, _, _ in bands] == [0, *(bottom for _, bottom, _ in bands[:-1])]
+    shares = torch.cat([band for _, _, band in bands], 1)
+    assert shares.shape == (1, 45, 70, 6)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(1, 45, 70))
+    assert torch.equal(shares.argmax(-1), found.labels())
+    if protocol is native:
+        torch.testing.assert_close(shares.permute(0, 3, 1, 2), logits(model, _image(40, 60), (45, 70)).softmax(1))
 
 
 def test_scales_have_to_be_there(model: Any) -> None:
@@ -213,9 +241,9 @@ def test_scores_are_fused_in_float32_under_autocast(model: Any) -> None:
     x = _image(40, 60)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(x).logits.dtype == torch.bfloat16
-        found = encoding_scores(model, x, (40, 60), **options)
+        found = encoding(model, x, (40, 60), **options).scores()
     assert found.dtype == torch.float32
-    exact = encoding_scores(model, x, (40, 60), **options)
+    exact = encoding(model, x, (40, 60), **options).scores()
     assert ((found - exact).abs() / exact).mean() < 0.02
     assert not torch.equal(found, found.bfloat16().float())
 
@@ -225,7 +253,7 @@ import resource
 from functools import partial
 import torch
 from torch import nn
-from fastfcn_pl import inference
+from fastfcn_pl import inference, scoremap
 from fastfcn_pl.contracts import DatasetSpec
 from fastfcn_pl.module import SegmentationModule
 from tests.fakes.network import Network

@@ -18,7 +18,7 @@ def test_labels_do_not_depend_on_the_band(band: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(scoremap._BAND, "cpu", band)
     x, y = _random(2, 6, 9, 11), _random(2, 6, 5, 11, seed=1)
     maps = ScoreMap.of(x), ScoreMap.of(y).resized((9, 11), True).mirrored()
-    found = total(maps).apply(torch.exp).resized((67, 45), True).cropped(50, 40)
+    found = total(maps).apply(torch.exp, logits=False).resized((67, 45), True).cropped(50, 40)
     small = torch.nn.functional.interpolate(y, (9, 11), mode="bilinear", align_corners=True).flip(-1)
     fused = torch.nn.functional.interpolate((x + small).exp(), (67, 45), mode="bilinear", align_corners=True)
     whole = fused[..., :50, :40]
@@ -36,7 +36,7 @@ def test_a_mosaic_is_the_mean_of_its_windows_each_scored_once_and_forgotten(monk
         scored.append(box)
         return ScoreMap.of(tiles[box])
 
-    found = mosaic((1, 40, 13, 4), torch.device("cpu"), boxes, score)
+    found = mosaic((1, 40, 13, 4), torch.device("cpu"), boxes, score, logits=True)
     expected, count = torch.zeros(1, 4, 40, 13), torch.zeros(40, 13)
     for box, tile in tiles.items():
         expected[..., box.top : box.bottom, box.left : box.right] += tile
@@ -50,6 +50,6 @@ def test_a_mosaic_is_the_mean_of_its_windows_each_scored_once_and_forgotten(monk
 def test_scores_are_float32_whatever_the_network_made() -> None:
     logits = _random(1, 3, 4, 4).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        found = ScoreMap.of(logits).resized((17, 9), False).apply(torch.exp).scores()
+        found = ScoreMap.of(logits).resized((17, 9), False).apply(torch.exp, logits=False).scores()
     expected = torch.nn.functional.interpolate(logits.float(), (17, 9), mode="bilinear", align_corners=False).exp()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -20,6 +20,7 @@ from fastfcn_pl.contracts import DatasetSpec
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.dataset import Source
 from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.scoremap import ScoreMap
 from tests.conftest import TINY
 from tests.fakes.network import Network
 
@@ -55,8 +56,8 @@ def _module(spec: DatasetSpec, protocol: Any) -> SegmentationModule:
     return SegmentationModule(network, nn.Identity(), protocol, spec, nobody, nobody, False, {})
 
 
-def _all_class_0(model: Any, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    return torch.zeros(len(x), *size, dtype=torch.int64)
+def _all_class_0(model: Any, x: torch.Tensor, size: tuple[int, int]) -> ScoreMap:
+    return ScoreMap.of(torch.zeros(len(x), 2, *size))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 
 from fastfcn_pl import checkpoint
 from fastfcn_pl.contracts import IGNORE, UserError
-from fastfcn_pl.inference import encoding_scores, logits
+from fastfcn_pl.inference import encoding, logits
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.losses.se import SELoss
 from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
@@ -123,7 +123,7 @@ def test_the_papers_evaluation_gives_the_published_scores(name: str, shared: Pat
     for key, expected in options["results"].items():
         shape, flip, scales = key.split(" ", 2)  # such as "90x140 flip=True scales=[0.5, 1.0]"
         height, width = map(int, shape.split("x"))
-        found = encoding_scores(
+        found = encoding(
             model,
             torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(options["input_seed"])),
             (height, width),
@@ -131,7 +131,7 @@ def test_the_papers_evaluation_gives_the_published_scores(name: str, shared: Pat
             crop_size=options["crop_size"],
             scales=json.loads(scales.removeprefix("scales=")),
             flip=flip == "flip=True",
-        )
+        ).scores()
         torch.testing.assert_close(found[:, :, ::4, ::4], expected["scores_every_4th_pixel"], rtol=1e-4, atol=0)
         assert (found.argmax(1) == expected["argmax"]).double().mean() >= 0.9999, key
 
