@@ -22,6 +22,8 @@ _HARMLESS: list[Any] = [
     np.dtype,
     np.dtypes.Float64DType,
 ]
+_NUMBERED = "unknown"
+"""The name of the data set of a published network whose data set was not said."""
 # What is raised by code that meets a value of another kind than it was written for.
 _NONSENSE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
@@ -33,7 +35,7 @@ def load(path: str | Path, data: str | None = None) -> SegmentationModule:
     gets; without it classes are numbered. Raises UserError where the file is missing, truncated, wants more than
     weights, or is of a network that we do not know.
     """
-    content = read(path, data)
+    content = read(path, build.compose([f"data={data}"]).data if data else None)
     return restore(content, config_of(content), path)
 
 
@@ -50,6 +52,11 @@ def restore(content: dict[str, Any], cfg: build.Config, path: str | Path) -> Seg
 def check_classes(content: dict[str, Any], spec: DatasetSpec, path: str | Path) -> None:
     """Raise UserError where a checkpoint's `content`, which came from `path`, is of other classes than `spec`."""
     known = _spec(content)
+    if known.name == _NUMBERED:
+        raise UserError(
+            f"checkpoint={path} is of published weights, which say nothing of their {known.num_classes} classes: "
+            "name the data set that they are for, as data=ade20k data.root=<dir>"
+        )
     if known.classes != spec.classes:
         raise UserError(
             f"checkpoint={path} knows the {known.num_classes} classes of {known.name}, not the "
@@ -68,11 +75,14 @@ def fit(module: SegmentationModule, content: dict[str, Any], path: str | Path) -
     module.load_state_dict(given)
 
 
-def read(path: str | Path, data: str | None = None) -> dict[str, Any]:
-    """Return the content of a checkpoint, a published one as if it were ours; nothing that is in it is run."""
+def read(path: str | Path, data: build.Config | None = None) -> dict[str, Any]:
+    """Return the content of a checkpoint, a published one as if it were ours; nothing that is in it is run.
+
+    A published one is of the classes of the data set `data`; without it they are numbered.
+    """
     content = _read_file(path)
     if not _is_ours(content):
-        return as_ours(_recognise(content, path), build.compose([f"data={data}"]).data if data else None)
+        return as_ours(_recognise(content, path), data)
     try:
         for part in (_state_dict, _spec, config_of):
             part(content)
@@ -111,7 +121,7 @@ def as_ours(published: Published, data: build.Config | None = None) -> dict[str,
     cfg = build.compose([*published.architecture.overrides, "channels_last=false", "logger=none", "run_dir=."])
     count = published.architecture.num_classes
     if data is None:
-        spec = DatasetSpec("unknown", tuple(f"class {i}" for i in range(count)), voc_colors(range(count)))
+        spec = DatasetSpec(_NUMBERED, tuple(f"class {i}" for i in range(count)), voc_colors(range(count)))
     else:
         cfg.data = data
         build.check(cfg)

@@ -51,6 +51,7 @@ class EvaluateConfig:
 
     checkpoint: str = MISSING
     split: str = MISSING
+    boundary_ratio: float | None = MISSING
     data: Any = MISSING
     protocol: Any = None
     trainer: Any = MISSING

@@ -13,7 +13,7 @@ def evaluate(cfg: DictConfig) -> float:
 
     from fastfcn_pl import build, checkpoint, scoring
 
-    content = checkpoint.read(cfg.checkpoint)
+    content = checkpoint.read(cfg.checkpoint, cfg.data if "_target_" in cfg.data else None)
     run = as_trained(checkpoint.config_of(content), cfg)
     build.check(run)
     module = checkpoint.restore(content, run, cfg.checkpoint)
@@ -21,7 +21,7 @@ def evaluate(cfg: DictConfig) -> float:
     checkpoint.check_classes(content, datamodule.spec, cfg.checkpoint)
     L.seed_everything(run.seed, workers=True, verbose=False)
     trainer = build.trainer(run)
-    results = scoring.score(trainer, module, datamodule, cfg.split)
+    results = scoring.score(trainer, module, datamodule, cfg.split, cfg.boundary_ratio)
     results |= {"checkpoint": cfg.checkpoint, **scoring.environment()}
     if trainer.is_global_zero:
         scoring.report(results, module, cfg.run_dir)

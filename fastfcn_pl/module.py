@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.inference import Protocol
-from fastfcn_pl.metrics import ConfusionMatrix, Scores
+from fastfcn_pl.metrics import BoundaryIoU, ConfusionMatrix, Scores
 from fastfcn_pl.models.segmenter import Segmenter
 
 
@@ -50,6 +50,7 @@ class SegmentationModule(L.LightningModule):
         model.to(memory_format=self.memory_format)
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
         self.confusion = ConfusionMatrix(spec.num_classes)
+        self.boundary: BoundaryIoU | None = None
         self.scored_images, self.scored_step = 0, -1
         self.seed: int = config.get("seed", 0)
         self.total_steps: int | None = None
@@ -95,6 +96,8 @@ class SegmentationModule(L.LightningModule):
     def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         prediction = self.predict_labels(batch)
         self.confusion.update(prediction, batch["target"])
+        if self.boundary is not None:
+            self.boundary.update(prediction, batch["target"])
         return {"prediction": prediction}  # what callbacks draw
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -113,6 +116,9 @@ class SegmentationModule(L.LightningModule):
         """Log the scores of all ranks' pixels; each rank computes the same ones."""
         matrix, images = self.confusion.compute()
         self.confusion.reset()
+        if self.boundary is not None:
+            self.boundary_iou = self.boundary.compute()
+            self.boundary.reset()
         self.scores, self.scored_images = Scores.of(matrix), int(images)
         if not self.trainer.sanity_checking:
             self.scored_step = self.global_step

@@ -18,8 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fastfcn_pl.charts import draw_confusion
 from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.metrics import BoundaryIoU
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.staging import staged
 
@@ -27,15 +29,24 @@ PACKAGES = ("torch", "lightning", "timm", "numpy", "pillow")
 
 
 def score(
-    trainer: L.Trainer, module: SegmentationModule, datamodule: SegmentationDataModule, split: str
+    trainer: L.Trainer,
+    module: SegmentationModule,
+    datamodule: SegmentationDataModule,
+    split: str,
+    boundary_ratio: float | None = None,
 ) -> dict[str, Any]:
-    """Score `module` on `split` and return what `results.json` holds about it; shares are fractions, NaN is None."""
+    """Score `module` on `split` and return what `results.json` holds about it; shares are fractions, NaN is None.
+
+    With `boundary_ratio`, a share of the image's diagonal, boundary IoU is of them.
+    """
     datamodule.trainer = trainer  # loaders are made for its ranks
+    if boundary_ratio is not None:
+        module.boundary = BoundaryIoU(module.spec.num_classes, boundary_ratio)
     trainer.test(module, dataloaders=datamodule.eval_dataloader(split), verbose=False)
     if module.scored_images == 0:
         raise UserError("nothing was scored: trainer.limit_test_batches leaves no image")
     scores = module.scores
-    return {
+    results = {
         "data": module.spec.name,
         "split": split,
         "protocol": protocol_name(module),
@@ -54,6 +65,13 @@ def score(
         "world_size": trainer.world_size,
         "images": module.scored_images,
     }
+    if module.boundary is not None:
+        results |= {
+            "boundary_ratio": boundary_ratio,
+            "mean_boundary_IoU": _number(module.boundary_iou.nanmean().item()),
+            "boundary_IoU": _by_class(module.spec, module.boundary_iou.tolist()),
+        }
+    return results
 
 
 def protocol_name(module: SegmentationModule) -> str:
@@ -123,7 +141,7 @@ def report(
     """Write the results of the scored `module` into the run's folder, print them, and say where everything is."""
     folder = Path(os.path.relpath(run_dir))
     write(results, folder)
-    write_confusion(module.scores.matrix, module.spec.classes, folder / "confusion.csv")
+    write_confusion(module.scores.matrix, module.spec.classes, folder)
     console = Console()
     console.print(class_table(results))
     console.print(headline(results), soft_wrap=True, highlight=False)
@@ -141,12 +159,17 @@ def write(results: dict[str, Any], folder: Path) -> None:
             hidden.write_text(text)
 
 
-def write_confusion(matrix: Tensor, classes: Sequence[str], path: Path) -> None:
-    """Write counts of pixels `(num_classes, num_classes)`: a row for each true class, a column for each predicted."""
-    with staged(path) as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
+def write_confusion(matrix: Tensor, classes: Sequence[str], folder: Path) -> None:
+    """Write counts of pixels `(num_classes, num_classes)` to `confusion.csv`, and their shares to `confusion.png`.
+
+    There is a row for each true class, and a column for each predicted one.
+    """
+    with staged(folder / "confusion.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["true class", *classes])
         table.writerows([name, *counts] for name, counts in zip(classes, matrix.tolist(), strict=True))
+    with staged(folder / "confusion.png") as hidden:
+        draw_confusion(matrix.numpy(), classes, hidden)
 
 
 def headline(results: dict[str, Any]) -> str:
@@ -172,17 +195,23 @@ def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.2f}"
 
 
-def class_rows(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return class, IoU, accuracy and pixel share, in percent."""
-    columns = (results["IoU"], results["accuracy"], results["share"])
-    return [(name, *(percent(column[name]) for column in columns)) for name in results["IoU"]]
+def class_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return each class's name and, in percent, its `columns`."""
+    keys = columns(results).values()
+    return [(name, *(percent(results[key][name]) for key in keys)) for name in results["IoU"]]
+
+
+def columns(results: dict[str, Any]) -> dict[str, str]:
+    """Return which of the results are shown class by class, by the name that is above them."""
+    boundary = {"boundary IoU": "boundary_IoU"} if "boundary_IoU" in results else {}
+    return {"IoU": "IoU", **boundary, "accuracy": "accuracy", "pixel share": "share"}
 
 
 def class_table(results: dict[str, Any]) -> Table:
     """Return the per-class scores for a terminal."""
     title = f"{subject(results)}, protocol {results['protocol']}"
     table = Table("class", title=title, title_justify="left")
-    for column in ("IoU", "accuracy", "pixel share"):
+    for column in columns(results):
         table.add_column(column, justify="right")
     for row in class_rows(results):
         table.add_row(*row)
@@ -197,8 +226,11 @@ def markdown(results: dict[str, Any]) -> str:
     options = ", ".join(f"{key} {value}" for key, value in results["protocol_options"].items())
     weighted, dice = percent(results["frequency_weighted_IoU"]), percent(results["mean_Dice"])
     note += f"\nFrequency-weighted IoU {weighted}, mean Dice {dice}; which class is taken for which: `confusion.csv`.\n"
+    if "mean_boundary_IoU" in results:
+        mean = percent(results["mean_boundary_IoU"])
+        note += f"\nMean boundary IoU {mean}, within {results['boundary_ratio']} of the diagonal.\n"
     note += f"\nProtocol {results['protocol']}: {options}.\n" if options else ""
     return (
         f"{headline(results)} ({results['images']} images).\n{note}\n"
-        f"| class | IoU | accuracy | pixel share |\n|---|---|---|---|\n{rows}\n"
+        f"| {' | '.join(('class', *columns(results)))} |\n|{'---|' * (1 + len(columns(results)))}\n{rows}\n"
     )

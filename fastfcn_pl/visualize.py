@@ -73,6 +73,16 @@ def legend(classes: list[int], spec: DatasetSpec, width: int) -> np.ndarray:
     return np.asarray(strip)
 
 
+def titled(picture: np.ndarray, text: str) -> np.ndarray:
+    """Put a line of text above a picture, its end where it is too long for it."""
+    font, width = ImageFont.load_default(12), picture.shape[1]
+    while text and font.getlength(text) > width:
+        text = text[1:]
+    strip = Image.new("RGB", (width, _LINE), "white")
+    ImageDraw.Draw(strip).text((0, 2), text, "black", font)
+    return np.vstack([np.asarray(strip), picture])
+
+
 def stack(pictures: list[np.ndarray]) -> np.ndarray:
     """Put pictures below each other, on white where one is narrower than the widest."""
     width = max(picture.shape[1] for picture in pictures)

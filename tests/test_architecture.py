@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"contracts", "resize", "scoremap", "staging"},
     {"models", "losses", "data"},
-    {"inference", "metrics", "optim", "visualize"},
+    {"inference", "metrics", "optim", "visualize", "charts"},
     {"module"},
     {"callbacks", "loggers", "scoring", "saving"},
     {"config"},

@@ -83,10 +83,22 @@ def test_pascal_context_says_over_how_many_classes(name: str, classes: int, said
 
 
 def test_the_confusion_matrix_is_written_by_name(tmp_path: Path) -> None:
-    scoring.write_confusion(torch.tensor([[3, 1], [0, 2**40]]), ("sky", "car, parked"), tmp_path / "confusion.csv")
+    scoring.write_confusion(torch.tensor([[3, 1], [0, 2**40]]), ("sky", "car, parked"), tmp_path)
     with (tmp_path / "confusion.csv").open(newline="") as file:
         rows = list(csv.reader(file))
+    assert Image.open(tmp_path / "confusion.png").format == "PNG"
     assert rows == [["true class", "sky", "car, parked"], ["sky", "3", "1"], ["car, parked", "0", str(2**40)]]
+
+
+def test_boundary_iou_is_an_option(tmp_path: Path) -> None:
+    spec = _spec("other", 2)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    results = scoring.score(trainer, _module(spec, _all_class_0), _Data(spec), "val", boundary_ratio=0.04)
+    # 16 x 16 pixels of class 0, of which the upper half is right: within 1 of the border are 60 and 44 pixels, 30 both
+    assert results["boundary_IoU"] == {"class 0": 30 / (60 + 44 - 30), "class 1": 0.0}
+    page = scoring.markdown(results)
+    assert "| class | IoU | boundary IoU | accuracy | pixel share |\n|---|---|---|---|---|\n| class 0 | 50.00 |" in page
+    assert "Mean boundary IoU 20.27, within 0.04 of the diagonal." in page
 
 
 @pytest.mark.parametrize("option", ["native", "sliding", "encoding", "encoding_ms", "mmseg", "mmseg_ms", "mmseg_slide"])

@@ -136,6 +136,9 @@ def test_evaluate_takes_another_root_and_split_and_refuses_other_classes(
     assert done.returncode == 0, done.stderr
     assert "camvid val, protocol encoding_ms: mIoU" in done.stdout
     assert _results(tmp_path / "other")["protocol_options"]["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    assert {"confusion.csv", "confusion.png", "images.csv", "worst.png"} < {
+        p.name for p in (tmp_path / "other").iterdir()
+    }
     done = command("evaluate", best, "protocol=sliding", "+protocol.widnow=64")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "protocol.widnow: fastfcn_pl.inference.sliding has no such parameter; did you mean window?" in done.stderr

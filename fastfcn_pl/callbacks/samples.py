@@ -40,7 +40,7 @@ class Samples(L.Callback):
         position = self._position(trainer, trainer.num_val_batches[0], batch_idx)
         if position is None or trainer.sanity_checking:
             return
-        sample = _Sample(outputs, batch)
+        sample = Sample(outputs, batch)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 key = f"val/samples/{position}"
@@ -63,7 +63,7 @@ class Samples(L.Callback):
         position = self._position(trainer, trainer.num_test_batches[0], batch_idx)
         if position is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            picture = _Sample(outputs, batch).comparison(pl_module.spec)
+            picture = Sample(outputs, batch).comparison(pl_module.spec)
             Image.fromarray(picture).save(self.folder / f"{position}.png")
 
     def _position(self, trainer: L.Trainer, batches: int | float, batch_idx: int) -> int | None:
@@ -74,14 +74,14 @@ class Samples(L.Callback):
         return chosen.index(batch_idx) if batch_idx in chosen else None
 
 
-class _Sample:
+class Sample:
     """The first image of a batch, on the CPU: `image` `(H, W, 3)`, `target` and `prediction` `(H, W)`, all uint8.
 
-    Of an image longer than `_LONGEST` only every n-th pixel is taken.
+    Of an image longer than `longest` only every n-th pixel is taken.
     """
 
-    def __init__(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
-        step = -(-max(batch["target"].shape[-2:]) // _LONGEST)
+    def __init__(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], longest: int = _LONGEST) -> None:
+        step = -(-max(batch["target"].shape[-2:]) // longest)
         self.image = batch["image"][0, :, ::step, ::step].permute(1, 2, 0).cpu().numpy()
         self.target = batch["target"][0, ::step, ::step].cpu().numpy()
         self.prediction = outputs["prediction"][0, ::step, ::step].cpu().numpy().astype(np.uint8)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from fastfcn_pl.callbacks.samples import _LONGEST, _Sample
+from fastfcn_pl.callbacks.samples import _LONGEST, Sample
 from fastfcn_pl.contracts import DatasetSpec
 
 
 def test_a_large_image_is_thinned_out() -> None:
     labels = torch.arange(2 * _LONGEST + 1).expand(1, 9, -1) % 3
     batch = {"image": labels[:, None].repeat(1, 3, 1, 1).byte(), "target": labels.byte()}
-    sample = _Sample({"prediction": labels}, batch)
+    sample = Sample({"prediction": labels}, batch)
     assert sample.target.shape == sample.prediction.shape == (3, 1366)
     assert sample.image.shape == (3, 1366, 3)
     assert (sample.target == 0).all(), "every third column"
     spec = DatasetSpec("three", ("a", "b", "c"), ((0, 0, 0),) * 3)
     assert sample.comparison(spec).shape[1] < 6000
     small = {key: value[..., :80] for key, value in batch.items()}
-    assert _Sample({"prediction": labels[..., :80]}, small).image.shape == (9, 80, 3)
+    assert Sample({"prediction": labels[..., :80]}, small).image.shape == (9, 80, 3)

@@ -24,6 +24,7 @@ from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
 from fastfcn_pl.models.weights import official
 from fastfcn_pl.models.weights.names import rename
 from fastfcn_pl.resize import resize
+from tests.fakes.folder import write_folder
 from tests.fakes.published import state_dict
 
 pytestmark = pytest.mark.slow
@@ -179,6 +180,22 @@ def test_convert_takes_names_from_a_folders_keys_without_its_files(
     typo = command("convert", "source=theirs.pth", "output=ours.ckpt", *keys, "+data.rot=x")
     assert (typo.returncode, typo.stderr.count("\n")) == (1, 1)
     assert "data.rot: fastfcn_pl.data.datasets.folder.Folder has no such parameter; did you mean root?" in typo.stderr
+
+
+@pytest.mark.slow
+def test_published_weights_are_evaluated_as_they_are(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, small: dict[str, torch.Tensor]
+) -> None:
+    torch.save(small, tmp_path / "theirs.pth")
+    names = ",".join(f"thing{i}" for i in range(len(small["head.conv5.5.weight"])))
+    write_folder(tmp_path / "mine", train=1, val=2)
+    keys = ["data=folder", f"data.root={tmp_path}/mine", f"data.classes=[{names}]", "run_dir=scored"]
+    done = command("evaluate", "checkpoint=theirs.pth", *keys, "data.num_workers=0")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "scored" / "results.json").read_text())["images"] == 2
+    nameless = command("evaluate", "checkpoint=theirs.pth")
+    assert (nameless.returncode, nameless.stderr.count("\n")) == (1, 1)
+    assert "published weights, which say nothing of their" in nameless.stderr
 
 
 def test_what_is_missing_or_left_over_is_listed(tmp_path: Path, small: dict[str, torch.Tensor]) -> None:
