@@ -78,6 +78,7 @@ class PredictConfig:
     input: str = MISSING
     output: str = MISSING
     save: list[str] = MISSING
+    frames: int | None = MISSING
     overwrite: bool = MISSING
     device: str = MISSING
     debug: bool | None = None

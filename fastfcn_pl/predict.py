@@ -1,4 +1,4 @@
-"""Label images: `python -m fastfcn_pl.predict checkpoint=<path> input=<image, folder or glob> output=<dir>`.
+"""Label images: `python -m fastfcn_pl.predict checkpoint=<path> input=<image, video, folder, glob> output=<dir>`.
 
 From Python: `labels = Predictor("best.ckpt")("photo.jpg")`.
 """
@@ -6,7 +6,8 @@ From Python: `labels = Predictor("best.ckpt")("photo.jpg")`.
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,14 @@ from fastfcn_pl.contracts import UserError, suggest
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+    from rich.progress import Progress
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"}
-_KINDS = ("labels", "colors", "overlays")
+    from fastfcn_pl.scoremap import ScoreMap
+
+_IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"}
+_OF_VIDEOS = {"labels": ".mkv", "colors": ".mp4", "overlays": ".mp4"}
+Targets = dict[str, dict[str, Path]]
+"""The files to write of each input, by kind."""
 
 
 class Predictor:
@@ -35,11 +41,15 @@ class Predictor:
         self.module = load(checkpoint).to(self.device)
         self.spec = self.module.spec
 
-    def __call__(self, image: str | Path | Image.Image) -> np.ndarray:
+    def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         """Return class indices `(H, W)` uint8 for an RGB image, or for a file, turned by its EXIF orientation.
 
         Raises UserError where a file cannot be read.
         """
+        return self.scores(image).labels()[0].byte().cpu().numpy()
+
+    def scores(self, image: str | Path | Image.Image | np.ndarray) -> ScoreMap:
+        """Return the scores of all classes by the checkpoint's protocol, of which labels and probabilities are made."""
         import numpy as np
         import torch
 
@@ -47,22 +57,22 @@ class Predictor:
 
         rgb = np.asarray(read_image(Path(image), upright=True) if isinstance(image, (str, Path)) else image)
         x = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].to(self.device)
-        with torch.inference_mode():
-            normalized = self.module.normalize(x)
-            labels = self.module.protocol(self.module.model, normalized, rgb.shape[:2]).labels()
-        return labels[0].byte().cpu().numpy()
+        with torch.no_grad():
+            return self.module.protocol(self.module.model, self.module.normalize(x), rgb.shape[:2])
 
 
 def predict(cfg: DictConfig) -> None:
-    """Write what `cfg.save` names of every image of `cfg.input`; images that are done already are left alone.
+    """Write what `cfg.save` names of every image and video of `cfg.input`; what is done already is left alone.
 
-    Raises UserError at the end where images could not be read, with their names.
+    Raises UserError at the end where some could not be read, with their names.
     """
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    if unknown := [kind for kind in cfg.save if kind not in _KINDS]:
-        raise UserError(f"save={unknown[0]}: no such picture; {suggest(unknown[0], _KINDS)}")
+    from fastfcn_pl import prediction, video
+
+    if unknown := [kind for kind in cfg.save if kind not in prediction.SUFFIXES]:
+        raise UserError(f"save={unknown[0]}: no such picture; {suggest(unknown[0], prediction.SUFFIXES)}")
     targets = _targets(cfg.input, Path(cfg.output), cfg.save)
     missing = (
         targets if cfg.overwrite else {k: v for k, v in targets.items() if not all(p.is_file() for p in v.values())}
@@ -72,60 +82,89 @@ def predict(cfg: DictConfig) -> None:
     predictor = Predictor(cfg.checkpoint, cfg.device)
     failed = {}
     console = Console(stderr=True)
-    for path in track(missing, "images", console=console, disable=not console.is_terminal):
-        try:
-            _write(predictor, path, missing[path])
-        except UserError as error:
-            failed[path] = str(error)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        for name in progress.track(missing, description="images"):
+            try:
+                if video.is_video(name):
+                    _label_video(predictor, name, missing[name], cfg.frames, progress)
+                else:
+                    _label_image(predictor, Path(name), missing[name])
+            except UserError as error:
+                failed[name] = str(error)
     print(f"{len(missing) - len(failed)} images labelled in {cfg.output}")
     if failed:
         raise UserError(f"{len(failed)} of {len(missing)} images were not labelled: {'; '.join(failed.values())}")
 
 
-def _targets(source: str, output: Path, kinds: list[str]) -> dict[Path, dict[str, Path]]:
-    """Return for each image the files to write, by kind: its path below the input's folder, as PNG."""
-    if Path(source).is_dir():
-        base, found = Path(source), [path for path in Path(source).rglob("*") if path.suffix.lower() in _SUFFIXES]
+def _targets(source: str, output: Path, kinds: list[str]) -> Targets:
+    """Return the files to write of each input: named as its path below the input's folder."""
+    from fastfcn_pl import prediction, video
+
+    if video.is_camera(source):
+        base, found = Path(), [Path(source)]
+    elif Path(source).is_dir():
+        known = _IMAGES | video.SUFFIXES
+        base, found = Path(source), [path for path in Path(source).rglob("*") if path.suffix.lower() in known]
     else:
         found = [Path(path) for path in glob.glob(source, recursive=True) if Path(path).is_file()]
         base = Path(glob.escape(source).partition("[")[0]).parent if len(found) != 1 else found[0].parent
     if not found:
-        raise UserError(f"input={source}: no image there; give an image, a folder of images or a glob in quotes")
-    targets: dict[Path, dict[str, Path]] = {}
+        raise UserError(f"input={source}: no image there; give an image, a video, a folder of them or a glob in quotes")
+    targets: Targets = {}
     owners: dict[Path, Path] = {}
     for path in sorted(found):
-        name = path.relative_to(base).with_suffix(".png")
-        if name in owners:
-            raise UserError(f"{owners[name]} and {path} would both be written as {name}: rename one")
-        owners[name] = path
-        targets[path] = {kind: output / kind / name for kind in kinds}
+        name = path.relative_to(base)
+        moving = video.is_video(str(path))
+        if moving and (still := [kind for kind in kinds if kind not in _OF_VIDEOS]):
+            raise UserError(
+                f"save={still[0]}: not of a video such as {path}; of videos there are {', '.join(_OF_VIDEOS)}"
+            )
+        suffixes = _OF_VIDEOS if moving else prediction.SUFFIXES
+        targets[str(path)] = {kind: output / kind / name.with_suffix(suffixes[kind]) for kind in kinds}
+        for target in targets[str(path)].values():
+            if target in owners:
+                raise UserError(f"{owners[target]} and {path} would both be written as {target}: rename one")
+            owners[target] = path
     return targets
 
 
-def _write(predictor: Predictor, path: Path, targets: dict[str, Path]) -> None:
+def _label_image(predictor: Predictor, path: Path, targets: dict[str, Path]) -> None:
     import numpy as np
-    from PIL import Image
 
     from fastfcn_pl.data.files import read_image
-    from fastfcn_pl.data.labels import own_ids
+    from fastfcn_pl.prediction import Prediction, save_probabilities
+
+    image = np.asarray(read_image(path, upright=True))
+    wanted = dict(targets)
+    if probabilities := wanted.pop("probabilities", None):
+        labels = save_probabilities(predictor.scores(image), probabilities)
+    else:
+        labels = predictor(image)
+    for kind, target in wanted.items():
+        Prediction(image, labels, predictor.spec).save(kind, target)
+
+
+def _label_video(
+    predictor: Predictor, source: str, targets: dict[str, Path], frames: int | None, progress: Progress
+) -> None:
+    """Write a video of each kind, of the first `frames` pictures; Ctrl-C ends a camera's, and keeps what is done."""
+    from fastfcn_pl import video
+    from fastfcn_pl.prediction import Prediction
     from fastfcn_pl.staging import staged
-    from fastfcn_pl.visualize import colorize, legend, overlay
 
-    image, spec = read_image(path, upright=True), predictor.spec
-    labels = predictor(image)
-
-    def with_legend() -> np.ndarray:
-        seen = [int(c) for c in np.unique(labels)]
-        return np.vstack([overlay(np.asarray(image), labels, spec), legend(seen, spec, image.width)])
-
-    pictures: dict[str, Callable[[], np.ndarray]] = {
-        "labels": lambda: own_ids(spec)[labels],
-        "colors": lambda: colorize(labels, spec),
-        "overlays": with_legend,
-    }
-    for kind, target in targets.items():
-        with staged(target) as hidden:
-            Image.fromarray(pictures[kind]()).save(hidden, format="PNG")
+    with ExitStack() as stack:
+        reader = stack.enter_context(video.reading(source))
+        writers = {
+            kind: stack.enter_context(video.writing(stack.enter_context(staged(path)), kind == "labels", reader))
+            for kind, path in targets.items()
+        }
+        with suppress(KeyboardInterrupt) if video.is_camera(source) else ExitStack():
+            pictures = islice(reader.frames(), frames)
+            for image, time in progress.track(pictures, total=frames or reader.length, description=source):
+                found = Prediction(image, predictor(image), predictor.spec)
+                made = {"labels": found.ids, "colors": found.colors, "overlays": found.overlay_of_video}
+                for kind, writer in writers.items():
+                    writer.write(made[kind](), time)
 
 
 if __name__ == "__main__":

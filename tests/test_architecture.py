@@ -13,8 +13,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"contracts", "resize", "scoremap", "staging"},
     {"models", "losses", "data"},
-    {"inference", "metrics", "optim", "visualize", "charts"},
-    {"module"},
+    {"inference", "metrics", "optim", "visualize", "charts", "video"},
+    {"module", "prediction"},
     {"callbacks", "loggers", "scoring", "saving"},
     {"config"},
     {"build"},

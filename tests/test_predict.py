@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
+from fastfcn_pl import prediction, video
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
+from fastfcn_pl.data import rle
 from fastfcn_pl.data.labels import own_ids
 from fastfcn_pl.predict import Predictor
 from fastfcn_pl.train import train
 from tests.conftest import TINY
 from tests.fakes.ade20k import write_ade20k
 from tests.fakes.folder import photograph
+from tests.fakes.video import write_video
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -92,11 +97,66 @@ def test_a_folder_of_mixed_images(checkpoint: Path, command: Command, tmp_path: 
     assert (tmp_path / "out" / "labels" / "rgb.png").stat().st_mtime_ns == kept
 
 
+def test_probabilities_and_segments(checkpoint: Path, command: Command, tmp_path: Path) -> None:
+    Image.fromarray(photograph(1)[0]).save(tmp_path / "photo.png")
+    keys = ["input=photo.png", "output=out", "save=[labels,segments,probabilities]"]
+    done = command("predict", f"checkpoint={checkpoint}", *keys)
+    assert done.returncode == 0, done.stderr
+    predictor = Predictor(checkpoint)
+    labels = predictor(tmp_path / "photo.png")
+    stored = np.load(tmp_path / "out" / "probabilities" / "photo.npy")
+    assert (stored.dtype, stored.shape) == (np.float16, (150, *labels.shape))
+    exact = predictor.scores(tmp_path / "photo.png").scores().softmax(1)[0].numpy()
+    assert np.abs(stored - exact).max() < 1e-3
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "labels" / "photo.png")), labels + 1)
+    segments = json.loads((tmp_path / "out" / "segments" / "photo.json").read_text())
+    assert [s["category"] for s in segments] == [predictor.spec.classes[s["category_id"] - 1] for s in segments]
+    painted = np.zeros_like(labels)
+    for segment in segments:
+        mask = rle.decode(segment["segmentation"]["size"], segment["segmentation"]["counts"])
+        assert mask.sum() == segment["area"]
+        painted[mask] = segment["category_id"]
+    assert np.array_equal(painted, labels + 1)
+
+
+def test_videos_become_videos(checkpoint: Path, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    frames = [photograph(i, (48, 64))[0] for i in range(4)]
+    write_video(tmp_path / "in" / "drive.mp4", frames, sound=True)
+    (tmp_path / "in" / "torn.mp4").write_bytes((tmp_path / "in" / "drive.mp4").read_bytes()[:900])
+    Image.fromarray(frames[0]).save(tmp_path / "in" / "photo.png")
+    done = command("predict", f"checkpoint={checkpoint}", "input=in", "output=out", "frames=3")
+    assert done.returncode == 1
+    assert "error: 1 of 3 images were not labelled: input=in/torn.mp4 cannot be opened as a video" in done.stderr
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    assert written == [
+        *(f"{kind}/{name}" for kind in ("colors", "labels", "overlays") for name in _names(kind)),
+    ]
+    with av.open(str(tmp_path / "out" / "labels" / "drive.mkv")) as stored:
+        ids = [frame.to_ndarray(format="gray") for frame in stored.decode(video=0)]
+    assert len(ids) == 3
+    with video.reading(str(tmp_path / "in" / "drive.mp4")) as reader:
+        first = next(picture for picture, _ in reader.frames())
+    assert np.array_equal(ids[0], Predictor(checkpoint)(first) + 1)
+    with av.open(str(tmp_path / "out" / "overlays" / "drive.mp4")) as stored:
+        assert (stored.streams.video[0].height, stored.streams.video[0].width) == (48 + prediction.VIDEO_LEGEND, 64)
+        assert len(stored.streams.audio) == 1
+    refused = command("predict", f"checkpoint={checkpoint}", "input=in", "output=out", "save=[segments]")
+    assert "save=segments: not of a video such as in/drive.mp4" in refused.stderr
+
+
+def _names(kind: str) -> list[str]:
+    return [f"drive.{'mkv' if kind == 'labels' else 'mp4'}", "photo.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["input=nothing/*.png"], "input=nothing/*.png: no image there"),
-        (["save=[pictures]"], "save=pictures: no such picture; there is colors, labels, overlays"),
+        (
+            ["save=[pictures]"],
+            "save=pictures: no such picture; there is colors, labels, overlays, probabilities, segments",
+        ),
         (["checkpoint=nothing.ckpt"], "checkpoint=nothing.ckpt: no such file"),
         (["output=photo.png/out"], "photo.png/out/labels/photo.png cannot be written"),
     ],
@@ -126,4 +186,4 @@ def test_two_images_of_one_name_are_refused(checkpoint: Path, command: Command, 
     for name in ("a.png", "a.bmp"):
         Image.new("RGB", (40, 30)).save(tmp_path / "in" / name)
     done = command("predict", f"checkpoint={checkpoint}", "input=in", "output=out")
-    assert "in/a.bmp and in/a.png would both be written as a.png: rename one" in done.stderr
+    assert "in/a.bmp and in/a.png would both be written as out/labels/a.png: rename one" in done.stderr

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data.sources import rle
+from fastfcn_pl.data import rle
 from fastfcn_pl.data.sources.label_maps import read_list, write_all, write_list
 from fastfcn_pl.data.sources.matlab import read_map
 

@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from fastfcn_pl import build
 from fastfcn_pl.config import CONF_DIR
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data import rle
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.sources import rle
 from fastfcn_pl.prepare import prepare
 from tests.data.sources.server import Site, serving
 from tests.fakes.archives import run_lengths, run_lengths_as_text, write_archives
@@ -193,6 +193,9 @@ def test_run_lengths() -> None:
     assert np.array_equal(rle.decode((50, 70), run_lengths(mask)), mask)
     with pytest.raises(ValueError, match="runs of 3500 pixels for 70x51"):
         rle.decode((51, 70), text)
+    for drawn in (mask, ~mask, np.zeros((3, 4), bool), np.ones((3, 4), bool)):
+        assert np.array_equal(rle.decode(drawn.shape, rle.encode(drawn)), drawn)
+    assert rle.encode(mask) == text
     assert rle.decode((2, 3), [2, 3, 1]).tolist() == [[False, True, True], [False, True, False]]
 
 

@@ -33,3 +33,25 @@ def _lengths(text: str) -> list[int]:
         lengths.append(number + lengths[-2] if len(lengths) > 2 else number)
         number = shift = 0
     return lengths
+
+
+def encode(mask: np.ndarray) -> str:
+    """Return the text of the run lengths of a mask `(H, W)`, bool; `decode` reads it."""
+    pixels = mask.ravel(order="F")
+    ends = np.append(np.flatnonzero(np.diff(pixels)) + 1, pixels.size)
+    lengths = np.diff(ends, prepend=0).tolist()
+    return _text([0, *lengths] if pixels[0] else lengths)
+
+
+def _text(lengths: list[int]) -> str:
+    """Write numbers as `_lengths` reads them."""
+    characters = []
+    for i, length in enumerate(lengths):
+        number = length - lengths[i - 2] if i > 2 else length
+        while True:
+            bits, number = number & 0x1F, number >> 5
+            more = number != (-1 if bits & 0x10 else 0)
+            characters.append(chr(48 + bits + (0x20 if more else 0)))
+            if not more:
+                break
+    return "".join(characters)
