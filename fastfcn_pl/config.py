@@ -85,6 +85,17 @@ class PredictConfig:
 
 
 @dataclass
+class DemoConfig:
+    """Keys of `python -m fastfcn_pl.demo`."""
+
+    checkpoint: str = MISSING
+    host: str = MISSING
+    port: int = MISSING
+    device: str = MISSING
+    debug: bool | None = None
+
+
+@dataclass
 class PrepareConfig:
     """Keys of `python -m fastfcn_pl.prepare`."""
 
@@ -142,4 +153,5 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="convert_schema", node=ConvertConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="demo_schema", node=DemoConfig)
     store.store(name="prepare_schema", node=PrepareConfig)

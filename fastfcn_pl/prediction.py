@@ -41,21 +41,26 @@ class Prediction:
 
     def overlay(self) -> np.ndarray:
         """Return the colours over the image, above a legend of the classes in sight: `(H + legend, W, 3)`."""
-        return np.vstack([overlay(self.image, self.labels, self.spec), self.legend()])
+        return np.vstack([self.blended(), self.legend()])
+
+    def blended(self, opacity: float = 0.6) -> np.ndarray:
+        """Return the colours over the image, `(H, W, 3)`."""
+        return overlay(self.image, self.labels, self.spec, opacity)
 
     def overlay_of_video(self) -> np.ndarray:
         """Return the overlay with a legend of `VIDEO_LEGEND` rows, cut off there: all pictures have one size."""
         strip = self.legend()[:VIDEO_LEGEND]
         strip = np.pad(strip, ((0, VIDEO_LEGEND - len(strip)), (0, 0), (0, 0)), constant_values=255)
-        return np.vstack([overlay(self.image, self.labels, self.spec), strip])
+        return np.vstack([self.blended(), strip])
 
     def legend(self) -> np.ndarray:
         """Return the strip `(h, W, 3)` that names the classes in sight, those of most pixels first."""
-        return legend(self._by_area(), self.spec, self.image.shape[1])
+        return legend(list(self.shares()), self.spec, self.image.shape[1])
 
-    def _by_area(self) -> list[int]:
+    def shares(self) -> dict[int, float]:
+        """Return the share of the pixels that each class in sight has, largest first."""
         counts = np.bincount(self.labels.ravel(), minlength=self.spec.num_classes)
-        return [int(c) for c in np.argsort(-counts, kind="stable") if counts[c]]
+        return {int(c): counts[c] / self.labels.size for c in np.argsort(-counts, kind="stable") if counts[c]}
 
     def segments(self) -> list[dict[str, object]]:
         """Return each class in sight, in COCO's form: its own id, its name, its pixels, and their run lengths."""
@@ -67,7 +72,7 @@ class Prediction:
                 "area": int((self.labels == index).sum()),
                 "segmentation": {"size": size, "counts": rle.encode(self.labels == index)},
             }
-            for index in self._by_area()
+            for index in self.shares()
         ]
 
     def save(self, kind: str, path: Path) -> None:

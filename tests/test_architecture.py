@@ -20,10 +20,10 @@ LAYERS = [
     {"build"},
     {"checkpoint", "launch"},
     {"resume"},
-    {"train", "evaluate", "report", "convert", "predict", "prepare"},
+    {"train", "evaluate", "report", "convert", "predict", "demo", "prepare"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""
-ALLOWED_WITHIN = {("resize", "contracts"), ("scoremap", "resize"), ("staging", "contracts")}
+ALLOWED_WITHIN = {("resize", "contracts"), ("scoremap", "resize"), ("staging", "contracts"), ("demo", "predict")}
 HOMES = {
     "hydra": {"config", "build", "launch", "resume", *LAYERS[-1]},
     "omegaconf": {"config", "build", "launch", "resume", *LAYERS[-1]},

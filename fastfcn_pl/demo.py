@@ -1,0 +1,111 @@
+"""A local web page that labels the images dropped on it: `python -m fastfcn_pl.demo checkpoint=<path>`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from fastfcn_pl import launch
+from fastfcn_pl.contracts import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fastfcn_pl.predict import Predictor
+    from fastfcn_pl.prediction import Prediction
+
+_OPACITY = 0.6
+_BUTTONS = ["download", "fullscreen"]  # not share, which uploads
+
+
+def demo(cfg: DictConfig) -> None:
+    """Serve the page on this machine until Ctrl-C; nothing is sent elsewhere."""
+    from fastfcn_pl.predict import Predictor
+
+    blocks = page(Predictor(cfg.checkpoint, cfg.device))
+    try:
+        blocks.launch(
+            server_name=cfg.host,
+            server_port=cfg.port,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            ssr_mode=False,  # it would look for a Node.js
+        )
+    except OSError as error:
+        raise UserError(f"port={cfg.port} of host={cfg.host} cannot be used ({error}): choose another port") from error
+    print(f"labelling images at {blocks.local_url} (Ctrl-C ends it)", flush=True)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    blocks.close(verbose=False)
+
+
+def page(predictor: Predictor) -> Any:
+    """Return the page, Gradio's `Blocks`: an image in, its overlay, a slider for opacity, and a legend."""
+    gr = _gradio()
+    spec = predictor.spec
+    with gr.Blocks(title=f"fastfcn_pl: {spec.name}", analytics_enabled=False, fill_width=True) as blocks:
+        gr.Markdown(f"## {spec.name}, {spec.num_classes} classes")
+        found = gr.State()
+        with gr.Row():
+            image = gr.Image(label="image", type="filepath", image_mode=None, elem_id="image")
+            overlay = gr.Image(label="overlay", format="png", interactive=False, buttons=_BUTTONS, elem_id="overlay")
+        opacity = gr.Slider(0, 1, _OPACITY, step=0.05, label="opacity of the colours", elem_id="opacity")
+        legend = gr.HTML(elem_id="legend")
+
+        def label(path: str | None, opacity: float) -> tuple[Prediction | None, np.ndarray | None, str]:
+            if path is None:
+                return None, None, ""
+            prediction = _labelled(predictor, path)
+            return prediction, prediction.blended(opacity), legend_of(prediction)
+
+        def blend(prediction: Prediction | None, opacity: float) -> np.ndarray | None:
+            return None if prediction is None else prediction.blended(opacity)
+
+        image.change(label, [image, opacity], [found, overlay, legend])
+        opacity.change(blend, [found, opacity], overlay, show_progress="hidden")
+    return blocks
+
+
+def legend_of(prediction: Prediction) -> str:
+    """Return the classes in sight as HTML, each with its colour and its share of the pixels, largest first."""
+    spec, swatch = prediction.spec, "display:inline-block;width:1em;height:1em;border:1px solid grey;margin-right:.4em"
+    entries = [
+        f'<span style="display:inline-block;margin-right:1.5em"><span style="{swatch};background:rgb{spec.palette[c]}">'
+        f'</span><span class="name">{escape(spec.classes[c])}</span> {100 * share:.1f} %</span>'
+        for c, share in prediction.shares().items()
+    ]
+    return "".join(entries)
+
+
+def _labelled(predictor: Predictor, path: str) -> Prediction:
+    from pathlib import Path
+
+    import numpy as np
+
+    from fastfcn_pl.data.files import read_image
+    from fastfcn_pl.prediction import Prediction
+
+    try:
+        image = np.asarray(read_image(Path(path), upright=True))
+        return Prediction(image, predictor(image), predictor.spec)
+    except UserError as error:
+        raise _gradio().Error(str(error)) from error
+
+
+def _gradio() -> Any:
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it would ask for its newest version, too
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError("the demo needs Gradio: pip install 'fastfcn-pl[demo]'") from error
+    return gradio
+
+
+if __name__ == "__main__":
+    launch.main("demo", demo)

@@ -1,0 +1,115 @@
+"""The web page, used by a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+from PIL import Image
+
+from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.demo import legend_of
+from fastfcn_pl.predict import Predictor
+from fastfcn_pl.prediction import Prediction
+from fastfcn_pl.train import train
+from fastfcn_pl.visualize import overlay
+from tests.conftest import TINY
+from tests.fakes.folder import photograph
+
+CHROMIUM = shutil.which("chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def test_the_legend_names_what_is_in_sight_and_nothing_else() -> None:
+    spec = DatasetSpec("three", ("sky", "<b>", "car"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)))
+    labels = np.array([[1, 1, 1, 0]], np.uint8)
+    html = legend_of(Prediction(np.zeros((1, 4, 3), np.uint8), labels, spec))
+    assert re.findall(r"rgb\((.*?)\)", html) == ["4, 5, 6", "1, 2, 3"]
+    assert re.findall(r'"name">(.*?)</span> (.*?) %', html) == [("&lt;b&gt;", "75.0"), ("sky", "25.0")]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, make_config: Callable[..., DictConfig]) -> Path:
+    keys = ["data.size=48", "data.train_images=64", "data.val_images=2", "data.batch_size=8", "data.num_workers=0"]
+    train(make_config(*TINY, *keys, "trainer.max_epochs=4", "callbacks.cost.repeats=0", "optimizer=adamw"))
+    return tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture
+def url(checkpoint: Path, tmp_path: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "fastfcn_pl.demo", f"checkpoint={checkpoint}", f"port={_free_port()}"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        assert "labelling images at http" in line
+        yield re.findall(r"http\S+", line)[0]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) in (0, 130)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_an_image_that_is_dropped_is_labelled(url: str, checkpoint: Path, tmp_path: Path) -> None:
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    pixels = photograph(3, (120, 160))[0]
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "photo.png").read_bytes()[:900])
+    predictor = Predictor(checkpoint)
+    labels = predictor(pixels)
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = browser.new_page(viewport={"width": 1100, "height": 800})
+        page.goto(url)
+        page.set_input_files("#image input[type=file]", tmp_path / "photo.png")
+        shown = _shown(page)
+        assert np.array_equal(shown, overlay(pixels, labels, predictor.spec, 0.6))
+        names = page.locator("#legend .name").all_inner_texts()
+        assert set(names) == {predictor.spec.classes[c] for c in np.unique(labels)}
+        page.screenshot(path=tmp_path / "page.png")
+        box = page.locator("#opacity input[type=number]")
+        box.fill("0")
+        box.press("Enter")
+        page.wait_for_function("old => document.querySelector('#overlay img').src !== old", arg=_source(page))
+        assert np.array_equal(_shown(page), pixels)
+        page.reload()
+        page.set_input_files("#image input[type=file]", tmp_path / "torn.png")
+        page.get_by_text("cannot be read as an image").wait_for()
+        browser.close()
+
+
+def _source(page: Any) -> str:
+    return str(page.locator("#overlay img").get_attribute("src"))
+
+
+def _shown(page: Any) -> np.ndarray:
+    """Return the picture of the overlay that the browser has, decoded."""
+    page.wait_for_selector("#overlay img")
+    return np.asarray(Image.open(BytesIO(page.request.get(_source(page)).body())).convert("RGB"))
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_one_line(checkpoint: Path, command: Callable[..., Any]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = command("demo", f"checkpoint={checkpoint}", f"port={port}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert f"port={port} of host=127.0.0.1 cannot be used" in done.stderr
