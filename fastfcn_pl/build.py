@@ -112,6 +112,14 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("train", list(overrides))
 
 
+def override(run: Config, name: str, node: Config) -> None:
+    """Set part `name` of the configuration `run` to `node` where that is an option, else those of its keys that are."""
+    if "_target_" in node:
+        run[name] = without_foreign_nulls(node)
+    else:
+        run[name] = OmegaConf.merge(run[name], {key: value for key, value in node.items() if value is not None})
+
+
 def without_foreign_nulls(node: Config) -> Config:
     """Return `node` without the keys that are null and that its `_target_` does not have."""
     allowed, _ = parameters(get_object(node["_target_"]))

@@ -85,6 +85,24 @@ class PredictConfig:
 
 
 @dataclass
+class ExportConfig:
+    """Keys of `python -m fastfcn_pl.export`."""
+
+    checkpoint: str = MISSING
+    format: str = MISSING
+    gives: str = MISSING
+    output: str | None = MISSING
+    overwrite: bool = MISSING
+    images: str | None = MISSING
+    count: int = MISSING
+    least_equal: float = MISSING
+    int8: bool = MISSING
+    quantization: Any = MISSING
+    data: Any = MISSING
+    debug: bool | None = None
+
+
+@dataclass
 class DemoConfig:
     """Keys of `python -m fastfcn_pl.demo`."""
 
@@ -153,5 +171,6 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="convert_schema", node=ConvertConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="export_schema", node=ExportConfig)
     store.store(name="demo_schema", node=DemoConfig)
     store.store(name="prepare_schema", node=PrepareConfig)

@@ -37,11 +37,7 @@ def as_trained(trained: DictConfig, cfg: DictConfig) -> DictConfig:
 
     run = trained.copy()
     for name in ("data", "protocol", "trainer"):
-        node: DictConfig = cfg[name] or OmegaConf.create()
-        if "_target_" in node:
-            run[name] = build.without_foreign_nulls(node)
-        else:
-            run[name] = OmegaConf.merge(run[name], {key: value for key, value in node.items() if value is not None})
+        build.override(run, name, cfg[name] or OmegaConf.create())
     run.update(callbacks=cfg.callbacks, logger={}, run_dir=cfg.run_dir)
     return OmegaConf.create(OmegaConf.to_container(run, resolve=True))  # type: ignore[return-value]
 

@@ -6,6 +6,7 @@ From Python: `labels = Predictor("best.ckpt")("photo.jpg")`.
 from __future__ import annotations
 
 import glob
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
     from rich.progress import Progress
+    from torch import Tensor
 
     from fastfcn_pl.scoremap import ScoreMap
 
@@ -35,30 +37,50 @@ class Predictor:
     def __init__(self, checkpoint: str | Path, device: str = "auto") -> None:
         import torch
 
+        from fastfcn_pl import exported
         from fastfcn_pl.checkpoint import load
 
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        self.module = load(checkpoint).to(self.device)
-        self.spec = self.module.spec
+        self.exported = exported.load(checkpoint, self.device) if exported.is_exported(checkpoint) else None
+        if self.exported is None:
+            self.module = load(checkpoint).to(self.device)
+        self.spec = self.module.spec if self.exported is None else self.exported.spec
 
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         """Return class indices `(H, W)` uint8 for an RGB image, or for a file, turned by its EXIF orientation.
 
         Raises UserError where a file cannot be read.
         """
+        if self.exported is not None:
+            return self.exported.labels(self._tensor(image))[0].byte().cpu().numpy()
         return self.scores(image).labels()[0].byte().cpu().numpy()
 
     def scores(self, image: str | Path | Image.Image | np.ndarray) -> ScoreMap:
-        """Return the scores of all classes by the checkpoint's protocol, of which labels and probabilities are made."""
+        """Return the scores of all classes by the checkpoint's protocol, of which labels and probabilities are made.
+
+        Raises UserError for an exported file that gives labels only.
+        """
+        import torch
+
+        from fastfcn_pl.scoremap import ScoreMap
+
+        x = self._tensor(image)
+        if self.exported is not None:
+            if self.exported.gives != "logits":
+                raise UserError("the exported file gives labels, not probabilities: export it with gives=logits")
+            return ScoreMap.of(self.exported.run(x))
+        with torch.no_grad():
+            return self.module.protocol(self.module.model, self.module.normalize(x), (x.shape[2], x.shape[3]))
+
+    def _tensor(self, image: str | Path | Image.Image | np.ndarray) -> Tensor:
+        """Return an image as uint8 `(1, 3, H, W)`."""
         import numpy as np
         import torch
 
         from fastfcn_pl.data.files import read_image
 
         rgb = np.asarray(read_image(Path(image), upright=True) if isinstance(image, (str, Path)) else image)
-        x = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].to(self.device)
-        with torch.no_grad():
-            return self.module.protocol(self.module.model, self.module.normalize(x), rgb.shape[:2])
+        return torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].to(self.device)
 
 
 def predict(cfg: DictConfig) -> None:
@@ -102,17 +124,11 @@ def _targets(source: str, output: Path, kinds: list[str]) -> Targets:
 
     if video.is_camera(source):
         base, found = Path(), [Path(source)]
-    elif Path(source).is_dir():
-        known = _IMAGES | video.SUFFIXES
-        base, found = Path(source), [path for path in Path(source).rglob("*") if path.suffix.lower() in known]
     else:
-        found = [Path(path) for path in glob.glob(source, recursive=True) if Path(path).is_file()]
-        base = Path(glob.escape(source).partition("[")[0]).parent if len(found) != 1 else found[0].parent
-    if not found:
-        raise UserError(f"input={source}: no image there; give an image, a video, a folder of them or a glob in quotes")
+        base, found = found_images(source, video.SUFFIXES)
     targets: Targets = {}
     owners: dict[Path, Path] = {}
-    for path in sorted(found):
+    for path in found:
         name = path.relative_to(base)
         moving = video.is_video(str(path))
         if moving and (still := [kind for kind in kinds if kind not in _OF_VIDEOS]):
@@ -126,6 +142,22 @@ def _targets(source: str, output: Path, kinds: list[str]) -> Targets:
                 raise UserError(f"{owners[target]} and {path} would both be written as {target}: rename one")
             owners[target] = path
     return targets
+
+
+def found_images(source: str, others: Collection[str] = ()) -> tuple[Path, list[Path]]:
+    """Return the folder and the files, in order, that `source` names: an image, a folder of images, or a glob.
+
+    Of a folder, files with a suffix of `others` are taken, too. Raises UserError where there is none.
+    """
+    if Path(source).is_dir():
+        base, known = Path(source), _IMAGES.union(others)
+        found = [path for path in base.rglob("*") if path.suffix.lower() in known]
+    else:
+        found = [Path(path) for path in glob.glob(source, recursive=True) if Path(path).is_file()]
+        base = Path(glob.escape(source).partition("[")[0]).parent if len(found) != 1 else found[0].parent
+    if not found:
+        raise UserError(f"input={source}: no image there; give an image, a video, a folder of them or a glob in quotes")
+    return base, sorted(found)
 
 
 def _label_image(predictor: Predictor, path: Path, targets: dict[str, Path]) -> None:

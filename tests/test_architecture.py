@@ -13,17 +13,23 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"contracts", "resize", "scoremap", "staging"},
     {"models", "losses", "data"},
-    {"inference", "metrics", "optim", "visualize", "charts", "video"},
-    {"module", "prediction"},
+    {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
+    {"module", "prediction", "quantize"},
     {"callbacks", "loggers", "scoring", "saving"},
     {"config"},
     {"build"},
     {"checkpoint", "launch"},
     {"resume"},
-    {"train", "evaluate", "report", "convert", "predict", "demo", "prepare"},
+    {"train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""
-ALLOWED_WITHIN = {("resize", "contracts"), ("scoremap", "resize"), ("staging", "contracts"), ("demo", "predict")}
+ALLOWED_WITHIN = {
+    ("resize", "contracts"),
+    ("scoremap", "resize"),
+    ("staging", "contracts"),
+    ("demo", "predict"),
+    ("export", "predict"),
+}
 HOMES = {
     "hydra": {"config", "build", "launch", "resume", *LAYERS[-1]},
     "omegaconf": {"config", "build", "launch", "resume", *LAYERS[-1]},

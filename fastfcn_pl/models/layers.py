@@ -51,4 +51,4 @@ class DepthwiseConv(nn.Conv2d):
         # On CPUs, a dilated depthwise convolution in bfloat16 and channels_last has a wrong weight gradient, without
         # a warning (torch 2.14); tests/models/test_layers.py holds it to float32's. The weight's strides count too,
         # and contiguous() does not touch them where a dimension is 1: flattening does.
-        return self._conv_forward(x.contiguous(), self.weight.flatten().view(self.weight.shape), None)
+        return self._conv_forward(x.contiguous(), self.weight.flatten().view(self.weight.shape), self.bias)

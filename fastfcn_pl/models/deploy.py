@@ -1,0 +1,116 @@
+"""The network that is shipped: what trains it taken off, batch norms folded, every size of image allowed."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.resize import resize_logits
+
+
+def deployed(model: Segmenter) -> Segmenter:
+    """Return a copy of `model` in eval mode that computes the same logits with fewer operations.
+
+    It has no auxiliary head and no branch for the SE loss; batch norms behind a convolution are folded into it, and
+    adaptive pools are products with matrices, which exporters take at any size.
+    """
+    model = copy.deepcopy(model).eval()
+    model.aux_head = None
+    if getattr(model.head, "se_layer", None) is not None:
+        model.head.se_layer, model.head.extra_outputs = None, ()  # type: ignore[assignment]
+    _fold_batch_norms(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d):
+                setattr(parent, name, IntervalPool(_side(child)))
+    return model
+
+
+def _side(pool: nn.AdaptiveAvgPool2d) -> int:
+    assert isinstance(pool.output_size, int), "our heads pool to squares"
+    return pool.output_size
+
+
+class IntervalPool(nn.Module):
+    """Adaptive average pool to `side` x `side` cells, as products with matrices that are built from the map's size."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.side == 1:
+            return x.mean((2, 3), keepdim=True)
+        rows, columns = (self._means(x.shape[dim], x) for dim in (2, 3))
+        return rows @ x @ columns.T
+
+    def _means(self, length: int, x: Tensor) -> Tensor:
+        """Return the matrix `(side, length)` of each cell's share in the pixels that lie in it, even partly."""
+        cells, pixels = torch.arange(self.side, device=x.device), torch.arange(length, device=x.device)
+        first = (cells * length) // self.side
+        end = ((cells + 1) * length + self.side - 1) // self.side
+        inside = ((pixels >= first[:, None]) & (pixels < end[:, None])).to(x.dtype)
+        return inside / inside.sum(1, keepdim=True)
+
+
+def _fold_batch_norms(model: Segmenter) -> None:
+    """Fold each batch norm into the convolution whose output it takes, as running the network tells."""
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept, so that its id stays its own
+    pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
+
+    def remember(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        made[id(output)] = conv, output
+
+    def pair(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        if id(inputs[0]) in made:
+            pairs[norm] = made[id(inputs[0])][0]
+
+    hooks = [
+        module.register_forward_hook(remember)
+        if isinstance(module, nn.Conv2d)
+        else module.register_forward_pre_hook(pair)
+        for module in model.modules()
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
+    ]
+    with torch.no_grad():
+        weight = next(model.parameters())
+        model(torch.zeros(1, 3, 64, 64, device=weight.device, dtype=weight.dtype))
+    for hook in hooks:
+        hook.remove()
+    for norm, conv in pairs.items():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d) and child in pairs:
+                setattr(parent, name, getattr(child, "act", nn.Identity()))  # timm's norms have an activation behind
+
+
+class Deployed(nn.Module):
+    """A whole network: uint8 RGB images `(B, 3, H, W)` of any size to labels `(B, H, W)` uint8, or to logits at H x W.
+
+    `mean` and `std` `(1, 3, 1, 1)` are those of pixels of 0 to 255; `gives` is `labels` or `logits`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Segmenter, mean: Tensor, std: Tensor, gives: str) -> None:
+        super().__init__()
+        self.model, self.gives = deployed(model).to(memory_format=torch.contiguous_format), gives
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, value.clone())
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.model((images.float() - self.mean) / self.std).logits
+        logits = resize_logits(logits, images.shape[-2:], self.model.align_corners)
+        return logits.argmax(1).to(torch.uint8) if self.gives == "labels" else logits
