@@ -95,6 +95,19 @@ class PrepareConfig:
     debug: bool | None = None
 
 
+@dataclass
+class DoctorConfig:
+    """Keys of `python -m fastfcn_pl.doctor`."""
+
+    data: Any = MISSING
+    limit: int | None = MISSING
+    num_workers: int | None = MISSING
+    samples: int = MISSING
+    seed: int = MISSING
+    output: str = MISSING
+    debug: bool | None = None
+
+
 class Studies(SearchPathPlugin):
     """Lets `-cn` find a study without `-cd`, behind what is in `CONF_DIR`."""
 
@@ -141,3 +154,4 @@ def register() -> None:
     store.store(name="convert_schema", node=ConvertConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="prepare_schema", node=PrepareConfig)
+    store.store(name="doctor_schema", node=DoctorConfig)

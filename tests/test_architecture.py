@@ -15,12 +15,12 @@ LAYERS = [
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize"},
     {"module"},
-    {"callbacks", "loggers", "scoring", "saving"},
+    {"callbacks", "loggers", "scoring", "saving", "diagnosis"},
     {"config"},
     {"build"},
     {"checkpoint", "launch"},
     {"resume"},
-    {"train", "evaluate", "report", "convert", "predict", "prepare"},
+    {"train", "evaluate", "report", "convert", "predict", "prepare", "doctor"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""
 ALLOWED_WITHIN = {("resize", "contracts"), ("scoremap", "resize"), ("staging", "contracts")}
