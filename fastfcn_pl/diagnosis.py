@@ -48,7 +48,7 @@ def _split(data: SegmentationDataModule, name: str, split: Split) -> dict[str, A
         "mean": mean,
         "std": std,
         "pixels": {label: tally.pixels[c] for c, label in enumerate(classes)},
-        "share": {label: share for label, share in zip(classes, _shares(tally, data.spec), strict=True)},
+        "share": dict(zip(classes, _shares(tally, data.spec), strict=True)),
         "images": {label: tally.images[c] for c, label in enumerate(classes)},
         "ignored": tally.pixels[IGNORE],
         "unknown": {str(number): count for number, count in sorted(tally.unknown.items())},
