@@ -126,6 +126,19 @@ class PrepareConfig:
     debug: bool | None = None
 
 
+@dataclass
+class DoctorConfig:
+    """Keys of `python -m fastfcn_pl.doctor`."""
+
+    data: Any = MISSING
+    limit: int | None = MISSING
+    num_workers: int | None = MISSING
+    samples: int = MISSING
+    seed: int = MISSING
+    output: str = MISSING
+    debug: bool | None = None
+
+
 class Studies(SearchPathPlugin):
     """Lets `-cn` find a study without `-cd`, behind what is in `CONF_DIR`."""
 
@@ -174,3 +187,4 @@ def register() -> None:
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="demo_schema", node=DemoConfig)
     store.store(name="prepare_schema", node=PrepareConfig)
+    store.store(name="doctor_schema", node=DoctorConfig)

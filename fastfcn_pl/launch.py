@@ -24,7 +24,7 @@ from fastfcn_pl.contracts import UserError, suggest
 from fastfcn_pl.staging import OF_THE_DISK
 
 Job = Callable[[DictConfig], Any]
-_KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json")
+_KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json", "doctor.json")
 """What is of use after a mistake ended the run that made it."""
 GRACE = 30.0
 """Seconds that a child of DDP, which has met an error, gives to rank 0 to meet it too."""

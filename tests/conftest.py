@@ -37,9 +37,9 @@ config.register()
 def make_config(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does, with `run_dir` in the test's folder."""
 
-    def make(*overrides: str, name: str = "train") -> DictConfig:
+    def make(*overrides: str, name: str = "train", run_dir: bool = True) -> DictConfig:
         with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-            return compose(name, overrides=[f"run_dir={tmp_path / 'run'}", *overrides])
+            return compose(name, overrides=[*([f"run_dir={tmp_path / 'run'}"] if run_dir else []), *overrides])
 
     return make
 

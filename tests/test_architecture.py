@@ -15,12 +15,12 @@ LAYERS = [
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
-    {"callbacks", "loggers", "scoring", "saving"},
+    {"callbacks", "loggers", "scoring", "saving", "diagnosis"},
     {"config"},
     {"build"},
     {"checkpoint", "launch"},
     {"resume"},
-    {"train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare"},
+    {"train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare", "doctor"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""
 ALLOWED_WITHIN = {

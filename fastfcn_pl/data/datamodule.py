@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.dataset import Sample, SegmentationDataset, Source, Transform
 from fastfcn_pl.data.files import FileSource
+from fastfcn_pl.data.pairs import EXTENSIONS
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
 
 
@@ -27,6 +28,10 @@ class SegmentationDataModule(L.LightningDataModule):
 
     spec: DatasetSpec
     train_split = "train"
+    split_sizes: ClassVar[dict[str, int]] = {}
+    """The splits that have labels, with their official numbers of images; empty where there are no official ones."""
+    unlabelled: ClassVar[dict[str, str]] = {}
+    """The splits whose labels are not public, with the place of their images: for prediction."""
 
     def __init__(self, seed: int, *, batch_size: int, num_workers: int | None, augmentation: Transform) -> None:
         super().__init__()
@@ -40,6 +45,18 @@ class SegmentationDataModule(L.LightningDataModule):
     def source(self, split: str) -> Source:
         """Return the images and labels of a split, such as `val`; raises UserError where it is not there."""
         raise NotImplementedError
+
+    @property
+    def split_names(self) -> list[str]:
+        """The splits that there may be, whether or not they are there; `trainval` is none of its own."""
+        return [*(self.split_sizes or ("train", "val")), *self.unlabelled]
+
+    def listing(self, split: str) -> Source:
+        """Return what a split lists, whether or not each file is there, for a look at all that is wrong.
+
+        Of a split without public labels, an image stands for its label map, too.
+        """
+        return self.source(split)
 
     def dataset(self, split: str, augment: bool = False) -> SegmentationDataset:
         """Return the samples of a split; raises UserError where it is empty."""
@@ -112,10 +129,6 @@ class FileDataModule(SegmentationDataModule):
     """
 
     how_to_get: ClassVar[str]
-    split_sizes: ClassVar[dict[str, int]] = {}
-    """The splits that have labels, with their official numbers of images; empty where there are no official ones."""
-    unlabelled: ClassVar[dict[str, str]] = {}
-    """The splits whose labels are not public, with the place of their images: for prediction."""
 
     def __init__(
         self,
@@ -152,11 +165,25 @@ class FileDataModule(SegmentationDataModule):
             raise UserError(f"data.root={self.root} is not a folder: {self.how_to_get}")
 
     def source(self, split: str) -> Source:
-        return FileSource(self.files(split))
+        return self.reader(self.files(split))
+
+    def reader(self, pairs: list[tuple[Path, Path]]) -> FileSource:
+        """Return what reads `pairs` of image and label map."""
+        return FileSource(pairs)
+
+    def listing(self, split: str) -> Source:
+        if split in self.unlabelled:
+            self.check_root()
+            return self.reader([(image, image) for image in self.images(split)])
+        return self.reader(self._listed(split))
+
+    def images(self, split: str) -> list[Path]:
+        """Return the images of a split without public labels."""
+        place = self.place(self.unlabelled[split])
+        return sorted(path for path in place.rglob("*") if path.suffix.lower() in EXTENSIONS)
 
     def files(self, split: str) -> list[tuple[Path, Path]]:
         """Return the pairs of a split; raises UserError where it has no labels, or where a file is missing."""
-        self.check_root()
         if split == "trainval":
             return self.files("train") + self.files("val")
         if split in self.unlabelled:
@@ -164,15 +191,19 @@ class FileDataModule(SegmentationDataModule):
                 f"the labels of {self.spec.name}'s split {split} are not public: take {' or '.join(self.split_sizes)}; "
                 f"its images, {self.unlabelled[split]}, are for prediction"
             )
-        if self.split_sizes and split not in self.split_sizes:
-            raise UserError(f"{self.spec.name} has no split {split}; {suggest(split, [*self.split_sizes, 'trainval'])}")
-        pairs = self.pairs(split)
+        pairs = self._listed(split)
         if missing := _missing([str(path) for pair in pairs for path in pair]):
             raise UserError(
                 f"split {split} of {self.spec.name} lacks {len(missing)} files, such as {missing[0]}: "
                 "restore them, or leave their images out"
             )
         return pairs
+
+    def _listed(self, split: str) -> list[tuple[Path, Path]]:
+        self.check_root()
+        if self.split_sizes and split not in self.split_sizes:
+            raise UserError(f"{self.spec.name} has no split {split}; {suggest(split, [*self.split_sizes, 'trainval'])}")
+        return self.pairs(split)
 
     def place(self, *parts: str) -> Path:
         """Return a file or folder below `root`; raises UserError where it is missing, with the way to get the data."""

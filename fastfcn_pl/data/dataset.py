@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastfcn_pl.contracts import DatasetSpec, UserError, listed
-from fastfcn_pl.data.labels import label_table, look_up
+from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.data.labels import label_table, look_up, unknown_ids
 
 Transform = Callable[[Image.Image, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Augments an RGB image and its class indices `(H, W)` with what it draws from the generator; arrays of uint8 out."""
@@ -62,7 +62,7 @@ class SegmentationDataset(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         image, mask = self.source.read(index)
-        pixels, labels = np.asarray(image), self._relabel(mask, index)
+        pixels, labels = np.asarray(image), self.relabel(mask, index)
         if self.transform is not None:
             pixels, labels = self.transform(image, labels, np.random.default_rng((self.seed, epoch, index)))
         return {
@@ -71,14 +71,10 @@ class SegmentationDataset(Dataset[Sample]):
             "index": index,
         }
 
-    def _relabel(self, mask: Image.Image, index: int) -> np.ndarray:
+    def relabel(self, mask: Image.Image, index: int) -> np.ndarray:
         """Replace ids of the file by class indices; an id that the data set does not have raises."""
         ids = np.asarray(mask)
         labels = self._table[ids] if ids.dtype == np.uint8 else look_up(ids, self.spec.labels)
         if labels.min() < 0:
-            unknown = np.unique(ids[labels < 0]).tolist()
-            raise UserError(
-                f"{self.source.name(index)} holds id {listed(unknown)}, which {self.spec.name} "
-                f"({self.spec.num_classes} classes) does not have: mend the mask, the classes or the remap"
-            )
+            raise unknown_ids(self.source.name(index), np.unique(ids[labels < 0]).tolist(), self.spec)
         return labels.astype(np.uint8)

@@ -66,15 +66,30 @@ class FileSource:
         return len(self.pairs)
 
     def read(self, index: int) -> tuple[Image.Image, Image.Image]:
-        image_path, mask_path = self.pairs[index]
-        image, mask = _open(image_path, self.upright), _open(mask_path, self.upright)
+        image, mask = self.image(index), self.mask(index)
+        self.check_sizes(index, image, mask)
+        return image, mask
+
+    def image(self, index: int) -> Image.Image:
+        """Return the RGB image of a pair."""
+        return read_image(self.pairs[index][0], self.upright)
+
+    def mask(self, index: int) -> Image.Image:
+        """Return the ids of a pair."""
+        path = self.pairs[index][1]
+        mask = _open(path, self.upright)
         if mask.format in ("JPEG", "MPO"):
-            raise UserError(f"{mask_path} is a JPEG, which blurs what it stores: make masks anew, as PNG")
-        if image.size != mask.size:
-            turned = self.upright and image.size == mask.size[::-1]
-            remedy = "label the image as its EXIF orientation turns it" if turned else "make them equal"
-            raise UserError(f"{mask_path} is {_size(mask)} but its image {image_path} is {_size(image)}: {remedy}")
-        return _rgb(image, image_path), self.read_mask(mask, mask_path)
+            raise UserError(f"{path} is a JPEG, which blurs what it stores: make masks anew, as PNG")
+        return self.read_mask(mask, path)
+
+    def check_sizes(self, index: int, image: Image.Image, mask: Image.Image) -> None:
+        """Raise UserError where image and mask of a pair differ in size."""
+        if image.size == mask.size:
+            return
+        image_path, mask_path = self.pairs[index]
+        turned = self.upright and image.size == mask.size[::-1]
+        remedy = "label the image as its EXIF orientation turns it" if turned else "make them equal"
+        raise UserError(f"{mask_path} is {_size(mask)} but its image {image_path} is {_size(image)}: {remedy}")
 
     def name(self, index: int) -> str:
         return str(self.pairs[index][1])

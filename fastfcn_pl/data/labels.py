@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec
+from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError, listed
 
 
 def label_table(spec: DatasetSpec) -> np.ndarray:
@@ -20,6 +20,14 @@ def look_up(ids: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
     values = np.array([labels[i] for i in sorted(labels)], np.int16)
     nearest = np.searchsorted(known, ids).clip(max=len(known) - 1)
     return np.where(known[nearest] == ids, values[nearest], np.int16(-1))
+
+
+def unknown_ids(name: str, ids: list[int], spec: DatasetSpec) -> UserError:
+    """Return the error of a label map `name` that holds `ids` which `spec` does not have."""
+    return UserError(
+        f"{name} holds id {listed(ids)}, which {spec.name} ({spec.num_classes} classes) does not have: "
+        "mend the mask, the classes or the remap"
+    )
 
 
 def own_ids(spec: DatasetSpec) -> np.ndarray:

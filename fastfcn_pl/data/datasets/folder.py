@@ -7,7 +7,7 @@ from typing import Any
 
 from fastfcn_pl.contracts import DatasetSpec, UserError, listed, suggest
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.dataset import Source, Transform
+from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.files import ColorReader, FileSource, MaskReader, read_ids
 from fastfcn_pl.data.pairs import Pairs, in_folders, in_list
 from fastfcn_pl.data.palette import voc_colors
@@ -64,8 +64,12 @@ class Folder(FileDataModule):
         self.spec, self.read_mask = _labels(name, classes, palette, remap, masks)
         self.mask_suffix, self.splits = mask_suffix, splits
 
-    def source(self, split: str) -> Source:
-        return FileSource(self.files(split), self.read_mask, upright=True)
+    @property
+    def split_names(self) -> list[str]:
+        return [split for split, paths in self.splits.items() if paths]
+
+    def reader(self, pairs: Pairs) -> FileSource:
+        return FileSource(pairs, self.read_mask, upright=True)
 
     def pairs(self, split: str) -> Pairs:
         given = {name: paths for name, paths in self.splits.items() if paths}

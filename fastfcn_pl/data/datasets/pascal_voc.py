@@ -44,5 +44,8 @@ class PascalVOC(FileDataModule):
             for name in names
         ]
 
+    def images(self, split: str) -> list[Path]:
+        return [self.root / "JPEGImages" / f"{name}.jpg" for name in self._names(split)]
+
     def _names(self, split: str) -> list[str]:
         return self.place("ImageSets", "Segmentation", f"{split}.txt").read_text().split()

@@ -211,6 +211,10 @@ class Shapes(SegmentationDataModule):
         super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation)
         self.counts, self.size = {"train": train_images, "val": val_images}, size
 
+    @property
+    def split_names(self) -> list[str]:
+        return [*self.counts]
+
     def source(self, split: str) -> ShapesSource:
         if split not in self.counts:
             raise UserError(f"shapes has no split {split}: use {' or '.join(self.counts)}")

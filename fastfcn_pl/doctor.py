@@ -1,0 +1,49 @@
+"""Read a data set once and say what is wrong with it: `python -m fastfcn_pl.doctor data=<name> data.root=<dir>`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fastfcn_pl import launch
+from fastfcn_pl.contracts import UserError
+
+
+def doctor(cfg: DictConfig) -> None:
+    """Print what the splits of `cfg.data` hold, and write it to `cfg.output`.
+
+    Raises UserError where training would be wrong.
+    """
+    from PIL import Image  # heavy imports stand here, so that --help and a typo need not wait for them
+
+    from fastfcn_pl import build, diagnosis
+    from fastfcn_pl.data.findings import findings
+    from fastfcn_pl.data.inspection import inspect
+    from fastfcn_pl.data.sources.progress import bar
+    from fastfcn_pl.staging import staged
+
+    if cfg.limit is not None and cfg.limit < 1:
+        raise UserError(f"limit={cfg.limit}: read one image of each split at least, or null for all")
+    build.check(cfg)
+    data, output = build.build(cfg.data, 0), Path(cfg.output)
+    if hasattr(data, "check_root"):
+        data.check_root()
+    with bar("reading", of_bytes=False) as update:
+        splits = inspect(data, cfg.limit, cfg.num_workers, update)
+    found = findings(data, splits)
+    diagnosis.show(data, splits, found)
+    samples = diagnosis.picture(data, splits, cfg.samples, cfg.seed)
+    if samples is not None:
+        with staged(output / "samples.png") as hidden:
+            Image.fromarray(samples).save(hidden, format="PNG")
+    with staged(output / "doctor.json") as hidden:
+        hidden.write_text(json.dumps(diagnosis.to_dict(data, splits, found), indent=1))
+    print(f"{output} has it all: doctor.json and samples.png")
+    if faults := sum(finding.level == "fault" for finding in found):
+        raise UserError(f"training on {data.spec.name} would be wrong: mend the {faults} faults above and run again")
+
+
+if __name__ == "__main__":
+    launch.main("doctor", doctor)

@@ -1,0 +1,68 @@
+"""The doctor: what it counts, and that each kind of fault is named and ends in exit code 1."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+from PIL import Image
+
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.doctor import doctor
+from tests.fakes.camvid import write_camvid
+
+
+@pytest.fixture
+def examine(tmp_path: Path, make_config: Callable[..., DictConfig]) -> Callable[[], dict]:
+    def run() -> dict:
+        keys = [f"data.root={tmp_path / 'CamVid'}", "data.batch_size=2", "num_workers=0", f"output={tmp_path / 'out'}"]
+        try:
+            doctor(make_config("data=camvid", *keys, name="doctor", run_dir=False))
+        except UserError as error:
+            assert "would be wrong" in str(error)  # noqa: PT017
+        return json.loads((tmp_path / "out" / "doctor.json").read_text())
+
+    return run
+
+
+def test_what_is_counted(tmp_path: Path, examine: Callable[[], dict]) -> None:
+    root = write_camvid(tmp_path / "CamVid", train=4, val=2, test=1)
+    result = examine()
+    masks = np.stack([np.asarray(Image.open(path)) for path in sorted((root / "trainannot").glob("*.png"))])
+    images = np.stack([np.asarray(Image.open(path)) for path in sorted((root / "train").glob("*.png"))]) / 255
+    train = result["splits"]["train"]
+    assert result["verdict"] == "ok"
+    assert [*train["pixels"].values()] == np.bincount(masks.ravel())[:11].tolist()
+    assert train["ignored"] == (masks == 11).sum()
+    assert train["mean"] == pytest.approx(images.mean((0, 1, 2)).tolist())
+    assert train["std"] == pytest.approx(images.std((0, 1, 2)).tolist())
+    assert Image.open(tmp_path / "out" / "samples.png").width == 720
+
+
+def _truncate(root: Path) -> None:
+    path = root / "train" / "0001.png"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "image": _truncate,
+    "mask": lambda root: (root / "trainannot" / "0001.png").unlink(),
+    "size": lambda root: Image.new("L", (40, 30)).save(root / "trainannot" / "0001.png"),
+    "ids": lambda root: Image.new("L", (80, 60), 77).save(root / "trainannot" / "0001.png"),
+    "duplicate": lambda root: shutil.copy(root / "train" / "0001.png", root / "val" / "0001.png"),
+    "empty split": lambda root: (root / "val.txt").write_text(""),
+    "absent split": lambda root: (root / "train.txt").unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_is_named(kind: str, tmp_path: Path, examine: Callable[[], dict]) -> None:
+    FAULTS[kind](write_camvid(tmp_path / "CamVid", train=4, val=2, test=1))
+    result = examine()
+    assert {finding["kind"] for finding in result["findings"] if finding["level"] == "fault"} == {kind}
+    assert result["verdict"] == "wrong"
