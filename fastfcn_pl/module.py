@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.inference import Protocol
 from fastfcn_pl.metrics import ConfusionMatrix, Scores
 from fastfcn_pl.models.segmenter import Segmenter
@@ -92,15 +93,17 @@ class SegmentationModule(L.LightningModule):
         height, width = batch["target"].shape[-2:]
         return self.protocol(self.model, self.normalize(batch["image"]), (height, width))
 
-    def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        if batch["index"][0] == BLANK:
+            return None
         prediction = self.predict_labels(batch)
         self.confusion.update(prediction, batch["target"])
         return {"prediction": prediction}  # what callbacks draw
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor] | None:
         return self._score(batch)
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor] | None:
         return self._score(batch)
 
     def on_validation_epoch_end(self) -> None:
