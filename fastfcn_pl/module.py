@@ -139,6 +139,8 @@ class SegmentationModule(L.LightningModule):
             )
         self.total_steps = int(steps)
         optimizer = self.make_optimizer(self.model, self.effective_batch_size)
+        if self.trainer.is_global_zero:
+            print(self._batch_line(optimizer))
         scheduler = self.make_scheduler(optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -147,6 +149,20 @@ class SegmentationModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.total_steps = checkpoint["total_steps"]
+
+    def _batch_line(self, optimizer: Optimizer) -> str:
+        """Say the effective batch, the batch that the learning rate is meant for, and the learning rate in use."""
+        trainer, batch = self.trainer, self.effective_batch_size
+        factors = f"{trainer.world_size} devices, {trainer.accumulate_grad_batches} accumulated"
+        meant: int | None = getattr(self.make_optimizer, "keywords", {}).get("base_batch_size")
+        if meant is None:
+            scaling = "not scaled with it (optimizer.base_batch_size=null)"
+        elif meant == batch:
+            scaling = "as in the recipe"
+        else:
+            scaling = f"scaled by {batch}/{meant}, since the recipe's batch is {meant}"
+        rates = ", ".join(f"{group['name']} {group['lr']:.3g}" for group in optimizer.param_groups)
+        return f"effective batch: {batch} images ({factors}); learning rate: {rates}, {scaling}"
 
     @property
     def effective_batch_size(self) -> int:
