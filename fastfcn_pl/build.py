@@ -84,15 +84,18 @@ def trainer(cfg: DictConfig) -> L.Trainer:
     """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
     callbacks = [build(node) for node in cfg.callbacks.values() if node]
     loggers = [build(node) for node in cfg.logger.values() if node]
-    return instantiate(
+    made: L.Trainer = instantiate(
         cfg.trainer,
         plugins=[StagedCheckpointIO(), *(build(node) for node in cfg.trainer.get("plugins") or ())],
         callbacks=callbacks,
         logger=[_complete(logger, cfg) for logger in loggers],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        sync_batchnorm=cfg.trainer.sync_batchnorm and _on_gpu(cfg),  # torch has none for CPUs
+        sync_batchnorm=cfg.trainer.sync_batchnorm and _on_gpu(cfg),
         _convert_="all",
     )
+    if made.world_size > 1 and made.is_global_zero and cfg.trainer.sync_batchnorm and not _on_gpu(cfg):
+        print("batch norms look at each rank's own images: torch's SyncBatchNorm runs on GPUs only")
+    return made
 
 
 def _on_gpu(cfg: DictConfig) -> bool:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.inference import Protocol
 from fastfcn_pl.metrics import BoundaryIoU, ConfusionMatrix, Scores
 from fastfcn_pl.models.segmenter import Segmenter
@@ -93,17 +94,19 @@ class SegmentationModule(L.LightningModule):
         height, width = batch["target"].shape[-2:]
         return self.protocol(self.model, self.normalize(batch["image"]), (height, width)).labels()
 
-    def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        if batch["index"][0] == BLANK:
+            return None
         prediction = self.predict_labels(batch)
         self.confusion.update(prediction, batch["target"])
         if self.boundary is not None:
             self.boundary.update(prediction, batch["target"])
         return {"prediction": prediction}  # what callbacks draw
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor] | None:
         return self._score(batch)
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor] | None:
         return self._score(batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -142,6 +145,8 @@ class SegmentationModule(L.LightningModule):
             )
         self.total_steps = int(steps)
         optimizer = self.make_optimizer(self.model, self.effective_batch_size)
+        if self.trainer.is_global_zero:
+            print(self._batch_line(optimizer))
         scheduler = self.make_scheduler(optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -150,6 +155,20 @@ class SegmentationModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.total_steps = checkpoint["total_steps"]
+
+    def _batch_line(self, optimizer: Optimizer) -> str:
+        """Say the effective batch, the batch that the learning rate is meant for, and the learning rate in use."""
+        trainer, batch = self.trainer, self.effective_batch_size
+        factors = f"{trainer.world_size} devices, {trainer.accumulate_grad_batches} accumulated"
+        meant: int | None = getattr(self.make_optimizer, "keywords", {}).get("base_batch_size")
+        if meant is None:
+            scaling = "not scaled with it (optimizer.base_batch_size=null)"
+        elif meant == batch:
+            scaling = "as in the recipe"
+        else:
+            scaling = f"scaled by {batch}/{meant}, since the recipe's batch is {meant}"
+        rates = ", ".join(f"{group['name']} {group['lr']:.3g}" for group in optimizer.param_groups)
+        return f"effective batch: {batch} images ({factors}); learning rate: {rates}, {scaling}"
 
     @property
     def effective_batch_size(self) -> int:

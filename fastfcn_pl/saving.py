@@ -31,8 +31,9 @@ class StagedCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint; where its run's folder was moved, what callbacks know of paths moves along."""
         content = super().load_checkpoint(path, map_location, weights_only)
-        folder = content["hyper_parameters"]["config"]["run_dir"]
-        content["callbacks"] = moved(content["callbacks"], folder, str(Path(path).resolve().parents[1]))
+        if "hyper_parameters" in content:  # not in what a forked rank hands back to the process that forked it
+            folder = content["hyper_parameters"]["config"]["run_dir"]
+            content["callbacks"] = moved(content["callbacks"], folder, str(Path(path).resolve().parents[1]))
         return content
 
 

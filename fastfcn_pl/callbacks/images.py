@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastfcn_pl.callbacks.samples import Sample
+from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.metrics import Scores, confusion
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.staging import staged
@@ -53,6 +54,8 @@ class ImageScores(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if int(batch["index"][0]) == BLANK:
+            return
         matrix = confusion(outputs["prediction"], batch["target"], pl_module.spec.num_classes)
         scores = Scores.of(matrix)
         self._scored.append(_Scored(scores.mean_iou, scores.pixel_accuracy, int(batch["index"][0]), None))

@@ -84,13 +84,8 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def eval_dataloader(self, split: str) -> DataLoader[Sample]:
         """Return this rank's share of a split, one image at a time."""
-        dataset, (rank, world_size) = self.dataset(split), self._rank()
-        if len(dataset) < world_size:
-            raise UserError(
-                f"split {split} of {self.spec.name} has {len(dataset)} images, fewer than there are devices: "
-                f"lower trainer.devices to {len(dataset)}"
-            )
-        return self._loader(dataset, EvalSampler(len(dataset), rank, world_size), batch_size=1, drop_last=False)
+        dataset = self.dataset(split)
+        return self._loader(dataset, EvalSampler(len(dataset), *self._rank()), batch_size=1, drop_last=False)
 
     def _loader(
         self, dataset: Dataset[Sample], sampler: TrainSampler | EvalSampler, batch_size: int, drop_last: bool

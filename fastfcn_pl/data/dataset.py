@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.labels import label_table, look_up, unknown_ids
+from fastfcn_pl.data.samplers import BLANK
 
 Transform = Callable[[Image.Image, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Augments an RGB image and its class indices `(H, W)` with what it draws from the generator; arrays of uint8 out."""
@@ -61,6 +62,9 @@ class SegmentationDataset(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
+        if index == BLANK:
+            blank = torch.full((3, 32, 32), IGNORE, dtype=torch.uint8)
+            return {"image": blank, "target": blank[0], "index": index}
         image, mask = self.source.read(index)
         pixels, labels = np.asarray(image), self.relabel(mask, index)
         if self.transform is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
+
+BLANK = -1
+"""The index of a sample that is no image of the data set, and is not scored."""
 
 
 class TrainSampler(Sampler[tuple[int, int]]):
@@ -36,10 +39,14 @@ class TrainSampler(Sampler[tuple[int, int]]):
 
 
 class EvalSampler(Sampler[tuple[int, int]]):
-    """The `(0, index)` keys of one rank: over all ranks every sample exactly once, none repeated to even them out."""
+    """The `(0, index)` keys of one rank: over all ranks every sample exactly once, none repeated to even them out.
+
+    A rank for which none is left draws `BLANK`, since Lightning leaves out the whole loop on a rank without a batch,
+    and with it what the other ranks wait for.
+    """
 
     def __init__(self, count: int, rank: int, world_size: int) -> None:
-        self.indices = range(rank, count, world_size)
+        self.indices: Sequence[int] = range(rank, count, world_size) or [BLANK]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -1,0 +1,83 @@
+"""Several ranks (CPU, gloo) are as good as one: the numbers that they find, the losses that they train with."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from fastfcn_pl import build
+from tests.conftest import TINY
+
+pytestmark = pytest.mark.slow
+SMALL = [*TINY, "data.train_images=16", "data.size=64", "data.num_workers=0", "seed=3"]
+SMALL += ["~callbacks.cost", "~callbacks.progress", "trainer.log_every_n_steps=1"]
+MakeConfig = Callable[..., DictConfig]
+
+
+def _ranks(count: int) -> list[str]:
+    """Return the overrides for ranks that are forks of this process, which need not import torch again."""
+    return [f"trainer.devices={count}", "trainer.strategy=ddp_fork"]
+
+
+def _validate(cfg: DictConfig) -> dict[str, float]:
+    L.seed_everything(cfg.seed, verbose=False)
+    datamodule = build.datamodule(cfg)
+    module = build.module(cfg, datamodule.spec)
+    (scores,) = build.trainer(cfg).validate(module, datamodule=datamodule, verbose=False)
+    return dict(scores)
+
+
+@pytest.mark.parametrize("images", [7, 2, 1])
+def test_any_number_of_ranks_finds_the_same_scores(images: int, make_config: MakeConfig) -> None:
+    small = [*SMALL, f"data.val_images={images}"]
+    one = _validate(make_config(*small))
+    assert 0 < one["val/pixel_accuracy"] < 1
+    for count in (2, 3):
+        assert _validate(make_config(*small, *_ranks(count))) == pytest.approx(one, abs=0, rel=0, nan_ok=True)
+
+
+def test_training_goes_on_behind_a_validation_on_which_a_rank_had_no_image(make_config: MakeConfig) -> None:
+    cfg = make_config(*SMALL, "data.val_images=1", *_ranks(3), "trainer.max_epochs=2", "data.batch_size=2")
+    datamodule = build.datamodule(cfg)
+    trainer = build.trainer(cfg)
+    trainer.fit(build.module(cfg, datamodule.spec), datamodule=datamodule)
+    last = torch.load(f"{cfg.run_dir}/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 4
+
+
+def _losses(cfg: DictConfig) -> list[float]:
+    """Train a network whose norms look at single images, without dropout; return the loss of each step."""
+    L.seed_everything(cfg.seed, verbose=False)
+    datamodule = build.datamodule(cfg)
+    module = build.module(cfg, datamodule.spec)
+    for parent in list(module.model.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                setattr(parent, name, torch.nn.GroupNorm(1, layer.num_features))
+            elif isinstance(layer, torch.nn.Dropout2d):
+                setattr(parent, name, torch.nn.Identity())
+    build.trainer(cfg).fit(module, datamodule=datamodule)
+    with Path(cfg.run_dir, "metrics", "metrics.csv").open(newline="") as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def test_equal_global_batches_give_equal_losses(
+    make_config: MakeConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps = [*SMALL, "data.train_images=20", "data.val_images=1", "trainer.max_epochs=1", "data/augmentation=flip"]
+    steps += ["trainer.limit_val_batches=0", "~callbacks.checkpoint", "~callbacks.last", "optimizer.lr=0.05"]
+    one = _losses(make_config(*steps, "data.batch_size=4", f"run_dir={tmp_path}/one"))
+    assert "learning rate: backbone 0.0125, head 0.125, scaled by 4/16" in capfd.readouterr().out
+    two = _losses(make_config(*steps, "data.batch_size=2", *_ranks(2), f"run_dir={tmp_path}/two"))
+    said = capfd.readouterr().out
+    assert said.count("effective batch: 4 images (2 devices, 1 accumulated)") == 1
+    assert said.count("SyncBatchNorm runs on GPUs only") == 1
+    assert len(one) == 5
+    assert max(one) - min(one) > 0.01
+    assert two == pytest.approx(one, abs=1e-5)
