@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.labels import label_table, look_up, unknown_ids
+from fastfcn_pl.data.pixels import mapped, planes
 from fastfcn_pl.data.samplers import BLANK
 
 Transform = Callable[[Image.Image, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
@@ -55,7 +56,8 @@ class SegmentationDataset(Dataset[Sample]):
 
     def __init__(self, source: Source, spec: DatasetSpec, transform: Transform | None = None, seed: int = 0) -> None:
         self.source, self.spec, self.transform, self.seed = source, spec, transform, seed
-        self._table = label_table(spec)
+        table = label_table(spec)
+        self._table, self._unknown = table.astype(np.uint8), (table < 0).astype(np.uint8)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -70,7 +72,7 @@ class SegmentationDataset(Dataset[Sample]):
         if self.transform is not None:
             pixels, labels = self.transform(image, labels, np.random.default_rng((self.seed, epoch, index)))
         return {
-            "image": torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")),
+            "image": torch.from_numpy(planes(pixels)),
             "target": torch.from_numpy(np.array(labels, order="C")),
             "index": index,
         }
@@ -78,7 +80,13 @@ class SegmentationDataset(Dataset[Sample]):
     def relabel(self, mask: Image.Image, index: int) -> np.ndarray:
         """Replace ids of the file by class indices; an id that the data set does not have raises."""
         ids = np.asarray(mask)
-        labels = self._table[ids] if ids.dtype == np.uint8 else look_up(ids, self.spec.labels)
-        if labels.min() < 0:
-            raise unknown_ids(self.source.name(index), np.unique(ids[labels < 0]).tolist(), self.spec)
-        return labels.astype(np.uint8)
+        if ids.dtype != np.uint8:
+            found = look_up(ids, self.spec.labels)
+            labels, unknown = found.astype(np.uint8), found < 0
+        elif self._unknown[: ids.max() + 1].any():
+            labels, unknown = mapped(ids, self._table), mapped(ids, self._unknown) > 0
+        else:
+            return mapped(ids, self._table)
+        if unknown.any():
+            raise unknown_ids(self.source.name(index), np.unique(ids[unknown]).tolist(), self.spec)
+        return labels

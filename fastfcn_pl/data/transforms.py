@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.data.pixels import Box, blurred, mirrored, padded, resized_region, taken
 
 
 @dataclass(frozen=True)
@@ -32,23 +33,26 @@ class GeometricPlan:
 
         To turn it, too, takes no second resampling: it is averaged, then read once.
         """
+        return padded(self.visible(image, fill), self.crop, fill)
+
+    def visible(self, image: Image.Image, fill: Sequence[int]) -> np.ndarray:
+        """Return the crop without its padding; `fill` is the colour of the corners that a turn leaves empty."""
         if self.angle:
-            turned = self._turn(_averaged(image, self.scaled), Image.Resampling.BILINEAR, tuple(fill))
-            return self._finish(turned, np.asarray(fill, np.uint8))
-        left, top, right, bottom = self._visible()
-        x, y = image.width / self.scaled[0], image.height / self.scaled[1]
-        box = (left * x, top * y, min(right * x, image.width), min(bottom * y, image.height))
-        pixels = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
-        return self._finish(pixels, np.asarray(fill, np.uint8))
+            averaged = _averaged(image, self.scaled)
+            pixels = np.asarray(self._turn(averaged, Image.Resampling.BILINEAR, tuple(fill)))
+        else:
+            pixels = resized_region(np.asarray(image), self.scaled, self._visible())
+        return mirrored(pixels) if self.flip else pixels
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """Return the crop `(H, W)` of a nearest-neighbour resize of `mask`, padded with `IGNORE`."""
         if self.angle:
-            return self._finish(self._turn(Image.fromarray(mask), Image.Resampling.NEAREST, IGNORE), np.uint8(IGNORE))
-        left, top, right, bottom = self._visible()
-        columns = _nearest(mask.shape[1], self.scaled[0])[left:right]
-        rows = _nearest(mask.shape[0], self.scaled[1])[top:bottom]
-        return self._finish(mask[rows[:, None], columns], np.uint8(IGNORE))
+            labels = np.asarray(self._turn(Image.fromarray(mask), Image.Resampling.NEAREST, IGNORE))
+        else:
+            left, top, right, bottom = self._visible()
+            columns = _nearest(mask.shape[1], self.scaled[0])[left:right]
+            labels = taken(mask, _nearest(mask.shape[0], self.scaled[1])[top:bottom], columns)
+        return padded(mirrored(labels) if self.flip else labels, self.crop, IGNORE)
 
     def _turn(self, image: Image.Image, resample: Image.Resampling, fill: int | tuple[int, ...]) -> Image.Image:
         """Scale, turn and crop at once, by the affine map from points of the crop to points of `image`."""
@@ -60,22 +64,10 @@ class GeometricPlan:
         size = (right - left, bottom - top)
         return image.transform(size, Image.Transform.AFFINE, affine, resample, fillcolor=fill)
 
-    def _visible(self) -> tuple[int, int, int, int]:
+    def _visible(self) -> Box:
         """Return left, top, right and bottom of the part of the crop that the scaled image covers."""
         (left, top), (width, height) = self.corner, self.crop
         return left, top, min(left + width, self.scaled[0]), min(top + height, self.scaled[1])
-
-    def _finish(self, visible: Image.Image | np.ndarray, fill: np.ndarray | np.uint8) -> np.ndarray:
-        """Flip and pad what the crop shows of the scaled image."""
-        pixels, (width, height) = np.asarray(visible), self.crop
-        if self.flip:
-            pixels = pixels[:, ::-1]
-        if pixels.shape[:2] == (height, width):
-            return pixels
-        padded = np.empty((height, width, *pixels.shape[2:]), np.uint8)
-        padded[...] = fill
-        padded[: pixels.shape[0], : pixels.shape[1]] = pixels
-        return padded
 
 
 def _nearest(length: int, scaled: int) -> np.ndarray:
@@ -127,8 +119,7 @@ class RandomScaleCrop:
         plan = self.plan(image.size, rng)
         pixels = plan.image(image, self.fill)
         if rng.random() < self.blur_probability:
-            radius = rng.uniform(0, self.blur_radius)
-            pixels = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))
+            pixels = blurred(pixels, rng.uniform(0, self.blur_radius))
         return pixels, plan.mask(mask)
 
     def plan(self, size: tuple[int, int], rng: np.random.Generator) -> GeometricPlan:
