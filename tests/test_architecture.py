@@ -16,7 +16,7 @@ LAYERS = [
     {"inference", "metrics", "optim", "visualize"},
     {"module"},
     {"callbacks", "loggers", "scoring", "saving"},
-    {"config"},
+    {"config", "frozen", "sweep"},
     {"build"},
     {"checkpoint", "launch"},
     {"resume"},
@@ -25,8 +25,8 @@ LAYERS = [
 """Imports go from right to left only, and not between the members of a layer."""
 ALLOWED_WITHIN = {("resize", "contracts"), ("scoremap", "resize"), ("staging", "contracts")}
 HOMES = {
-    "hydra": {"config", "build", "launch", "resume", *LAYERS[-1]},
-    "omegaconf": {"config", "build", "launch", "resume", *LAYERS[-1]},
+    "hydra": {"config", "frozen", "sweep", "build", "launch", "resume", *LAYERS[-1]},
+    "omegaconf": {"config", "frozen", "sweep", "build", "launch", "resume", *LAYERS[-1]},
     "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
     "timm": {"models/backbones"},
     "wandb": {"callbacks", "loggers"},
