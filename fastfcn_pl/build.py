@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,11 +18,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl import config
 from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.frozen import FrozenJob
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.saving import StagedCheckpointIO
@@ -34,6 +37,16 @@ warnings.filterwarnings(
 )  # a run that goes on
 warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")  # our sampler is
 warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are computed from all ranks' pixels already
+
+
+def _rank_command(local_rank: int) -> tuple[Sequence[str], str]:
+    """Return the command of a rank above 0, which Lightning starts, and its folder: the job that rank 0 runs."""
+    job = FrozenJob.current
+    return (job.command(), os.getcwd()) if job is not None else _command_of_lightning(local_rank)
+
+
+_command_of_lightning = subprocess_script._hydra_subprocess_cmd
+subprocess_script._hydra_subprocess_cmd = _rank_command
 
 Config = DictConfig
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 
 from fastfcn_pl.contracts import UserError
@@ -174,11 +176,19 @@ def job_folder(checkpoint: str | None) -> str | None:
     return ".hydra" if checkpoint is None else None
 
 
+def sweep_group() -> str | None:
+    """Return what the jobs of a sweep have in common, the end of its folder's path; None outside of a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return None
+    return "/".join(Path(HydraConfig.get().sweep.dir).parts[-2:])
+
+
 def register() -> None:
     """Make studies, schemas and resolvers known to Hydra, under the names that the primary configs refer to."""
     Plugins.instance().register(Studies)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("sweep_group", sweep_group, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)

@@ -6,21 +6,26 @@ import functools
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from fastfcn_pl import config
+from fastfcn_pl import config, sweep
 from fastfcn_pl.contracts import UserError, suggest
+from fastfcn_pl.frozen import FLAG, FrozenJob, thaw
 from fastfcn_pl.staging import OF_THE_DISK
 
 Job = Callable[[DictConfig], Any]
@@ -38,37 +43,93 @@ def main(config_name: str, job: Job) -> None:
     `+debug=true` shows their tracebacks.
     """
     config.register()
+    module = f"fastfcn_pl.{config_name}"
+    if sys.argv[1:2] == [FLAG]:
+        _run_frozen(module, job, sys.argv[2])
+        return
     # Hydra then raises what went wrong while composing, instead of printing it in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    run = hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name=config_name)(_reporting(job))
+    run = hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name=config_name)(
+        _reporting(module, job)
+    )
+    failed = False
     try:
-        run()
+        try:
+            run()
+        finally:
+            failed = sweep.report()
     except Exception as error:
-        _end(error)
+        if not failed:
+            _end(error)
+        _say(one_line(error) or str(error))  # such as Optuna's, which has no trial to call the best
+    if failed:
+        sys.exit(1)
 
 
-def _reporting(job: Job) -> Job:
-    """End a single job's mistakes here, before Hydra reports them; in a sweep, say them and go on.
+def _reporting(module: str, job: Job) -> Job:
+    """End a single job's mistakes here, before Hydra reports them; run a sweep's jobs in processes of their own.
 
-    A job that a mistake ended before it made anything leaves no folder.
+    A single job that a mistake ended before it made anything leaves no folder.
     """
 
     @functools.wraps(job)
     def run(cfg: DictConfig) -> Any:
-        hydra_config = HydraConfig.get()
+        FrozenJob.current = frozen = FrozenJob.of(module, cfg)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            return _run_apart(frozen)
         folders = _new_folders(cfg)
         try:
             return job(cfg)
         except Exception as error:
-            if hydra_config.mode is RunMode.RUN:
-                if one_line(error) is not None:
-                    _remove(folders)
-                _end(error)
-            if (line := one_line(error)) and _is_rank_0():
-                _say(f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {line}")
-            raise
+            if one_line(error) is not None:
+                _remove(folders)
+            _end(error)
 
     return run
+
+
+def _run_apart(frozen: FrozenJob) -> float | None:
+    """Run a job of a sweep in a process of its own, write down how it ended, and return its mIoU.
+
+    A failure is None, which no launcher and no sweeper takes for a reason to leave out other jobs.
+    """
+    if {"RANK", "LOCAL_RANK"} & os.environ.keys():
+        raise UserError("-m: each job of a sweep starts its own ranks: leave out torchrun, and set trainer.devices")
+    (frozen.folder / sweep.ERROR).unlink(missing_ok=True)
+    begun = time.monotonic()
+    process = subprocess.Popen(frozen.command())
+    stopped = False
+
+    def stop(*_: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        process.terminate()
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if in_main else None
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # the terminal has interrupted it, too
+        raise
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+    score = sweep.record(frozen.folder, HydraConfig.get().job.num, overrides(), code, time.monotonic() - begun)
+    if stopped:
+        sys.exit(128 + signal.SIGTERM)
+    return score
+
+
+def _run_frozen(module: str, job: Job, path: str) -> None:
+    """Run a job that another process has frozen: as a job of a sweep, or as a rank."""
+    cfg = thaw(path)
+    FrozenJob.current = FrozenJob.of(module, cfg)
+    sys.argv[1:] = overrides()
+    try:
+        job(cfg)
+    except Exception as error:
+        _end(error)
 
 
 def _new_folders(cfg: DictConfig) -> list[Path]:
@@ -97,10 +158,19 @@ def _end(error: Exception) -> NoReturn:
     if not _is_rank_0() and _rank_0_ends():
         sys.exit(1)
     line = one_line(error)
+    job = _job_of_sweep()
+    if job is not None:
+        cause = line or f"{type(error).__name__}: {' '.join(str(error).split())}"
+        Path(str(job.runtime.output_dir), sweep.ERROR).write_text(f"{cause}\n")
     if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
         raise error
-    _say(line)
+    _say(line if job is None else f"job {job.job.num} ({job.job.override_dirname}): {line}")
     sys.exit(1)
+
+
+def _job_of_sweep() -> HydraConf | None:
+    job = HydraConfig.get() if HydraConfig.initialized() else None
+    return job if job is not None and job.mode is RunMode.MULTIRUN else None
 
 
 def _say(line: str) -> None:

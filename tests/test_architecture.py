@@ -16,7 +16,7 @@ LAYERS = [
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
     {"callbacks", "loggers", "scoring", "saving", "diagnosis"},
-    {"config"},
+    {"config", "frozen", "sweep"},
     {"build"},
     {"checkpoint", "launch"},
     {"resume"},
@@ -31,8 +31,8 @@ ALLOWED_WITHIN = {
     ("export", "predict"),
 }
 HOMES = {
-    "hydra": {"config", "build", "launch", "resume", *LAYERS[-1]},
-    "omegaconf": {"config", "build", "launch", "resume", *LAYERS[-1]},
+    "hydra": {"config", "frozen", "sweep", "build", "launch", "resume", *LAYERS[-1]},
+    "omegaconf": {"config", "frozen", "sweep", "build", "launch", "resume", *LAYERS[-1]},
     "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
     "timm": {"models/backbones"},
     "wandb": {"callbacks", "loggers"},

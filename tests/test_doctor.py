@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from PIL import Image
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.doctor import doctor
+from tests.data.test_datasets import FACTS, every_data_set, fake  # noqa: F401
 from tests.fakes.camvid import write_camvid
+from tests.fakes.folder import write_folder
 
 
 @pytest.fixture
@@ -66,3 +69,47 @@ def test_a_fault_is_named(kind: str, tmp_path: Path, examine: Callable[[], dict]
     result = examine()
     assert {finding["kind"] for finding in result["findings"] if finding["level"] == "fault"} == {kind}
     assert result["verdict"] == "wrong"
+
+
+@every_data_set
+def test_every_official_layout_is_sound(
+    name: str,
+    fake: Path,  # noqa: F811
+    tmp_path: Path,
+    make_config: Callable[..., DictConfig],
+) -> None:
+    """Grayscale, CMYK and turned JPEGs, odd sizes, ignored regions: none of it is a fault."""
+    keys = [f"data.root={fake}", "data.batch_size=2", "num_workers=0", f"output={tmp_path / 'out'}", "samples=1"]
+    doctor(make_config(f"data={name}", *keys, name="doctor", run_dir=False))
+    result = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    assert result["verdict"] == "ok"
+    for split, count in (("train", 4), ("val", 2)):
+        found = result["splits"][split]
+        assert set(found["pixels"]) == set(FACTS[name]["classes"].values())
+        assert min(found["pixels"].values()) > 0
+        assert (found["ignored"] > 0) == bool(FACTS[name]["ignored"])
+        assert found["images"] == count
+
+
+def test_a_folder_and_drawn_pictures_are_read_too(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
+    write_folder(tmp_path / "mine", train=3, val=2)
+    keys = ["num_workers=0", f"output={tmp_path / 'out'}", "data.batch_size=1"]
+    own = ["data=folder", f"data.root={tmp_path}/mine", "data.classes=[ground,red,blue]"]
+    doctor(make_config(*own, *keys, name="doctor", run_dir=False))
+    mine = json.loads((tmp_path / "out" / "doctor.json").read_text())["splits"]
+    assert list(mine["train"]["pixels"]) == ["ground", "red", "blue"]
+    doctor(make_config("data=shapes", "limit=3", *keys, name="doctor", run_dir=False))
+    drawn = json.loads((tmp_path / "out" / "doctor.json").read_text())["splits"]
+    assert sum(drawn["val"]["pixels"].values()) + drawn["val"]["ignored"] == 3 * 128**2
+
+
+@pytest.mark.slow
+def test_the_real_camvid_by_command(command: Callable[..., Any], shared: Path, tmp_path: Path) -> None:
+    done = command("doctor", "data=camvid", f"data.root={shared}/data/CamVid", "output=out", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= max(80, len(str(shared)) + 80)
+    result = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    assert [result["splits"][split]["images"] for split in ("train", "val")] == [367, 101]
+    (shared_mask := tmp_path / "CamVid").mkdir()
+    broken = command("doctor", "data=camvid", f"data.root={shared_mask}", "output=out")
+    assert (broken.returncode, broken.stderr.count("\n")) == (1, 1), broken.stderr

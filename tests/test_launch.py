@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -124,3 +126,44 @@ def test_a_sweep_runs_its_jobs_and_says_which_failed(command: Command, tmp_path:
     assert "Traceback" not in done.stderr
     (sweep,) = (tmp_path / "runs" / "train").iterdir()
     assert sorted(path.parent.name for path in sweep.glob("*/results.json")) == ["0", "2"]
+    assert [job["status"].partition(":")[0] for job in _jobs(tmp_path)] == ["done", "failed", "done"]
+
+
+SMALL = [*TINY, "data.train_images=8", "data.val_images=2", "data.size=64", "data.num_workers=0"]
+SMALL += ["data.batch_size=2", "trainer.max_epochs=1", "~callbacks.cost", "~callbacks.progress"]
+
+
+def _jobs(tmp_path: Path) -> list[dict[str, str]]:
+    (file,) = tmp_path.glob("runs/train/*/sweep.csv")
+    assert file.with_suffix(".md").read_text().count("\n") == 2 + file.read_text().count("\n") - 1
+    with file.open(newline="") as content:
+        return list(csv.DictReader(content))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", ["1,2", "2,1"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.exhaustive)])
+def test_each_job_of_a_sweep_has_its_own_ranks(devices: str, launcher: str, command: Command, tmp_path: Path) -> None:
+    extra = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    done = command("train", "-m", *SMALL, f"trainer.devices={devices}", *extra)
+    assert done.returncode == 0, done.stderr
+    found = _jobs(tmp_path)
+    assert [job["world_size"] for job in found] == devices.split(",")
+    assert [job["overrides"] for job in found] == [f"trainer.devices={count}" for count in devices.split(",")]
+    (sweep,) = tmp_path.glob("runs/train/*")
+    steps = [json.loads((sweep / job["folder"] / "results.json").read_text())["steps"] for job in found]
+    assert steps == [8 // (2 * int(count)) for count in devices.split(",")]
+    assert done.stdout.count("world_size") == 1
+    assert len(list(tmp_path.glob("runs/train/*"))) == 1, "no rank ran the sweep again"
+
+
+@pytest.mark.slow
+def test_optuna_goes_on_behind_a_job_that_failed(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    optuna = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
+    optuna += ["hydra.sweeper.direction=maximize", "hydra/sweeper/sampler=grid"]
+    done = command("train", "-m", *SMALL, "trainer.devices=2", *optuna, "optimizer.lr=choice(-1.0,0.01)")
+    found = _jobs(tmp_path)
+    assert done.returncode == 1
+    assert sorted(job["status"][:6] for job in found) == ["done", "failed"], done.stderr
+    assert next(job["world_size"] for job in found if job["status"] == "done") == "2"

@@ -44,8 +44,8 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], num_workers:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, as happens where memory runs out: run again with "
-            f"num_workers={num_workers // 2}"
+            "a worker process was killed, as happens where memory runs out: run again, which goes "
+            f"on where it can, with num_workers={num_workers // 2}"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.processes import in_order
 from fastfcn_pl.data.sources.progress import bar
 from fastfcn_pl.staging import staged
 
@@ -30,29 +26,11 @@ def write_all(
     `num_workers` processes do it; None for as many as there are cores, 0 for none but this one.
     """
     lacking = [task for task in tasks if not task[1].exists()]
-    if num_workers is None:
-        num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    write, workers = partial(_write, read), min(num_workers, len(lacking))
+    done = len(tasks) - len(lacking)
     with bar("converting labels", of_bytes=False) as update:
-        update(len(tasks) - len(lacking), len(tasks))
-        if workers == 0:
-            for i, task in enumerate(lacking):
-                write(task)
-                update(len(tasks) - len(lacking) + i + 1, len(tasks))
-            return
-        # Spawned, since torch has threads by now; Ctrl-C is for this process, which then ends the others.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-        try:
-            for i, _ in enumerate(pool.map(write, lacking, chunksize=8)):
-                update(len(tasks) - len(lacking) + i + 1, len(tasks))
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process that converts labels was killed, as happens where memory runs out: run again to go on, with "
-                f"num_workers={workers // 2}"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        update(done, len(tasks))
+        for done, _ in enumerate(in_order(partial(_write, read), lacking, num_workers), start=done + 1):
+            update(done, len(tasks))
 
 
 def _write(read: Callable[[Origin], np.ndarray], task: tuple[Origin, Path]) -> None:
