@@ -80,6 +80,9 @@ def _reporting(module: str, job: Job) -> Job:
         folders = _new_folders(cfg)
         try:
             return job(cfg)
+        except KeyboardInterrupt:
+            _remove(folders)
+            sys.exit(128 + signal.SIGINT)
         except Exception as error:
             if one_line(error) is not None:
                 _remove(folders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +20,15 @@ def write_pair(
 ) -> None:
     """Write picture `number` of a split: an odd size, all of `ids` in its mask, a higher id brighter in the image.
 
+    Pictures differ by the names of their files, so that no split holds one of another.
+
     The third JPEG has EXIF data that tell viewers to turn it; label maps lie over the pixels as they are stored.
     """
     height, width = 65 + 8 * number, 97
     rows, columns = np.arange(height)[:, None] // CELL, np.arange(width) // CELL
-    cells = (rows * 17 + columns + 5 * number) % len(ids)
-    image = Image.fromarray((cells * (255 / len(ids))).astype(np.uint8))
+    shift = zlib.crc32("/".join(image_path.parts[-2:]).encode())
+    cells = (rows * 17 + columns + shift) % len(ids)
+    image = Image.fromarray((cells * ((250 + shift % 6) / len(ids))).astype(np.uint8))
     mask = Image.fromarray(np.sort(ids).astype(np.uint8)[cells])
     if palette is not None:
         mask.putpalette(palette)

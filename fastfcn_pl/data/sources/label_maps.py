@@ -26,10 +26,10 @@ def write_all(
     `num_workers` processes do it; None for as many as there are cores, 0 for none but this one.
     """
     lacking = [task for task in tasks if not task[1].exists()]
-    done = len(tasks) - len(lacking)
+    before = len(tasks) - len(lacking)
     with bar("converting labels", of_bytes=False) as update:
-        update(done, len(tasks))
-        for done, _ in enumerate(in_order(partial(_write, read), lacking, num_workers), start=done + 1):
+        update(before, len(tasks))
+        for done, _ in enumerate(in_order(partial(_write, read), lacking, num_workers), start=before + 1):
             update(done, len(tasks))
 
 
