@@ -29,6 +29,7 @@ HOMES = {
     "omegaconf": {"config", "build", "launch", "resume", *LAYERS[-1]},
     "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
     "timm": {"models/backbones"},
+    "cv2": {"data/pixels"},
     "wandb": {"callbacks", "loggers"},
 }
 

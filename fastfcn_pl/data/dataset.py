@@ -8,7 +8,6 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -16,8 +15,8 @@ from fastfcn_pl.contracts import DatasetSpec, UserError, listed
 from fastfcn_pl.data.labels import label_table, look_up
 from fastfcn_pl.data.pixels import mapped, planes
 
-Transform = Callable[[Image.Image, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
-"""Augments an RGB image and its class indices `(H, W)` with what it draws from the generator; arrays of uint8 out."""
+Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+"""Augments an RGB image `(H, W, 3)` and its class indices `(H, W)`, uint8, with what it draws from the generator."""
 
 
 class Sample(TypedDict):
@@ -36,8 +35,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> tuple[Image.Image, Image.Image]:
-        """Return an RGB image and its label map (ids as distributed, of 8 to 32 bits), of one size."""
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return an RGB image `(H, W, 3)`, uint8, and its label map `(H, W)`, ids as distributed, of 8 to 32 bits."""
 
     def name(self, index: int) -> str:
         """Return what to call the pair in a message or a picture."""
@@ -63,23 +62,22 @@ class SegmentationDataset(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        image, mask = self.source.read(index)
-        pixels, labels = np.asarray(image), self._relabel(mask, index)
+        pixels, ids = self.source.read(index)
+        labels = self._relabel(ids, index)
         if self.transform is not None:
-            pixels, labels = self.transform(image, labels, np.random.default_rng((self.seed, epoch, index)))
+            pixels, labels = self.transform(pixels, labels, np.random.default_rng((self.seed, epoch, index)))
         return {
             "image": torch.from_numpy(planes(pixels)),
             "target": torch.from_numpy(np.array(labels, order="C")),
             "index": index,
         }
 
-    def _relabel(self, mask: Image.Image, index: int) -> np.ndarray:
+    def _relabel(self, ids: np.ndarray, index: int) -> np.ndarray:
         """Replace ids of the file by class indices; an id that the data set does not have raises."""
-        ids = np.asarray(mask)
         if ids.dtype != np.uint8:
             found = look_up(ids, self.spec.labels)
             labels, unknown = found.astype(np.uint8), found < 0
-        elif self._unknown[: ids.max() + 1].any():
+        elif self._unknown[: int(ids.max()) + 1].any():
             labels, unknown = mapped(ids, self._table), mapped(ids, self._unknown) > 0
         else:
             return mapped(ids, self._table)
