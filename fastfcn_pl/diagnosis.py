@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -153,11 +154,12 @@ def picture(data: SegmentationDataModule, splits: dict[str, Split], count: int, 
     order = np.random.default_rng(seed).permutation(len(everything))
     tiles: list[np.ndarray] = []
     seen: set[int] = set()
+    listing = functools.cache(data.listing)
     for name, index in (everything[i] for i in order[: 4 * count]):  # enough tries where some cannot be read
-        source = data.listing(name)
+        source = listing(name)
         try:
-            image, mask = source.read(index)
-            labels = SegmentationDataset(source, data.spec).relabel(mask, index)
+            image, ids = source.read(index)
+            labels = SegmentationDataset(source, data.spec).relabel(ids, index)
         except UserError:
             continue
         seen |= {int(c) for c in np.unique(labels) if c != IGNORE}
@@ -167,10 +169,10 @@ def picture(data: SegmentationDataModule, splits: dict[str, Split], count: int, 
     return stack([*tiles, legend(sorted(seen), data.spec, 2 * _TILE)]) if tiles else None
 
 
-def _tile(image: Image.Image, labels: np.ndarray, spec: DatasetSpec, title: str) -> np.ndarray:
+def _tile(pixels: np.ndarray, labels: np.ndarray, spec: DatasetSpec, title: str) -> np.ndarray:
     """Return image and overlay side by side, below their name."""
-    size = _TILE, max(1, round(image.height * _TILE / image.width))
-    small = np.asarray(image.resize(size))
+    size = _TILE, max(1, round(pixels.shape[0] * _TILE / pixels.shape[1]))
+    small = np.asarray(Image.fromarray(pixels).resize(size))
     canvas = Image.new("RGB", (2 * _TILE, _LINE + size[1]), "white")
     ImageDraw.Draw(canvas).text((2, 2), title, "black", ImageFont.load_default(12))
     nearest = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))

@@ -35,6 +35,7 @@ HOMES = {
     "omegaconf": {"config", "frozen", "sweep", "build", "launch", "resume", *LAYERS[-1]},
     "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
     "timm": {"models/backbones"},
+    "cv2": {"data/pixels"},
     "wandb": {"callbacks", "loggers"},
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -35,10 +36,10 @@ class _Halves(Source):
     def __len__(self) -> int:
         return 1
 
-    def read(self, index: int) -> tuple[Image.Image, Image.Image]:
-        mask = Image.new("L", (16, 16), 0)
-        mask.paste(1, (0, 8, 16, 16))
-        return Image.new("RGB", (16, 16)), mask
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        ids = np.zeros((16, 16), np.uint8)
+        ids[8:] = 1
+        return np.zeros((16, 16, 3), np.uint8), ids
 
 
 class _Data(SegmentationDataModule):

@@ -8,7 +8,6 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,8 +16,8 @@ from fastfcn_pl.data.labels import label_table, look_up, unknown_ids
 from fastfcn_pl.data.pixels import mapped, planes
 from fastfcn_pl.data.samplers import BLANK
 
-Transform = Callable[[Image.Image, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
-"""Augments an RGB image and its class indices `(H, W)` with what it draws from the generator; arrays of uint8 out."""
+Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+"""Augments an RGB image `(H, W, 3)` and its class indices `(H, W)`, uint8, with what it draws from the generator."""
 
 
 class Sample(TypedDict):
@@ -37,8 +36,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> tuple[Image.Image, Image.Image]:
-        """Return an RGB image and its label map (ids as distributed, of 8 to 32 bits), of one size."""
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return an RGB image `(H, W, 3)`, uint8, and its label map `(H, W)`, ids as distributed, of 8 to 32 bits."""
 
     def name(self, index: int) -> str:
         """Return what to call the pair in a message or a picture."""
@@ -67,23 +66,22 @@ class SegmentationDataset(Dataset[Sample]):
         if index == BLANK:
             blank = torch.full((3, 32, 32), IGNORE, dtype=torch.uint8)
             return {"image": blank, "target": blank[0], "index": index}
-        image, mask = self.source.read(index)
-        pixels, labels = np.asarray(image), self.relabel(mask, index)
+        pixels, ids = self.source.read(index)
+        labels = self.relabel(ids, index)
         if self.transform is not None:
-            pixels, labels = self.transform(image, labels, np.random.default_rng((self.seed, epoch, index)))
+            pixels, labels = self.transform(pixels, labels, np.random.default_rng((self.seed, epoch, index)))
         return {
             "image": torch.from_numpy(planes(pixels)),
             "target": torch.from_numpy(np.array(labels, order="C")),
             "index": index,
         }
 
-    def relabel(self, mask: Image.Image, index: int) -> np.ndarray:
+    def relabel(self, ids: np.ndarray, index: int) -> np.ndarray:
         """Replace ids of the file by class indices; an id that the data set does not have raises."""
-        ids = np.asarray(mask)
         if ids.dtype != np.uint8:
             found = look_up(ids, self.spec.labels)
             labels, unknown = found.astype(np.uint8), found < 0
-        elif self._unknown[: ids.max() + 1].any():
+        elif self._unknown[: int(ids.max()) + 1].any():
             labels, unknown = mapped(ids, self._table), mapped(ids, self._unknown) > 0
         else:
             return mapped(ids, self._table)

@@ -1,7 +1,4 @@
-"""Reading every image and label map of a data set once, and counting what is in them; what is wrong is collected.
-
-Worker processes import this module: it does without torch.
-"""
+"""Reading every image and label map of a data set once, and counting what is in them; what is wrong is collected."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.files import FileSource
@@ -63,24 +59,23 @@ class Tally:
 
     def look_at(self, source: Source, index: int, spec: DatasetSpec, labelled: bool) -> None:
         """Read a pair and count it; where there is a fault, what can be read is counted still."""
-        image, mask = self._read(source, index, labelled)
+        image, ids = self._read(source, index, labelled)
         if image is not None:
-            self.sizes[image.size] += 1
-            array = np.asarray(image)
-            self.levels += [np.bincount(array[..., c].ravel(), minlength=256) for c in range(3)]
-            digest = hashlib.blake2b(array.tobytes(), digest_size=16, key=str(image.size).encode()).digest()
+            self.sizes[image.shape[1], image.shape[0]] += 1
+            self.levels += [np.bincount(image[..., c].ravel(), minlength=256) for c in range(3)]
+            digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
             self._remember(digest, str([*source.files(index), source.name(index)][0]))
-        if mask is not None:
-            self._count(np.asarray(mask), source.name(index), spec)
+        if ids is not None:
+            self._count(ids, source.name(index), spec)
 
-    def _read(self, source: Source, index: int, labelled: bool) -> tuple[Image.Image | None, Image.Image | None]:
+    def _read(self, source: Source, index: int, labelled: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
         if not isinstance(source, FileSource):
             return self._tried("pair", source.read, index) or (None, None)
         image = self._tried("image", source.image, index)
-        mask = self._tried("mask", source.mask, index) if labelled else None
-        if image is not None and mask is not None:
-            self._tried("size", source.check_sizes, index, image, mask)
-        return image, mask
+        ids = self._tried("mask", source.ids, index) if labelled else None
+        if image is not None and ids is not None:
+            self._tried("size", source.check_sizes, index, image, ids)
+        return image, ids
 
     def _tried(self, kind: str, function: Callable, *arguments: object):  # type: ignore[no-untyped-def]
         try:

@@ -1,4 +1,4 @@
-"""Fast operations on arrays of 8 bits: how images are resampled, blurred, mirrored, and laid out for the network."""
+"""Fast operations on arrays of 8 bits: how images are decoded, resampled, blurred, mirrored and laid out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ Box = tuple[int, int, int, int]
 
 _TOLERANCE = 1 / 512
 """How far, in pixels, a resampled image may be shifted: half a grey level between black and white."""
+
+
+def decoded(content: np.ndarray) -> np.ndarray | None:
+    """Return the RGB image `(H, W, 3)` in the bytes of a file, as it is stored; None where it is not whole."""
+    return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def resized_region(image: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
@@ -66,7 +71,7 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def mirrored(pixels: np.ndarray) -> np.ndarray:
     """Return an image `(H, W, 3)` or a mask `(H, W)` with left and right exchanged."""
-    return cv2.flip(pixels, 1) if pixels.ndim == 2 else _each_plane(pixels, mirrored)
+    return cv2.flip(pixels, 1) if pixels.flags.c_contiguous or pixels.ndim == 2 else _each_plane(pixels, mirrored)
 
 
 def padded(pixels: np.ndarray, size: tuple[int, int], fill: int | Sequence[int]) -> np.ndarray:
@@ -93,6 +98,16 @@ def taken(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray
 def mapped(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Return `table[pixels]` for a table `(256,)` of 8 bits, or `(256, 3)`, a column a channel."""
     return cv2.LUT(pixels, table[None])
+
+
+def hsv(image: np.ndarray) -> np.ndarray:
+    """Return an RGB image `(H, W, 3)` as hue (0 to 179), saturation and value."""
+    return cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+
+
+def rgb(image: np.ndarray) -> np.ndarray:
+    """Undo `hsv`."""
+    return cv2.cvtColor(image, cv2.COLOR_HSV2RGB)
 
 
 def counted(mask: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import cos, radians, sin
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from fastfcn_pl.contracts import IGNORE, UserError
-from fastfcn_pl.data.pixels import Box, blurred, mirrored, padded, resized_region, taken
+from fastfcn_pl.data.pixels import Box, blurred, counted, mirrored, padded, resized_region, taken
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class GeometricPlan:
     flip: bool
     angle: float = 0.0
 
-    def image(self, image: Image.Image, fill: Sequence[int]) -> np.ndarray:
+    def image(self, image: np.ndarray, fill: Sequence[int]) -> np.ndarray:
         """Return the crop `(H, W, 3)` of a bilinear, antialiased resize; the same as resizing the whole image first.
 
         To turn it, too, takes no second resampling: it is averaged, then read once.
         """
         return padded(self.visible(image, fill), self.crop, fill)
 
-    def visible(self, image: Image.Image, fill: Sequence[int]) -> np.ndarray:
+    def visible(self, image: np.ndarray, fill: Sequence[int]) -> np.ndarray:
         """Return the crop without its padding; `fill` is the colour of the corners that a turn leaves empty."""
         if self.angle:
-            averaged = _averaged(image, self.scaled)
+            averaged = _averaged(Image.fromarray(image), self.scaled)
             pixels = np.asarray(self._turn(averaged, Image.Resampling.BILINEAR, tuple(fill)))
         else:
-            pixels = resized_region(np.asarray(image), self.scaled, self._visible())
+            pixels = resized_region(image, self.scaled, self._visible())
         return mirrored(pixels) if self.flip else pixels
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
@@ -82,6 +82,22 @@ def _averaged(image: Image.Image, scaled: tuple[int, int]) -> Image.Image:
     return image.filter(ImageFilter.BoxBlur((width - 1) / 2)) if width > 1 else image
 
 
+def _size(crop_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return width and height of a `crop_size`, a length or `[height, width]`."""
+    sides = [crop_size] * 2 if isinstance(crop_size, int) else list(crop_size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise UserError(f"data.augmentation.crop_size={crop_size}: give a length or [height, width] in pixels")
+    return sides[1], sides[0]
+
+
+def _corner(scaled: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """Draw where a crop begins, anywhere in an image of size `scaled`; at 0 where it is larger than that."""
+    left, top = (
+        int(rng.integers(0, max(0, side - length), endpoint=True)) for side, length in zip(scaled, crop, strict=True)
+    )
+    return left, top
+
+
 class RandomScaleCrop:
     """The paper's augmentation: random scale, crop and flip, then Gaussian blur (official `encoding/datasets/base.py`).
 
@@ -105,18 +121,15 @@ class RandomScaleCrop:
     ) -> None:
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
             raise UserError(f"data.augmentation.scale={list(scale)}: give a smallest and a largest factor above 0")
-        sides = [crop_size] * 2 if isinstance(crop_size, int) else list(crop_size)
-        if len(sides) != 2 or min(sides) < 1:
-            raise UserError(f"data.augmentation.crop_size={crop_size}: give a length or [height, width] in pixels")
         if not 0 <= rotation <= 180:
             raise UserError(f"data.augmentation.rotation={rotation}: give the largest angle, 0 to 180 degrees")
-        self.base_size, self.scale, self.crop = base_size, (scale[0], scale[1]), (sides[1], sides[0])
+        self.base_size, self.scale, self.crop = base_size, (scale[0], scale[1]), _size(crop_size)
         self.rotation = rotation
         self.flip_probability, self.blur_probability, self.blur_radius = flip_probability, blur_probability, blur_radius
         self.fill = tuple(fill)
 
-    def __call__(self, image: Image.Image, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        plan = self.plan(image.size, rng)
+    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        plan = self.plan((image.shape[1], image.shape[0]), rng)
         pixels = plan.image(image, self.fill)
         if rng.random() < self.blur_probability:
             pixels = blurred(pixels, rng.uniform(0, self.blur_radius))
@@ -128,11 +141,71 @@ class RandomScaleCrop:
         base = self.base_size or short
         length = rng.integers(max(1, int(base * self.scale[0])), int(base * self.scale[1]), endpoint=True)
         width, height = (max(1, int(side * length / short)) for side in size)
-        left = rng.integers(0, max(0, width - self.crop[0]), endpoint=True)
-        top = rng.integers(0, max(0, height - self.crop[1]), endpoint=True)
+        corner = _corner((width, height), self.crop, rng)
         flip = bool(rng.random() < self.flip_probability)
         angle = float(rng.uniform(-self.rotation, self.rotation)) if self.rotation else 0.0
-        return GeometricPlan((width, height), (int(left), int(top)), self.crop, flip, angle)
+        return GeometricPlan((width, height), corner, self.crop, flip, angle)
+
+
+class RandomResizeCrop:
+    """mmsegmentation's augmentation (1.2.2): random resize, a crop that no class fills, flip, colours, padding.
+
+    The image becomes as large as fits into `scale` (long and short side; its ratio is kept) times a factor from
+    `ratio_range`. Of `1 + tries` random crops of `crop_size` (a length or `[height, width]`) the first is taken where
+    several classes are labelled, none of them on a share of `cat_max_ratio` or more; else the last one. `photometric`
+    changes the colours of what the crop shows; `fill` is the colour (RGB) of the rest, at the right and bottom.
+    Shrinking is antialiased, which theirs is not.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: Sequence[int],
+        ratio_range: Sequence[float],
+        crop_size: int | Sequence[int],
+        cat_max_ratio: float,
+        tries: int,
+        flip_probability: float,
+        photometric: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None,
+        fill: Sequence[int],
+    ) -> None:
+        if len(scale) != 2 or min(scale) < 1:
+            raise UserError(f"data.augmentation.scale={list(scale)}: give the longest long and short side in pixels")
+        if len(ratio_range) != 2 or not 0 < ratio_range[0] <= ratio_range[1]:
+            raise UserError(
+                f"data.augmentation.ratio_range={list(ratio_range)}: give a smallest and a largest factor above 0"
+            )
+        self.scale, self.crop = (max(scale), min(scale)), _size(crop_size)
+        self.ratio_range = ratio_range[0], ratio_range[1]
+        self.cat_max_ratio, self.tries = cat_max_ratio, tries
+        self.flip_probability, self.photometric, self.fill = flip_probability, photometric, tuple(fill)
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        scaled = self.scaled((image.shape[1], image.shape[0]), rng)
+        flip = bool(rng.random() < self.flip_probability)
+        for _ in range(1 + self.tries):
+            plan = GeometricPlan(scaled, _corner(scaled, self.crop, rng), self.crop, flip)
+            labels = plan.mask(mask)
+            if self.is_varied(labels):
+                break
+        pixels = plan.visible(image, self.fill)
+        if self.photometric is not None:
+            pixels = self.photometric(pixels, rng)
+        return padded(pixels, self.crop, self.fill), labels
+
+    def scaled(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """Draw the size `(width, height)` that an image of `size` becomes."""
+        ratio = rng.uniform(*self.ratio_range)
+        long, short = (int(side * ratio) for side in self.scale)
+        factor = min(long / max(size), short / min(size))
+        return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
+
+    def is_varied(self, labels: np.ndarray) -> bool:
+        """Return whether several classes are labelled in the crop, and none has too large a share of it."""
+        counts = counted(labels)[:IGNORE]
+        return self.cat_max_ratio >= 1 or bool(
+            (counts > 0).sum() > 1 and counts.max() < self.cat_max_ratio * counts.sum()
+        )
 
 
 class RandomFlip:
@@ -141,6 +214,5 @@ class RandomFlip:
     def __init__(self, *, probability: float) -> None:
         self.probability = probability
 
-    def __call__(self, image: Image.Image, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        pixels = np.asarray(image)
-        return (pixels[:, ::-1], mask[:, ::-1]) if rng.random() < self.probability else (pixels, mask)
+    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return (mirrored(image), mirrored(mask)) if rng.random() < self.probability else (image, mask)

@@ -47,7 +47,7 @@ def test_without_a_remap_255_is_ignored_and_any_other_id_is_an_error(tmp_path: P
     spec = DatasetSpec("two", SPEC.classes, SPEC.palette)
     assert SegmentationDataset(_pair(tmp_path, np.array([[0, 1, 255]], np.uint8)), spec)[0, 0]["target"].max() == IGNORE
     with pytest.raises(UserError, match=r"mask\.png holds id 2, 254, which two \(2 classes\) does not have"):
-        SegmentationDataset(_pair(tmp_path, np.array([[254, 1, 2]], np.uint8)), spec)[0, 0]
+        SegmentationDataset(_pair(tmp_path, np.array([[254, 1, 2, 255]], np.uint8)), spec)[0, 0]
 
 
 def test_ids_of_16_bits_become_class_indices_or_are_named(tmp_path: Path) -> None:

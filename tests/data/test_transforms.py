@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.data.pixels import blurred, resized_region
 from fastfcn_pl.data.transforms import GeometricPlan, RandomScaleCrop
 
 
@@ -16,17 +17,17 @@ def _augmentation(**changes: object) -> RandomScaleCrop:
     return RandomScaleCrop(**{**options, **changes})  # type: ignore[arg-type]
 
 
-def _picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, np.ndarray]:
+def _picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return a picture with structure at all scales, and a mask."""
     rough = Image.fromarray(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
     noise = rng.integers(-30, 30, (size[1], size[0], 3))
-    image = Image.fromarray(np.clip(np.asarray(rough) + noise, 0, 255).astype(np.uint8))
+    image = np.clip(np.asarray(rough) + noise, 0, 255).astype(np.uint8)
     return image, rng.integers(0, 12, (size[1], size[0]), dtype=np.uint8)
 
 
-def _whole_first(plan: GeometricPlan, image: Image.Image, resample: Image.Resampling, fill: int) -> np.ndarray:
-    """Resize all of the image, crop, flip, pad: what the plan has to equal."""
-    pixels = np.asarray(image.resize(plan.scaled, resample))
+def _whole_first(plan: GeometricPlan, image: np.ndarray, resample: Image.Resampling, fill: int) -> np.ndarray:
+    """Resize all of the image with Pillow, crop, flip, pad: what the plan has to equal."""
+    pixels = np.asarray(Image.fromarray(image).resize(plan.scaled, resample))
     (left, top), (width, height) = plan.corner, plan.crop
     pixels = pixels[top : top + height, left : left + width]
     pixels = pixels[:, ::-1] if plan.flip else pixels
@@ -38,15 +39,28 @@ def _whole_first(plan: GeometricPlan, image: Image.Image, resample: Image.Resamp
 def test_a_plan_equals_resizing_the_whole_image_first(seed: int) -> None:
     rng = np.random.default_rng(seed)
     image, mask = _picture(rng, (int(rng.integers(20, 150)), int(rng.integers(20, 150))))
-    plan = _augmentation().plan(image.size, rng)
+    plan = _augmentation().plan((image.shape[1], image.shape[0]), rng)
     expected = _whole_first(plan, image, Image.Resampling.BILINEAR, 0).astype(int)
     assert np.abs(plan.image(image, (0, 0, 0)) - expected).max() <= 2
-    expected = _whole_first(plan, Image.fromarray(mask), Image.Resampling.NEAREST, IGNORE)
-    np.testing.assert_array_equal(plan.mask(mask), expected)
+    np.testing.assert_array_equal(plan.mask(mask), _whole_first(plan, mask, Image.Resampling.NEAREST, IGNORE))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_region_of_black_and_white_noise_is_resized_as_pillow_does(seed: int) -> None:
+    """Noise, so that a shift by 1/100 of a pixel shows; sizes of any ratio, regions at any border."""
+    rng = np.random.default_rng(seed)
+    for _ in range(100):
+        (height, width), (right, bottom) = rng.integers(1, 140, 2), rng.integers(1, 200, 2)
+        noise = rng.integers(0, 2, (height, width, 3), dtype=np.uint8) * 255
+        size = int(right + rng.integers(0, 60)), int(bottom + rng.integers(0, 60))
+        left, top = rng.integers(0, right), rng.integers(0, bottom)
+        whole = np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR)).astype(int)
+        region = resized_region(noise, size, (left, top, right, bottom))
+        assert np.abs(region - whole[top:bottom, left:right]).max() <= 2, (width, height, size)
 
 
 def test_padding_is_at_the_right_and_bottom_even_when_flipped() -> None:
-    image, mask = Image.new("RGB", (10, 8), "white"), np.zeros((8, 10), np.uint8)
+    image, mask = np.full((8, 10, 3), 255, np.uint8), np.zeros((8, 10), np.uint8)
     plan = GeometricPlan(scaled=(10, 8), corner=(0, 0), crop=(16, 12), flip=True)
     pixels, labels = plan.image(image, (1, 2, 3)), plan.mask(mask)
     assert (pixels[:8, :10] == 255).all()
@@ -70,10 +84,10 @@ def test_plans_are_distributed_as_the_papers() -> None:
     assert all(p.corner[1] == 0 for p in plans if p.scaled[1] <= 48)
 
 
-def _ramps(size: tuple[int, int]) -> Image.Image:
+def _ramps(size: tuple[int, int]) -> np.ndarray:
     """A picture that tells where each pixel comes from: red is its column, green its row, in the smaller picture."""
     columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    return Image.fromarray(np.stack([columns, rows, 255 + 0 * rows], axis=-1).astype(np.uint8))
+    return np.stack([columns, rows, 255 + 0 * rows], axis=-1).astype(np.uint8)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -82,15 +96,15 @@ def test_a_turned_plan_takes_each_pixel_from_where_it_was(seed: int) -> None:
     rng = np.random.default_rng(seed)
     augmentation = _augmentation(rotation=30, crop_size=[40, 56], base_size=None)
     image = _ramps((int(rng.integers(90, 200)), int(rng.integers(60, 200))))
-    plan = augmentation.plan(image.size, rng)
-    pixels, rows = plan.image(image, (0, 0, 0)), plan.mask(np.asarray(image)[..., 1])
+    plan = augmentation.plan((image.shape[1], image.shape[0]), rng)
+    pixels, rows = plan.image(image, (0, 0, 0)), plan.mask(image[..., 1])
 
     (left, top), (width, height) = plan.corner, plan.scaled
     x, y = np.meshgrid(np.arange(left, min(left + 56, width)) + 0.5, np.arange(top, min(top + 40, height)) + 0.5)
     x = x[:, ::-1] if plan.flip else x
     before = (x - width / 2 + 1j * (y - height / 2)) * np.exp(1j * np.deg2rad(plan.angle))
-    column = (before.real / width + 0.5) * image.width - 0.5
-    row = (before.imag / height + 0.5) * image.height - 0.5
+    column = (before.real / width + 0.5) * image.shape[1] - 0.5
+    row = (before.imag / height + 0.5) * image.shape[0] - 0.5
 
     visible = (slice(0, x.shape[0]), slice(0, x.shape[1]))
     inner = (np.abs(before.real) < width / 2 - 2) & (np.abs(before.imag) < height / 2 - 2)
@@ -105,14 +119,16 @@ def test_a_turn_is_the_official_one_where_nothing_is_scaled() -> None:
     image, mask = _picture(np.random.default_rng(0), (80, 60))
     plan = GeometricPlan(scaled=(80, 60), corner=(7, 5), crop=(48, 48), flip=False, angle=9.0)
     box = (7, 5, 55, 53)
-    expected = np.asarray(image.rotate(9, Image.Resampling.BILINEAR, fillcolor=(9, 8, 7)).crop(box)).astype(int)
+    expected = np.asarray(
+        Image.fromarray(image).rotate(9, Image.Resampling.BILINEAR, fillcolor=(9, 8, 7)).crop(box)
+    ).astype(int)
     assert np.abs(plan.image(image, (9, 8, 7)) - expected).max() <= 1
     labels = np.asarray(Image.fromarray(mask).rotate(9, fillcolor=IGNORE).crop(box))
     assert (plan.mask(mask) == labels).mean() > 0.99
 
 
 def test_turning_a_fine_pattern_while_shrinking_does_not_alias() -> None:
-    board = Image.fromarray(np.repeat((np.indices((96, 96)).sum(axis=0) % 2 * 255)[..., None], 3, -1).astype(np.uint8))
+    board = np.repeat((np.indices((96, 96)).sum(axis=0) % 2 * 255)[..., None], 3, -1).astype(np.uint8)
     plan = GeometricPlan(scaled=(56, 56), corner=(16, 16), crop=(24, 24), flip=False, angle=8.0)
     assert plan.image(board, (0, 0, 0)).std() < 5  # 40 without averages
 
@@ -129,8 +145,36 @@ def test_blur_comes_as_often_as_asked() -> None:
     image, mask = _picture(np.random.default_rng(0), (48, 48))
     still = {"base_size": None, "scale": [1, 1], "flip_probability": 0.0}
     augmentation, rng = _augmentation(**still), np.random.default_rng(1)
-    changed = [not np.array_equal(augmentation(image, mask, rng)[0], np.asarray(image)) for _ in range(400)]
+    changed = [not np.array_equal(augmentation(image, mask, rng)[0], image) for _ in range(400)]
     assert 0.4 < np.mean(changed) < 0.55  # the smallest radii change nothing
+
+
+def test_the_radius_of_blur_is_uniform_up_to_the_largest() -> None:
+    """A blurred step is a Gaussian's integral: its slope tells the radius."""
+    step = np.zeros((32, 32, 3), np.uint8)
+    step[:, 16:] = 250
+    still = {"base_size": None, "scale": [1, 1], "crop_size": 32, "flip_probability": 0.0}
+    augmentation = _augmentation(**still, blur_probability=1.0, blur_radius=2.0)
+    rng, radii = np.random.default_rng(0), []
+    for _ in range(600):
+        profile = augmentation(step, step[..., 0], rng)[0][16, :, 0].astype(float) / 250
+        where = np.arange(31) - 15
+        density = np.diff(profile)
+        radii.append(float(np.sqrt((density * where**2).sum() - (density * where).sum() ** 2)))
+    share = np.histogram(radii, [0, 0.5, 1, 1.5, 2.1])[0] / len(radii)
+    assert np.abs(share - 0.25).max() < 0.08, share
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.7, 1.0])
+def test_blur_is_a_gaussian(sigma: float) -> None:
+    image, _ = _picture(np.random.default_rng(0), (40, 30))
+    weights = np.exp(-(np.arange(-5, 6) ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    expected = image.astype(float)
+    for axis in (0, 1):
+        around = np.pad(expected, [(5, 5) if axis == i else (0, 0) for i in range(3)], mode="edge")
+        expected = np.lib.stride_tricks.sliding_window_view(around, 11, axis=axis) @ weights
+    assert np.abs(blurred(image, sigma) - expected).max() <= 2
 
 
 def test_base_size_null_scales_by_the_images_own_size() -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
@@ -173,7 +172,7 @@ class ShapesSource:
     def __len__(self) -> int:
         return self.count
 
-    def read(self, index: int) -> tuple[Image.Image, Image.Image]:
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((self.seed, index))
         picture = _Picture(rng, self.size)
         for _ in range(rng.integers(8, 16)):
@@ -183,7 +182,7 @@ class ShapesSource:
             kind, radius = kinds[rng.integers(len(kinds))], rng.uniform(22, 29) * picture.unit
             picture.figure(kind, x * self.size, y * self.size, radius)
         picture.shade()
-        return Image.fromarray((picture.image.clip(0, 1) * 255).astype(np.uint8)), Image.fromarray(picture.labels)
+        return (picture.image.clip(0, 1) * 255).astype(np.uint8), picture.labels
 
     def name(self, index: int) -> str:
         return f"shapes-{self.seed}-{index:04d}"
