@@ -52,7 +52,7 @@ class GeometricPlan:
             left, top, right, bottom = self._visible()
             columns = _nearest(mask.shape[1], self.scaled[0])[left:right]
             labels = taken(mask, _nearest(mask.shape[0], self.scaled[1])[top:bottom], columns)
-        return padded(mirrored(labels) if self.flip else labels, self.crop, IGNORE)
+        return padded(mirrored(labels) if self.flip else labels, self.crop, [IGNORE])
 
     def _turn(self, image: Image.Image, resample: Image.Resampling, fill: int | tuple[int, ...]) -> Image.Image:
         """Scale, turn and crop at once, by the affine map from points of the crop to points of `image`."""
