@@ -24,6 +24,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from fastfcn_pl import build
 from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.data.cache import CachedSource
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.files import FileSource
 from fastfcn_pl.data.palette import voc_colors
@@ -66,11 +67,12 @@ def _noise(rng: np.random.Generator, side: int) -> np.ndarray:
     return np.asarray(coarse.resize(SIZE, Image.Resampling.BICUBIC)) / 256
 
 
-def ours(pairs: Pairs, augmentation: str) -> Contender:
-    """Read and augment as `data/augmentation=<augmentation>` trains."""
+def ours(pairs: Pairs, augmentation: str, cache: Path | None = None) -> Contender:
+    """Read and augment as `data/augmentation=<augmentation>` trains, with `data.loader.cache=<cache>`."""
     node = build.compose(["data=ade20k", f"data/augmentation={augmentation}"]).data.augmentation
     spec = DatasetSpec("photographs", tuple(map(str, range(CLASSES))), voc_colors(range(CLASSES)))
-    dataset = SegmentationDataset(FileSource(pairs), spec, build.build(node), seed=0)
+    source = CachedSource(FileSource(pairs), cache) if cache else FileSource(pairs)
+    dataset = SegmentationDataset(source, spec, build.build(node), seed=0)
     return lambda epoch, index: dataset[epoch, index]
 
 
@@ -148,6 +150,7 @@ def main(file: str | None = None, count: int = 24, epochs: int = 9) -> str:
         if "REFERENCE" in os.environ:
             contenders["published class"] = published(pairs, Path(os.environ["REFERENCE"]))
         contenders |= {f"ours, data/augmentation={name}": ours(pairs, name) for name in ("paper", "mmseg")}
+        contenders["ours, paper, data.loader.cache"] = ours(pairs, "paper", Path(folder, "cache"))
         found = measure(contenders, len(pairs), epochs)
     base = next(iter(found.values()))
     text = table(["", "images/s and core", "times"], [[k, f"{v:.0f}", f"{v / base:.2f}"] for k, v in found.items()])
