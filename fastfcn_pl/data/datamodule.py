@@ -12,8 +12,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
+from fastfcn_pl.data.cache import CachedSource
 from fastfcn_pl.data.dataset import Sample, SegmentationDataset, Source, Transform
 from fastfcn_pl.data.files import FileSource
+from fastfcn_pl.data.loading import AUTOMATIC, Loading
 from fastfcn_pl.data.pairs import EXTENSIONS
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
 
@@ -33,13 +35,22 @@ class SegmentationDataModule(L.LightningDataModule):
     unlabelled: ClassVar[dict[str, str]] = {}
     """The splits whose labels are not public, with the place of their images: for prediction."""
 
-    def __init__(self, seed: int, *, batch_size: int, num_workers: int | None, augmentation: Transform) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        batch_size: int,
+        num_workers: int | None,
+        augmentation: Transform,
+        loader: Loading = AUTOMATIC,  # what checkpoints from before it say nothing about
+    ) -> None:
         super().__init__()
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size}: a batch holds one image at least")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: use 0 for none, or null for as many as there are cores")
         self.seed, self.batch_size, self.num_workers, self.augmentation = seed, batch_size, num_workers, augmentation
+        self.loader = loader
         self.start = 0, 0  # the epoch that training starts in, and how many of its batches are done already
 
     def source(self, split: str) -> Source:
@@ -63,6 +74,8 @@ class SegmentationDataModule(L.LightningDataModule):
         source = self.source(split)
         if len(source) == 0:
             raise UserError(f"split {split} of {self.spec.name} is empty: check data.root and the split's list")
+        if self.loader.cache is not None and isinstance(source, FileSource):
+            source = CachedSource(source, Path(self.loader.cache))
         return SegmentationDataset(source, self.spec, self.augmentation if augment else None, self.seed)
 
     def train_dataloader(self) -> DataLoader[Sample]:
@@ -90,15 +103,16 @@ class SegmentationDataModule(L.LightningDataModule):
     def _loader(
         self, dataset: Dataset[Sample], sampler: TrainSampler | EvalSampler, batch_size: int, drop_last: bool
     ) -> DataLoader[Sample]:
-        workers = self._workers()
+        workers, wanted = self._workers(), self.loader
         return DataLoader(
             dataset,
             batch_size,
             sampler=sampler,
             num_workers=workers,
             drop_last=drop_last,
-            pin_memory=self._on_gpu(),
-            persistent_workers=workers > 0,
+            pin_memory=self._on_gpu() if wanted.pin_memory is None else wanted.pin_memory,
+            persistent_workers=workers > 0 and wanted.persistent_workers is not False,
+            prefetch_factor=wanted.prefetch if workers else None,  # null: torch's own
             generator=torch.Generator(),  # not the global one, whose numbers the network draws its dropout from
         )
 
@@ -134,8 +148,9 @@ class FileDataModule(SegmentationDataModule):
         batch_size: int,
         num_workers: int | None,
         augmentation: Transform,
+        loader: Loading = AUTOMATIC,
     ) -> None:
-        super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation)
+        super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation, loader=loader)
         self.root, self.train_split = Path(root), train_split
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +108,11 @@ def read_image(path: Path, upright: bool) -> Image.Image:
 def _pixels(path: Path, upright: bool) -> np.ndarray:
     """Return the RGB image `(H, W, 3)` of a file; a usual JPEG goes past Pillow, whose copies take half of its time."""
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+        with Image.open(BytesIO(content)) as image:
             stored = not upright or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
             usual = image.format == "JPEG" and image.mode == "RGB" and stored
-        pixels = decoded(np.fromfile(path, np.uint8)) if usual else None
+        pixels = decoded(np.frombuffer(content, np.uint8)) if usual else None
     except Exception:  # Pillow's way says what is wrong
         pixels = None
     if pixels is not None:

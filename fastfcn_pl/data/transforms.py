@@ -72,8 +72,9 @@ class GeometricPlan:
 
 def _nearest(length: int, scaled: int) -> np.ndarray:
     """Return the index `(scaled,)` of the source pixel of each scaled one, as Pillow's nearest resize chooses it."""
-    ruler = Image.fromarray(np.arange(length, dtype=np.int32)[None])
-    return np.asarray(ruler.resize((scaled, 1), Image.Resampling.NEAREST))[0]
+    steps = np.full(scaled, length / scaled)
+    steps[0] /= 2
+    return np.add.accumulate(steps).astype(np.intp)  # added one by one, as Pillow does: rounding decides at borders
 
 
 def _averaged(image: Image.Image, scaled: tuple[int, int]) -> Image.Image:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
+from fastfcn_pl.data.loading import AUTOMATIC, Loading
 
 # Ids and colours of the classes that are scored, in the order of their train ids: `labels.py` of cityscapesScripts.
 TABLE = {
@@ -64,6 +65,7 @@ class Cityscapes(FileDataModule):
         batch_size: int,
         num_workers: int | None,
         augmentation: Transform,
+        loader: Loading = AUTOMATIC,
     ) -> None:
         super().__init__(
             seed,
@@ -72,6 +74,7 @@ class Cityscapes(FileDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
             augmentation=augmentation,
+            loader=loader,
         )
         if labels not in REMAPS:
             raise UserError(f"data.labels={labels} is no kind of mask; {suggest(labels, REMAPS)}")

@@ -9,6 +9,7 @@ from fastfcn_pl.contracts import DatasetSpec, UserError, listed, suggest
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.files import ColorReader, FileSource, MaskReader, read_ids
+from fastfcn_pl.data.loading import AUTOMATIC, Loading
 from fastfcn_pl.data.pairs import Pairs, in_folders, in_list
 from fastfcn_pl.data.palette import voc_colors
 
@@ -46,6 +47,7 @@ class Folder(FileDataModule):
         batch_size: int,
         num_workers: int | None,
         augmentation: Transform,
+        loader: Loading = AUTOMATIC,
     ) -> None:
         super().__init__(
             seed,
@@ -54,6 +56,7 @@ class Folder(FileDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
             augmentation=augmentation,
+            loader=loader,
         )
         if not _is_name(name):
             raise UserError(f"data.name={name!r}: give a name, in quotes where YAML reads more in it")

@@ -8,6 +8,7 @@ from typing import ClassVar
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
+from fastfcn_pl.data.loading import AUTOMATIC, Loading
 from fastfcn_pl.data.palette import voc_colors
 
 # The 59 classes with their ids among the 459 of the authors' `labels.txt`. Masks number them 1 to 59 in this order, as
@@ -107,6 +108,7 @@ class PascalContext(FileDataModule):
         batch_size: int,
         num_workers: int | None,
         augmentation: Transform,
+        loader: Loading = AUTOMATIC,
     ) -> None:
         super().__init__(
             seed,
@@ -115,6 +117,7 @@ class PascalContext(FileDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
             augmentation=augmentation,
+            loader=loader,
         )
         if background:
             self.spec = self.spec_of_60

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.dataset import Transform
+from fastfcn_pl.data.loading import AUTOMATIC, Loading
 
 SPEC = DatasetSpec(
     name="shapes",
@@ -206,8 +207,9 @@ class Shapes(SegmentationDataModule):
         batch_size: int,
         num_workers: int | None,
         augmentation: Transform,
+        loader: Loading = AUTOMATIC,
     ) -> None:
-        super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation)
+        super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation, loader=loader)
         self.counts, self.size = {"train": train_images, "val": val_images}, size
 
     @property

@@ -1,0 +1,23 @@
+"""Tables of measurements, and the file that they are kept in: a section for each benchmark, none typed by hand."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table; columns behind the first are numbers."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+def write(file: Path, title: str, command: str, text: str) -> None:
+    """Put `text` into the section `title` of `file`, in place of what it held."""
+    section = f"## {title}\n\n`{command}`, {platform.machine()}, torch {torch.__version__}\n\n{text}\n"
+    before = file.read_text() if file.exists() else "# Speed\n"
+    kept = re.sub(rf"## {re.escape(title)}\n.*?(?=^## |\Z)", "", before, flags=re.DOTALL | re.MULTILINE)
+    file.write_text(f"{kept.rstrip()}\n\n{section}")

@@ -1,0 +1,39 @@
+"""Benchmarks keep running: their figures are for `experiments/speed.md`, not for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import data
+from tests.benchmarks.report import write
+
+REFERENCE = """
+class BaseDataset:
+    def __init__(self, root, split):
+        pass
+
+    def _sync_transform(self, image, mask):
+        return image, mask
+"""
+
+
+def test_reading_and_augmentation_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "encoding" / "datasets").mkdir(parents=True)
+    (tmp_path / "encoding" / "datasets" / "base.py").write_text(REFERENCE)
+    monkeypatch.setenv("REFERENCE", str(tmp_path))
+    monkeypatch.delenv("FASTFCN_SHARED", raising=False)
+    data.main(str(tmp_path / "speed.md"), count=1, epochs=1)
+    rows = (tmp_path / "speed.md").read_text().splitlines()
+    names = ("Pillow", "published class", "ours, data/augmentation=paper", "ours, data/augmentation=mmseg")
+    assert all(any(row.startswith(f"| {name}") for row in rows) for name in names)
+
+
+def test_a_section_replaces_itself_alone(tmp_path: Path) -> None:
+    file = tmp_path / "speed.md"
+    for title, text in (("One", "old"), ("Two", "kept"), ("One", "new")):
+        write(file, title, "command", text)
+    content = file.read_text()
+    assert [word in content for word in ("old", "kept", "new")] == [False, True, True]
+    assert content.count("## One") == 1
