@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from fastfcn_pl.contracts import DatasetSpec, UserError
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".torchscript"}
 """The formats, and how their files end."""
 _KEY = "fastfcn_pl.json"
+_OPSET = 18
 _EXAMPLE = (2, 3, 97, 129)  # sizes that are no multiple of a stride, and of no level the same as another
 
 
@@ -48,15 +50,26 @@ def write(network: nn.Module, form: str, path: Path) -> None:
     if form == "torchscript":
         torch.jit.trace(network, images, check_trace=False).save(path)
         return
-    dynamic = torch.export.Dim.DYNAMIC
-    with torch.no_grad():
-        program = torch.export.export(network, (images,), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
     if form == "torch_export":
+        dynamic = torch.export.Dim.DYNAMIC
+        with torch.no_grad():
+            program = torch.export.export(network, (images,), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
         torch.export.save(program, path)
         return
-    _imported("onnxscript")
-    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["result"]}
-    torch.onnx.export(program, (images,), path, dynamo=True, external_data=False, verbose=False, **names)
+    _imported("onnx")
+    axes = {"images": {0: "batch", 2: "height", 3: "width"}, "result": {0: "batch"}}
+    # The exporter of traces: that of torch.export takes minutes over a deep network whose sizes are not known.
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(
+            network,
+            (images,),
+            path,
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=["result"],
+            dynamic_axes=axes,
+        )
 
 
 def describe(path: Path, metadata: dict[str, Any]) -> None:
