@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def quantize(
     except ImportError as error:
         raise UserError("int8=true needs onnxruntime: pip install 'fastfcn-pl[export]'") from error
     before = _mean_iou(runner(path), datamodule, num_classes)
+    logging.disable(logging.WARNING)  # a line for each weight whose scale is changed
     prepared, quantized = path.with_suffix(".prepared.onnx"), path.with_suffix(".int8.onnx")
     try:
         quant_pre_process(path, prepared, skip_symbolic_shape=True)
@@ -57,6 +59,7 @@ def quantize(
         )
         quantized.replace(path)
     finally:
+        logging.disable(logging.NOTSET)
         for leftover in (prepared, quantized):
             leftover.unlink(missing_ok=True)
     after = _mean_iou(runner(path), datamodule, num_classes)
