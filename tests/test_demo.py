@@ -84,10 +84,11 @@ def test_an_image_that_is_dropped_is_labelled(url: str, checkpoint: Path, tmp_pa
         names = page.locator("#legend .name").all_inner_texts()
         assert set(names) == {predictor.spec.classes[c] for c in np.unique(labels)}
         page.screenshot(path=tmp_path / "page.png")
+        before = _source(page)
         box = page.locator("#opacity input[type=number]")
         box.fill("0")
         box.press("Enter")
-        page.wait_for_function("old => document.querySelector('#overlay img').src !== old", arg=_source(page))
+        page.wait_for_function("old => document.querySelector('#overlay img').src !== old", arg=before)
         assert np.array_equal(_shown(page), pixels)
         page.reload()
         page.set_input_files("#image input[type=file]", tmp_path / "torn.png")
