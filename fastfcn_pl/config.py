@@ -121,7 +121,7 @@ class PrepareConfig:
 
     data: Any = MISSING
     distribution: Any = None
-    archives: str = MISSING
+    archives: str | None = MISSING
     mirror: str | None = MISSING
     num_workers: int | None = MISSING
     download: Any = MISSING

@@ -26,12 +26,14 @@ def prepare(cfg: DictConfig) -> None:
     build.check(cfg)
     datamodule = build.build(cfg.data, 0)
     download, source = build.build(cfg.download), build.build(cfg.distribution)
-    source.prepare(Path(cfg.data.root), Path(cfg.archives), cfg.mirror, download, cfg.num_workers)
+    root = Path(cfg.data.root)
+    archives = Path(cfg.archives) if cfg.archives else root / "archives"
+    source.prepare(root, archives, cfg.mirror, download, cfg.num_workers)
     for split, official in datamodule.split_sizes.items():
         print(f"{split}: {len(datamodule.files(split))} images (of {official} officially)")
     print(f"{datamodule.spec.name} is ready: data.root={cfg.data.root}")
-    if Path(cfg.archives).is_dir():
-        print(f"{cfg.archives} is no longer needed")
+    if archives.is_dir():
+        print(f"{archives} is no longer needed")
 
 
 if __name__ == "__main__":
