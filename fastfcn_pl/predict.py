@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fastfcn_pl.scoremap import ScoreMap
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"}
 _OF_VIDEOS = {"labels": ".mkv", "colors": ".mp4", "overlays": ".mp4"}
 Targets = dict[str, dict[str, Path]]
 """The files to write of each input, by kind."""
