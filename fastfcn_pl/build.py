@@ -87,8 +87,10 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
         spec=spec,
         make_optimizer=build(cfg.optimizer),
         make_scheduler=build(cfg.scheduler),
-        # On CPUs, dilated depthwise convolutions of any backbone have a wrong gradient in bfloat16 and channels_last.
-        channels_last=cfg.channels_last and (_on_gpu(cfg) or "bf16" not in str(cfg.trainer.precision)),
+        # On CPUs, dilated depthwise convolutions of any backbone have a wrong gradient in bfloat16 and channels_last;
+        # Lightning takes bfloat16 there for 16-mixed, too.
+        channels_last=cfg.channels_last and (_on_gpu(cfg) or "16" not in str(cfg.trainer.precision)),
+        compile=cfg.compile,
         config=plain(cfg),
     )
 

@@ -40,6 +40,7 @@ class TrainConfig:
     protocol: Any = MISSING
     seed: int = MISSING
     channels_last: bool = MISSING
+    compile: bool = MISSING
     run_dir: str = MISSING
     checkpoint: str | None = MISSING
     init_from: str | None = MISSING

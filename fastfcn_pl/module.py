@@ -25,7 +25,7 @@ class SegmentationModule(L.LightningModule):
 
     `config` is the run's whole configuration as plain containers: it is saved with the weights, so that a checkpoint
     rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, total_steps)` are
-    called when training starts.
+    called when training starts; with `compile` the network is compiled then, for that run only.
     """
 
     mean: Tensor
@@ -42,11 +42,13 @@ class SegmentationModule(L.LightningModule):
         make_optimizer: Callable[[nn.Module, int], Optimizer],
         make_scheduler: Callable[[Optimizer, int], LRScheduler],
         channels_last: bool,
+        compile: bool,
         config: dict[str, Any],
     ) -> None:
         super().__init__()
         self.model, self.loss, self.protocol, self.spec = model, loss, protocol, spec
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.compile_to_train = compile
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
@@ -63,6 +65,11 @@ class SegmentationModule(L.LightningModule):
         """Turn uint8 images `(B, 3, H, W)` into what the network takes, in the memory format of its weights."""
         normalized = (images.to(self.mean.dtype) - self.mean) / self.std
         return normalized.contiguous(memory_format=self.memory_format)
+
+    def on_fit_start(self) -> None:
+        """Compile the network in place, behind the callbacks that look into it: the names of its weights stay."""
+        if self.compile_to_train:
+            self.model.compile()
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Make what the network draws depend on (seed, epoch, batch, rank) alone, as what the augmentation draws does.

@@ -106,7 +106,8 @@ class TerminateOnNaN(L.Callback):
 
     def _first_layer(self, trainer: L.Trainer, pl_module: SegmentationModule) -> str:
         def forward() -> None:
-            with torch.no_grad(), trainer.precision_plugin.forward_context():
+            eager = torch.compiler.set_stance("force_eager")  # what is compiled does not call hooks
+            with eager, torch.no_grad(), trainer.precision_plugin.forward_context():
                 pl_module.model(pl_module.normalize(self._batch["image"]))
 
         layer = first_not_finite(pl_module, forward)

@@ -56,7 +56,8 @@ class WeightedSum(nn.Module):
             )
 
     def forward(self, output: ModelOutput, target: Tensor, align_corners: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum, and each term by name, not weighted."""
+        """Return the weighted sum, and each term by name, not weighted; in float32 at least, under autocast, too."""
         values, terms = output.named(), cast(Mapping[str, Term], self.terms)
-        losses = {name: term(values[term.output], target, align_corners) for name, term in terms.items()}
+        with torch.autocast(target.device.type, enabled=False):
+            losses = {name: term(values[term.output], target, align_corners) for name, term in terms.items()}
         return torch.stack([term.weight * losses[name] for name, term in terms.items()]).sum(), losses

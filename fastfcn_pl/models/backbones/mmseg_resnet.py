@@ -12,8 +12,10 @@ class StridedDilatedResNet(TimmBackbone):
     and `dilations=(1, 1, 2, 4)`; weights trained with it want it.
     """
 
-    def __init__(self, *, name: str, output_stride: int, pretrained: bool | str) -> None:
-        super().__init__(name=name, output_stride=output_stride, pretrained=pretrained)
+    def __init__(self, *, name: str, output_stride: int, pretrained: bool | str, grad_checkpointing: bool) -> None:
+        super().__init__(
+            name=name, output_stride=output_stride, pretrained=pretrained, grad_checkpointing=grad_checkpointing
+        )
         for stage, dilation in (("layer3", 2), ("layer4", 4)):
             for i, block in enumerate(self.net.get_submodule(stage).children()):
                 conv = block.get_submodule("conv2")

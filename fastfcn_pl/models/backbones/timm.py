@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 from fastfcn_pl.contracts import FeatureInfo, UserError, suggest
 from fastfcn_pl.models.weights import efficientnet_lite
@@ -26,10 +29,11 @@ class TimmBackbone(nn.Module):
     `output_stride` 8 or 16 trades the last strides for dilation. `pretrained` is true (from the hub), a file, or
     false; weights that are asked for and cannot be had raise UserError. Channels and strides are measured by running
     the network once on the meta device, not believed; a size that it cannot take is padded at the bottom and right
-    with the mean colour.
+    with the mean colour. With `grad_checkpointing` training keeps what goes into each stage only, and computes the
+    rest again for its gradient: less memory, more time, the same gradients.
     """
 
-    def __init__(self, *, name: str, output_stride: int, pretrained: bool | str) -> None:
+    def __init__(self, *, name: str, output_stride: int, pretrained: bool | str, grad_checkpointing: bool) -> None:
         super().__init__()
         if output_stride not in _PYRAMID:
             raise UserError(f"model.backbone.output_stride={output_stride}: use 32, 16 or 8")
@@ -41,8 +45,19 @@ class TimmBackbone(nn.Module):
         self.out_info = self._layout.levels.info
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
+        self._recomputing = _Recomputing() if grad_checkpointing else None
+        if grad_checkpointing:
+            _checkpoint_gradients(self.net, name)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        if self._recomputing is None:
+            return self._levels(x)
+        self._recomputing.end()
+        levels = self._levels(x)
+        self._recomputing.begin(self.net)
+        return levels
+
+    def _levels(self, x: Tensor) -> list[Tensor]:
         height, width = x.shape[-2:]
         bottom, right = -height % self._layout.multiple, -width % self._layout.multiple
         if bottom or right:
@@ -53,6 +68,47 @@ class TimmBackbone(nn.Module):
             level = levels[i].permute(0, 3, 1, 2) if self._layout.levels.channels_last else levels[i]
             found.append(level[..., : -(-height // stride), : -(-width // stride)] if bottom or right else level)
         return found
+
+
+class _Recomputing:
+    """What runs between two forward passes of a network is gradient checkpointing, which computes parts of it again.
+
+    Batch norms then keep the running statistics that they have, in which the batch is already.
+    """
+
+    def __init__(self) -> None:
+        self._handles: list[RemovableHandle] = []
+
+    def begin(self, net: nn.Module) -> None:
+        for norm in net.modules():  # which may be others than at first, where ranks synchronise them
+            if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats:
+                release = partial(_release, norm.momentum)
+                self._handles += [norm.register_forward_pre_hook(_hold), norm.register_forward_hook(release)]
+
+    def end(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+
+def _hold(norm: nn.Module, inputs: Any) -> None:
+    assert isinstance(norm, _BatchNorm)
+    assert norm.num_batches_tracked is not None
+    norm.momentum = 0.0
+    norm.num_batches_tracked.sub_(1)
+
+
+def _release(momentum: float | None, norm: nn.Module, inputs: Any, output: Any) -> None:
+    norm.momentum = momentum  # type: ignore[assignment]
+
+
+def _checkpoint_gradients(net: nn.Module, name: str) -> None:
+    try:
+        net.set_grad_checkpointing()  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:
+        raise UserError(
+            f"model.backbone.grad_checkpointing=true: timm has none for the features of {name}; set it to false, or "
+            "take a net that has, such as resnet50s, convnext_tiny or efficientnet_lite0"
+        ) from error
 
 
 @dataclass(frozen=True)
