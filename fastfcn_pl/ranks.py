@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WAIT = timedelta(minutes=5)
 """How long ranks wait for each other to start."""
+WAIT_AT_END = timedelta(seconds=20)
+"""How long rank 0 waits for them where a mistake ends it."""
 _OF_SRUN = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 
 
@@ -33,6 +35,7 @@ class Started:
     rank: int
     size: int
     by: str
+    command: list[str] = field(default_factory=lambda: sys.argv[1:], compare=False)
 
     @classmethod
     @cache
@@ -47,6 +50,10 @@ class Started:
 
     @cached_property
     def _store(self) -> Store:
+        return self._meet(WAIT)
+
+    def _meet(self, timeout: timedelta) -> Store:
+        """Return what all ranks, waiting for each other, read and write."""
         import torch.distributed as dist
 
         if self.by == "srun":  # where torchrun says by itself how rank 0 is reached
@@ -57,7 +64,7 @@ class Started:
             except RuntimeError as error:
                 raise UserError(str(error)) from error
             os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-        store, _, _ = next(dist.rendezvous("env://", self.rank, self.size, timeout=WAIT))
+        store, _, _ = next(dist.rendezvous("env://", self.rank, self.size, timeout=timeout))
         return dist.PrefixStore(f"fastfcn_pl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
     def share(self, job: str) -> None:
@@ -67,7 +74,7 @@ class Started:
         if self.size == 1:
             return
         try:
-            self._store.set("job", json.dumps([sys.argv[1:], job]))
+            self._store.set("job", json.dumps([self.command, job]))
             answers = [self._store.get(f"answer of rank {rank}").decode() for rank in range(1, self.size)]
         except DistError as error:
             raise UserError(
@@ -87,9 +94,9 @@ class Started:
             if job is None:
                 return None
             answer = ""
-            if sys.argv[1:] != command:
-                here = " ".join(word for word in sys.argv[1:] if word not in command) or "nothing"
-                there = " ".join(word for word in command if word not in sys.argv[1:]) or "nothing"
+            if (own := self.command) != command:
+                here = " ".join(word for word in own if word not in command) or "nothing"
+                there = " ".join(word for word in command if word not in own) or "nothing"
                 answer = f"rank {self.rank} has {here} where rank 0 has {there}: start the same command on each machine"
             self._store.set(f"answer of rank {self.rank}", answer)
             return job if self._store.get("go") == b"yes" else None
@@ -97,15 +104,16 @@ class Started:
             return None
 
     def end(self) -> None:
-        """Say, as rank 0, that it ends, where others listen already."""
-        if "_store" not in self.__dict__:
+        """Say, as rank 0, that it ends: the others need not wait for a job that a mistake has ended."""
+        if self.size == 1:
             return
         from torch.distributed import DistError
 
         with suppress(DistError):
+            store = self._store if "_store" in self.__dict__ else self._meet(WAIT_AT_END)
             for key, value in (("job", "[[], null]"), ("go", "no"), ("ended", "yes")):
-                if not self._store.check([key]):
-                    self._store.set(key, value)
+                if not store.check([key]):
+                    store.set(key, value)
 
     def rank_0_ended(self) -> bool:
         """Tell whether rank 0 has ended, or cannot be reached any more."""
