@@ -22,15 +22,18 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl import config
+from fastfcn_pl.callbacks.agreement import Agreement
 from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.frozen import FrozenJob
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.ranks import Started
 from fastfcn_pl.saving import StagedCheckpointIO
 
 # Lightning sets its own level when it is imported, and says there what our tables say.
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # a deprecation inside Lightning
 warnings.filterwarnings(
     "ignore", message=r"(?s).*Checkpoint directory .* exists and is not empty"
@@ -97,7 +100,7 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
 
 def trainer(cfg: DictConfig) -> L.Trainer:
     """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
-    callbacks = [build(node) for node in cfg.callbacks.values() if node]
+    callbacks = [Agreement(plain(cfg)), *(build(node) for node in cfg.callbacks.values() if node)]
     loggers = [build(node) for node in cfg.logger.values() if node]
     made: L.Trainer = instantiate(
         cfg.trainer,
@@ -108,9 +111,20 @@ def trainer(cfg: DictConfig) -> L.Trainer:
         sync_batchnorm=cfg.trainer.sync_batchnorm and _on_gpu(cfg),
         _convert_="all",
     )
+    _check_world_size(made)
     if made.world_size > 1 and made.is_global_zero and cfg.trainer.sync_batchnorm and not _on_gpu(cfg):
         print("batch norms look at each rank's own images: torch's SyncBatchNorm runs on GPUs only")
     return made
+
+
+def _check_world_size(made: L.Trainer) -> None:
+    """Raise UserError where something else than Lightning has started another number of ranks than configured."""
+    started, devices, nodes = Started.this(), made.num_devices, made.num_nodes
+    if started is not None and started.size != devices * nodes:
+        raise UserError(
+            f"trainer.devices={devices} on trainer.num_nodes={nodes} makes {devices * nodes} ranks, but {started.by} "
+            f"has started {started.size}: set both to what it was asked for"
+        )
 
 
 def _on_gpu(cfg: DictConfig) -> bool:

@@ -23,6 +23,8 @@ _PACKAGE = Path(__file__).parent
 _HOME = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
 CONF_DIR, STUDIES_DIR = _HOME / "conf", _HOME / "experiments"
 """Where options and studies are: inside an installed package, beside it in a checkout."""
+KEPT = ("results.json", "checkpoints/last.ckpt")
+"""What a run leaves, in its folder, that a later start of it goes on with."""
 
 
 @dataclass
@@ -152,10 +154,16 @@ class Studies(SearchPathPlugin):
 def run_folder(checkpoint: str | None, runs: str, name: str) -> str:
     """Return the folder of a job: `name` below `runs` for a new run, else that of the run which wrote `checkpoint`.
 
-    `last` stands for the youngest `last.ckpt` of the runs in `runs`. Raises UserError where there is none.
+    `last` stands for the youngest `last.ckpt` of the runs in `runs`. Raises UserError where there is none, and for
+    `auto`, for which the command line names the folder.
     """
     if checkpoint is None:
         return f"{runs}/{name}"
+    if checkpoint == "auto":
+        raise UserError(
+            "checkpoint=auto goes on with what is in the run's folder, which has to be the same at each start: set "
+            f"hydra.run.dir={runs}/<name>"
+        )
     if checkpoint == "last":
         found = sorted(Path(runs).glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not found:
@@ -172,9 +180,15 @@ def run_folder(checkpoint: str | None, runs: str, name: str) -> str:
     return str(path.parents[1])
 
 
-def job_folder(checkpoint: str | None) -> str | None:
-    """Return where Hydra keeps a job's configuration, in the run's folder: a run that goes on keeps its first one."""
-    return ".hydra" if checkpoint is None else None
+def job_folder(checkpoint: str | None, run_dir: str) -> str | None:
+    """Return where Hydra keeps a job's configuration, in the run's folder: a run that goes on keeps its first one.
+
+    So does a job of a sweep that is started again, where the first start came to something.
+    """
+    if checkpoint not in (None, "auto"):
+        return None
+    again = checkpoint == "auto" or HydraConfig.get().mode is RunMode.MULTIRUN
+    return None if again and any(Path(run_dir, kept).is_file() for kept in KEPT) else ".hydra"
 
 
 def sweep_group() -> str | None:

@@ -7,7 +7,7 @@ reported before seconds are spent on importing it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +32,18 @@ def suggest(word: str, known: Iterable[object]) -> str:
 def listed(things: Sequence[object], most: int = 8) -> str:
     """Return `things` for a message, the first ones if there are many."""
     return ", ".join(map(str, things[:most])) + (f" and {len(things) - most} more" if len(things) > most else "")
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return the keys, joined by dots, at which two nested mappings differ, with both values (None: there is none)."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in [*first, *(key for key in second if key not in first)]:
+        one, other = first.get(key), second.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += [(f"{key}.{inner}", a, b) for inner, a, b in differences(one, other)]
+        elif one != other:
+            found.append((str(key), one, other))
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A composed job as a file, so that other processes run the very same: jobs of a sweep, and ranks above 0.
+"""A composed job as text, so that other processes run the very same: jobs of a sweep, and ranks above 0.
 
 Lightning's ranks would compose the command line again, and with `-m` run the whole sweep, each with what a sweeper
 happens to suggest to it. A sweep's jobs in one process would inherit each other's world size.
@@ -15,6 +15,8 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl.staging import staged
 
 FLAG = "--job"
 
@@ -42,14 +44,15 @@ class FrozenJob:
     def command(self) -> list[str]:
         """Write the job into its folder and return the command that runs it."""
         path = self.folder / ".hydra" / "job.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.text)
+        with staged(path) as hidden:
+            hidden.write_text(self.text)
         return [sys.executable, "-m", self.module, FLAG, str(path)]
 
 
-def thaw(path: str) -> DictConfig:
+def thaw(text: str) -> DictConfig:
     """Return the configuration of a job that was frozen, and make Hydra's the one of this process."""
-    content = OmegaConf.load(path)
+    content = OmegaConf.create(text)
+    assert isinstance(content, DictConfig)
     schema = OmegaConf.structured(HydraConf)
     OmegaConf.set_struct(schema, False)  # Hydra's own options add keys to it
     hydra = OmegaConf.merge(schema, content.hydra)

@@ -24,15 +24,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fastfcn_pl import config, sweep
+from fastfcn_pl.again import Before, before
 from fastfcn_pl.contracts import UserError, suggest
 from fastfcn_pl.frozen import FLAG, FrozenJob, thaw
+from fastfcn_pl.ranks import Started, without_srun
 from fastfcn_pl.staging import OF_THE_DISK
 
 Job = Callable[[DictConfig], Any]
 _KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json", "doctor.json")
 """What is of use after a mistake ended the run that made it."""
 GRACE = 30.0
-"""Seconds that a child of DDP, which has met an error, gives to rank 0 to meet it too."""
+"""Seconds that another rank, which has met an error, gives to rank 0 to meet it too."""
+_ENDING = (signal.SIGTERM, signal.SIGUSR1)
+"""What tells a job to end, SIGUSR1 on a cluster, and is handed on to a sweep's."""
 _PARENT = os.getppid()
 _NOISE = re.compile(r"full_key|object_type|reference_type|Config search path|provider=")
 
@@ -45,7 +49,12 @@ def main(config_name: str, job: Job) -> None:
     config.register()
     module = f"fastfcn_pl.{config_name}"
     if sys.argv[1:2] == [FLAG]:
-        _run_frozen(module, job, sys.argv[2])
+        _run_frozen(module, job, Path(sys.argv[2]).read_text())
+        return
+    started = Started.this()
+    if started is not None and started.rank > 0:
+        if text := started.receive():
+            _run_frozen(module, job, text)
         return
     # Hydra then raises what went wrong while composing, instead of printing it in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -62,6 +71,9 @@ def main(config_name: str, job: Job) -> None:
         if not failed:
             _end(error)
         _say(one_line(error) or str(error))  # such as Optuna's, which has no trial to call the best
+    finally:
+        if started is not None:
+            started.end()
     if failed:
         sys.exit(1)
 
@@ -74,11 +86,17 @@ def _reporting(module: str, job: Job) -> Job:
 
     @functools.wraps(job)
     def run(cfg: DictConfig) -> Any:
-        FrozenJob.current = frozen = FrozenJob.of(module, cfg)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            return _run_apart(frozen)
+            return _run_apart(module, cfg)
         folders = _new_folders(cfg)
         try:
+            if cfg.get("checkpoint") == "auto" and not _goes_on(cfg):
+                return None
+            FrozenJob.current = frozen = FrozenJob.of(module, cfg)
+            if (started := Started.this()) is not None:
+                if "trainer" not in cfg and started.size > 1:
+                    raise UserError(f"this command works in one process: leave out {started.by}")
+                started.share(frozen.text)
             return job(cfg)
         except KeyboardInterrupt:
             _remove(folders)
@@ -91,48 +109,79 @@ def _reporting(module: str, job: Job) -> Job:
     return run
 
 
-def _run_apart(frozen: FrozenJob) -> float | None:
+def _goes_on(cfg: DictConfig) -> bool:
+    """Set the checkpoint that the job `cfg` goes on from, if it was stopped; tell whether it has something to do."""
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    state, last = before(cfg, folder)
+    cfg.checkpoint = str(last) if state is Before.STOPPED else None
+    if state is not Before.NOT_TRAINED:
+        name = f"job {job.job.num} ({job.job.override_dirname})" if job.mode is RunMode.MULTIRUN else "the run"
+        print(f"{name} in {os.path.relpath(folder)} {state.value}", flush=True)
+    return state is not Before.DONE
+
+
+def _run_apart(module: str, cfg: DictConfig) -> float | None:
     """Run a job of a sweep in a process of its own, write down how it ended, and return its mIoU.
 
-    A failure is None, which no launcher and no sweeper takes for a reason to leave out other jobs.
+    A failure is None, which no launcher and no sweeper takes for a reason to leave out other jobs. A job that is done
+    from an earlier start of the sweep is not run again, one that was stopped goes on.
     """
-    if {"RANK", "LOCAL_RANK"} & os.environ.keys():
-        raise UserError("-m: each job of a sweep starts its own ranks: leave out torchrun, and set trainer.devices")
-    (frozen.folder / sweep.ERROR).unlink(missing_ok=True)
+    started = Started.this()
+    if {"RANK", "LOCAL_RANK"} & os.environ.keys() or (started is not None and started.size > 1):
+        raise UserError(
+            "-m: each job of a sweep starts its own ranks: leave out torchrun, let SLURM start one task, and set "
+            "trainer.devices"
+        )
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    if "init_from" in cfg:  # it trains
+        try:
+            if not _goes_on(cfg):
+                return sweep.keep(folder, job.job.num, overrides())
+        except UserError as error:
+            _say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
+            sweep.refuse(folder, job.job.num, overrides(), str(error))
+            return None
+    (folder / sweep.ERROR).unlink(missing_ok=True)
     begun = time.monotonic()
-    process = subprocess.Popen(frozen.command())
-    stopped = False
+    process = subprocess.Popen(FrozenJob.of(module, cfg).command(), env=without_srun(os.environ))
+    stopped = 0
 
-    def stop(*_: Any) -> None:
+    def stop(number: int, *_: Any) -> None:
         nonlocal stopped
-        stopped = True
-        process.terminate()
+        stopped = number
+        process.send_signal(number)
 
     in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if in_main else None
+    before_it = {number: signal.signal(number, stop) for number in _ENDING} if in_main else {}
     try:
         code = process.wait()
     except KeyboardInterrupt:
         process.wait()  # the terminal has interrupted it, too
         raise
     finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
-    score = sweep.record(frozen.folder, HydraConfig.get().job.num, overrides(), code, time.monotonic() - begun)
+        for number, handler in before_it.items():
+            signal.signal(number, handler)
+    score = sweep.record(folder, job.job.num, overrides(), code, time.monotonic() - begun)
     if stopped:
-        sys.exit(128 + signal.SIGTERM)
+        sys.exit(128 + stopped)
     return score
 
 
-def _run_frozen(module: str, job: Job, path: str) -> None:
+def _run_frozen(module: str, job: Job, text: str) -> None:
     """Run a job that another process has frozen: as a job of a sweep, or as a rank."""
-    cfg = thaw(path)
+    cfg = thaw(text)
     FrozenJob.current = FrozenJob.of(module, cfg)
     sys.argv[1:] = overrides()
     try:
         job(cfg)
     except Exception as error:
         _end(error)
+    except SystemExit:
+        if not _is_rank_0():
+            _rank_0_ends()  # what starts ranks kills all of them where one ends, even while rank 0 closes its loggers
+        raise
 
 
 def _new_folders(cfg: DictConfig) -> list[Path]:
@@ -147,7 +196,7 @@ def _new_folders(cfg: DictConfig) -> list[Path]:
 def _remove(folders: list[Path]) -> None:
     """Remove the folders of a run that trained nothing, and the folders around them that this leaves empty."""
     for folder in folders:
-        if os.environ.get("LOCAL_RANK", "0") != "0" or any(next(folder.glob(kept), None) for kept in _KEPT):
+        if not _is_rank_0() or any(next(folder.glob(kept), None) for kept in _KEPT):
             continue
         shutil.rmtree(folder, ignore_errors=True)
         for parent in folder.resolve().parents:
@@ -181,18 +230,23 @@ def _say(line: str) -> None:
 
 
 def _is_rank_0() -> bool:
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    started = Started.this()
+    return (
+        started.rank == 0 if started else os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
+    )
 
 
 def _rank_0_ends() -> bool:
-    """Wait for the parent, and tell whether it ended: it has then said what was wrong.
+    """Wait for rank 0, and tell whether it ended: it has then said what was wrong.
 
-    Lightning kills rank 0 where a child ends before it, even while it closes its loggers.
+    Lightning kills rank 0, the parent of those it starts, where one ends before it, even while it closes its loggers.
     """
+    started = Started.this()
+    ended = started.rank_0_ended if started else lambda: os.getppid() != _PARENT
     end = time.monotonic() + GRACE
-    while os.getppid() == _PARENT and time.monotonic() < end:
+    while not ended() and time.monotonic() < end:
         time.sleep(0.1)
-    return os.getppid() != _PARENT
+    return ended()
 
 
 def overrides() -> list[str]:

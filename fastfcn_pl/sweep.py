@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,6 +19,9 @@ from fastfcn_pl.staging import staged
 
 ERROR = "error.txt"
 """What stopped a job of a sweep, in its folder."""
+_RECORD, _REFUSED = ".hydra/sweep_job.json", ".hydra/sweep_refused.json"
+_CLOCKS = 60.0
+"""Seconds by which the clocks of a cluster's machines may differ."""
 _COLUMNS = ("job", "overrides", "mIoU", "world_size", "time", "folder", "status")
 _begun: tuple[Path, float] | None = None
 
@@ -32,21 +36,46 @@ class Sweep(Callback):
 
 def record(folder: Path, number: int, overrides: Sequence[str], exit_code: int, seconds: float) -> float | None:
     """Write down how a job ended; return its mIoU, None where it has none."""
-    results_file, error = folder / "results.json", folder / ERROR
-    results = json.loads(results_file.read_text()) if exit_code == 0 and results_file.is_file() else {}
-    cause = error.read_text().strip() if error.is_file() else f"exit code {exit_code}"
-    job: dict[str, Any] = {
+    error = folder / ERROR
+    cause = error.read_text().strip() if error.is_file() else _ending(exit_code)
+    status = "done" if exit_code == 0 else f"failed: {cause}"
+    return _write(folder / _RECORD, folder, number, overrides, status, round(seconds, 1))
+
+
+def keep(folder: Path, number: int, overrides: Sequence[str]) -> float | None:
+    """Write down a job that was done when the sweep was started before, with the time that it took then."""
+    path = folder / _RECORD
+    seconds = json.loads(path.read_text())["time"] if path.is_file() else None
+    return _write(path, folder, number, overrides, "done", seconds)
+
+
+def refuse(folder: Path, number: int, overrides: Sequence[str], cause: str) -> None:
+    """Write down that a job was not run since its folder is another one's, whose record stays."""
+    _write(folder / _REFUSED, folder, number, overrides, f"failed: {cause}", None)
+
+
+def _write(
+    path: Path, folder: Path, number: int, overrides: Sequence[str], status: str, seconds: float | None
+) -> float | None:
+    results_file = folder / "results.json"
+    results = json.loads(results_file.read_text()) if status == "done" and results_file.is_file() else {}
+    job = {
         "job": number,
         "overrides": list(overrides),
         "mIoU": results.get("mIoU"),
         "world_size": results.get("world_size"),
-        "time": round(seconds, 1),
+        "time": seconds,
         "folder": str(folder),
-        "status": "done" if exit_code == 0 else f"failed: {cause}",
+        "status": status,
     }
-    with staged(folder / ".hydra" / "sweep_job.json") as hidden:
+    with staged(path) as hidden:
         hidden.write_text(json.dumps(job))
-    return job["mIoU"]
+    return results.get("mIoU")
+
+
+def _ending(exit_code: int) -> str:
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    return f"stopped by {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {exit_code}"
 
 
 def report() -> bool:
@@ -54,7 +83,8 @@ def report() -> bool:
     if _begun is None:
         return False
     folder, since = _begun
-    files = [path for path in folder.rglob(".hydra/sweep_job.json") if path.stat().st_mtime >= since - 1]
+    found = [path for name in (_RECORD, _REFUSED) for path in folder.rglob(name)]
+    files = [path for path in found if path.stat().st_mtime >= since - _CLOCKS]
     jobs = sorted((json.loads(path.read_text()) for path in files), key=lambda job: job["job"])
     if not jobs:
         return False
@@ -73,7 +103,9 @@ def report() -> bool:
 
 
 def _cells(job: dict[str, Any]) -> list[str]:
-    shown = job | {"time": str(timedelta(seconds=round(job["time"])))}
+    shown = dict(job)
+    if job["time"] is not None:
+        shown["time"] = str(timedelta(seconds=round(job["time"])))
     if job["mIoU"] is not None:
         shown["mIoU"] = f"{100 * job['mIoU']:.2f}"
     return ["-" if shown[name] is None else str(shown[name]) for name in _COLUMNS]

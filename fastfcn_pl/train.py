@@ -47,7 +47,9 @@ def train(cfg: DictConfig) -> float:
     if begun is not None:
         begun.go_on(trainer, module, datamodule)
     elif cfg.init_from is not None:
-        print(resume.start_from(cfg.init_from, module))
+        loaded = resume.start_from(cfg.init_from, module)
+        if trainer.is_global_zero:
+            print(loaded)
     with closing_wandb():
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):

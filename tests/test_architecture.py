@@ -16,7 +16,8 @@ LAYERS = [
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
     {"callbacks", "loggers", "scoring", "saving", "diagnosis"},
-    {"config", "frozen", "sweep"},
+    {"config", "frozen", "sweep", "ranks"},
+    {"again"},
     {"build"},
     {"checkpoint", "launch"},
     {"resume"},
@@ -31,8 +32,8 @@ ALLOWED_WITHIN = {
     ("export", "predict"),
 }
 HOMES = {
-    "hydra": {"config", "frozen", "sweep", "build", "launch", "resume", *LAYERS[-1]},
-    "omegaconf": {"config", "frozen", "sweep", "build", "launch", "resume", *LAYERS[-1]},
+    "hydra": {"config", "frozen", "sweep", "again", "build", "launch", "resume", *LAYERS[-1]},
+    "omegaconf": {"config", "frozen", "sweep", "again", "build", "launch", "resume", *LAYERS[-1]},
     "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
     "timm": {"models/backbones"},
     "cv2": {"data/pixels"},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,8 @@ import pytest
 from fastfcn_pl import launch
 from fastfcn_pl.contracts import UserError
 from tests.conftest import ROOT, TINY
+from tests.fakes.camvid import write_camvid
+from tests.fakes.command import write_command
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -141,15 +145,26 @@ def _jobs(tmp_path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", ["1,2", "2,1"])
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.exhaustive)])
-def test_each_job_of_a_sweep_has_its_own_ranks(devices: str, launcher: str, command: Command, tmp_path: Path) -> None:
-    extra = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+@pytest.mark.parametrize(
+    ("launcher", "devices"),
+    [
+        ("basic", "1,2"),
+        ("submitit_local", "2,1"),
+        *(pytest.param("basic", d, marks=pytest.mark.exhaustive) for d in ("2,1", "2,2")),
+        *(pytest.param("joblib", d, marks=pytest.mark.exhaustive) for d in ("1,2", "2,1")),
+        pytest.param("ray", "1,2", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_each_job_of_a_sweep_has_its_own_ranks(launcher: str, devices: str, command: Command, tmp_path: Path) -> None:
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    extra = [f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]
     done = command("train", "-m", *SMALL, f"trainer.devices={devices}", *extra)
     assert done.returncode == 0, done.stderr
     found = _jobs(tmp_path)
     assert [job["world_size"] for job in found] == devices.split(",")
-    assert [job["overrides"] for job in found] == [f"trainer.devices={count}" for count in devices.split(",")]
+    if devices != "2,2":
+        assert [job["overrides"] for job in found] == [f"trainer.devices={count}" for count in devices.split(",")]
     (sweep,) = tmp_path.glob("runs/train/*")
     steps = [json.loads((sweep / job["folder"] / "results.json").read_text())["steps"] for job in found]
     assert steps == [8 // (2 * int(count)) for count in devices.split(",")]
@@ -168,3 +183,52 @@ def test_optuna_goes_on_behind_a_job_that_failed(command: Command, tmp_path: Pat
     assert done.returncode == 1
     assert sorted(job["status"][:6] for job in found) == ["done", "failed"], done.stderr
     assert next(job["world_size"] for job in found if job["status"] == "done") == "2"
+
+
+SEARCH = "lr_width_search"
+
+
+def test_the_search_over_learning_rate_and_width_composes(command: Command) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    done = command("train", "-cn", SEARCH, "--cfg", "all")
+    assert done.returncode == 0, done.stderr
+    for line in ("mode: MULTIRUN", "dir: runs/lr_width_search", "optimizer.lr: tag(log", "model.neck.width: choice(64"):
+        assert line in done.stdout
+
+
+@pytest.mark.slow
+def test_the_search_over_learning_rate_and_width_runs_and_goes_on(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    root = write_camvid(tmp_path / "CamVid", train=4, val=1)
+    small = [override for override in TINY if not override.startswith("model.neck")]
+    small += [f"data.root={root}", "data.batch_size=2", "data.num_workers=0", "data.augmentation.crop_size=48"]
+    small += ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "~callbacks.cost", "~callbacks.progress"]
+    first = command("train", "-cn", SEARCH, *small, "hydra.sweeper.n_trials=1")
+    assert first.returncode == 0, first.stderr
+    second = command("train", "-cn", SEARCH, *small, "hydra.sweeper.n_trials=2")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("is done already") == 1
+    with (tmp_path / "runs" / SEARCH / "sweep.csv").open(newline="") as file:
+        jobs = list(csv.DictReader(file))
+    assert [job["status"] for job in jobs] == ["done", "done"]
+    tried = [dict(word.split("=") for word in job["overrides"].split()) for job in jobs]
+    assert all(5e-5 <= float(trial["optimizer.lr"]) <= 2e-3 for trial in tried)
+    assert tried[0] != tried[1]
+    assert (tmp_path / "runs" / SEARCH / "optimization_results.yaml").is_file()
+
+
+def test_the_batch_file_for_slurm_gives_a_command_that_composes(command: Command, tmp_path: Path) -> None:
+    """It is run with a `srun` that notes its arguments."""
+    noted = write_command(tmp_path / "bin" / "srun")
+    script = ROOT / "experiments" / "train.sbatch"
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "DATA": "/data", "SLURM_JOB_ID": "4711"}
+    subprocess.run(["bash", str(script), "seed=1"], check=True, env=env)
+    words = noted.read_text().split()
+    assert words[:4] == ["--kill-on-bad-exit=1", "python", "-m", "fastfcn_pl.train"]
+    done = command("train", *words[4:], "--cfg", "all")
+    assert done.returncode == 0, done.stderr
+    for line in ("root: /data/ADEChallengeData2016", "seed: 1", "num_nodes: 2", "dir: runs/ade20k/4711"):
+        assert line in done.stdout
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", script.read_text(), re.MULTILINE))
+    assert (asked["nodes"], asked["ntasks-per-node"]) == ("2", "4")
+    assert f"devices: {asked['ntasks-per-node']}\n" in done.stdout

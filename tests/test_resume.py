@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +23,12 @@ from omegaconf import DictConfig
 
 from fastfcn_pl.saving import moved
 from fastfcn_pl.train import train
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
+from tests.processes import age, start, wait
 
 pytestmark = pytest.mark.slow
+TRAIN = "fastfcn_pl.train"
 SHORT = [*TINY, "data.train_images=11", "data.val_images=2", "data.size=64", "data.batch_size=2", "data.num_workers=0"]
 SHORT += ["trainer.max_epochs=3", "trainer.log_every_n_steps=1", "callbacks.last.every_n_steps=2"]
 SHORT += ["callbacks.cost.repeats=0", "callbacks.samples.count=1", "optimizer=adamw"]
@@ -173,47 +175,48 @@ class Heavy(L.Callback):
         checkpoint["heavy"] = torch.zeros(8_000_000)
 
 
-def _start(tmp_path: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastfcn_pl.train", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+BROKEN = [*SHORT, "trainer.max_epochs=4", "data.num_workers=1", "callbacks.last.every_n_steps=3"]
+BROKEN += ["data.train_images=16", "+callbacks.heavy._target_=tests.test_resume.Heavy"]
 
 
-def _wait(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> bool:
-    """Wait until `reached` or until the process ended; return which."""
-    while process.poll() is None:
-        if reached():
-            return True
-        time.sleep(0.001)
-    return False
+def _broken(ranks: int) -> list[str]:
+    """Return what the runs that are killed are given: of equally many steps, whatever the number of ranks."""
+    return BROKEN if ranks == 1 else [*BROKEN, f"trainer.devices={ranks}", f"data.train_images={16 * ranks}"]
 
 
-def _age(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Return the folder of a run of so many ranks that was never stopped."""
+    home = tmp_path_factory.mktemp("unbroken")
+
+    def run(ranks: int) -> Path:
+        folder = home / str(ranks)
+        if not folder.exists():
+            assert start(home, TRAIN, *_broken(ranks), f"hydra.run.dir={folder}").wait() == 0
+        return folder
+
+    return run
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    ("ranks", "kills"),
+    [(1, 1), (2, 1), *(pytest.param(ranks, 6, marks=pytest.mark.exhaustive) for ranks in (1, 2))],
+)
 @pytest.mark.parametrize("moment", ["inside of an epoch", "inside of a save"])
-def test_a_killed_run_ends_like_one_that_was_not(moment: str, kills: int, tmp_path: Path) -> None:
-    arguments = [*SHORT, "data.train_images=16", "trainer.max_epochs=4", "data.num_workers=1"]
-    arguments += ["+callbacks.heavy._target_=tests.test_resume.Heavy", "callbacks.last.every_n_steps=3"]
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    assert _start(tmp_path, *arguments, f"hydra.run.dir={unbroken}").wait() == 0
+def test_a_killed_run_ends_like_one_that_was_not(
+    moment: str, ranks: int, kills: int, tmp_path: Path, unbroken: Callable[[int], Path]
+) -> None:
+    broken = tmp_path / "broken"
     rng = np.random.default_rng(kills)
     last, hidden = broken / "checkpoints" / "last.ckpt", broken / "checkpoints" / ".last.ckpt"
-    given = [*arguments, f"hydra.run.dir={broken}"]
+    given = [*_broken(ranks), f"hydra.run.dir={broken}"]
     killed = 0
     for _ in range(kills):
-        before = _age(last)
-        process = _start(tmp_path, *given)
-        going_on = _wait(process, lambda before=before: _age(last) > before)  # type: ignore[misc]
+        before = age(last)
+        process = start(tmp_path, TRAIN, *given)
+        going_on = wait(process, lambda before=before: age(last) > before)  # type: ignore[misc]
         if moment == "inside of a save":
-            going_on = going_on and _wait(process, hidden.exists)
+            going_on = going_on and wait(process, hidden.exists)
         time.sleep(rng.uniform(0, 0.02 if moment == "inside of a save" else 0.4))
         killed += process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
@@ -221,9 +224,34 @@ def test_a_killed_run_ends_like_one_that_was_not(moment: str, kills: int, tmp_pa
         given = [f"checkpoint={last}"]
         if not going_on:
             break
-    assert killed >= (kills + 1) // 2, "the run ended before it could be killed"
-    process = _start(tmp_path, f"checkpoint={last}")
+    assert killed >= (kills if kills == 1 else 5), "the run ended before it could be killed"
+    process = start(tmp_path, TRAIN, f"checkpoint={last}")
     _, stderr = process.communicate()
-    assert process.returncode == 0, stderr.decode()
+    assert process.returncode == 0, stderr
     assert [path.name for path in broken.rglob(".*.ckpt")] == []
-    _assert_equal(_state(broken), moved(_state(unbroken), str(unbroken), str(broken)))
+    expected = unbroken(ranks)
+    _assert_equal(_state(broken), moved(_state(expected), str(expected), str(broken)))
+
+
+class Fill(L.Callback):
+    """Fills the disk before a save: files grow no more."""
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.global_step == 6 and "FULL" in os.environ:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk_ends_a_run_of_two_ranks_which_then_goes_on(
+    tmp_path: Path, unbroken: Callable[[int], Path]
+) -> None:
+    broken = tmp_path / "broken"
+    given = [*_broken(2), f"hydra.run.dir={broken}", "+callbacks.fill._target_=tests.test_resume.Fill"]
+    process = start(tmp_path, TRAIN, *given, FULL="1")
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert stderr.strip().splitlines()[-1].startswith(f"error: {broken}/checkpoints/last.ckpt cannot be written (File")
+    assert [path.name for path in broken.rglob(".*.ckpt")] == []
+    assert torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert start(tmp_path, TRAIN, f"checkpoint={broken}/checkpoints/last.ckpt").wait() == 0
+    expected = unbroken(2)
+    _assert_equal(_state(broken), moved(_state(expected), str(expected), str(broken)))

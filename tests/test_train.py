@@ -375,15 +375,21 @@ def test_last_is_last_when_nothing_improves(camvid: str, make_config: Callable[.
     assert _last(folder)["global_step"] == _results(folder)["steps"] == 8
 
 
-def test_the_learning_rate_ends_at_the_schedules_end(camvid: str, make_config: Callable[..., DictConfig]) -> None:
-    folder = _train(make_config, camvid, "trainer.accumulate_grad_batches=2", "trainer.max_epochs=3")
-    with (folder / "metrics" / "metrics.csv").open(newline="") as file:
+@pytest.mark.parametrize("accumulated", [2, 16])
+def test_the_learning_rate_ends_at_the_schedules_end(accumulated: int, make_config: Callable[..., DictConfig]) -> None:
+    """Two steps an epoch, whatever the number of batches that each accumulates."""
+    given = [*TINY, f"data.train_images={4 * accumulated}", "data.val_images=1", "data.size=32", "data.batch_size=2"]
+    given += ["data.num_workers=0", f"trainer.accumulate_grad_batches={accumulated}", "trainer.max_epochs=3"]
+    cfg = make_config(*given, "trainer.log_every_n_steps=1", "~callbacks.cost")
+    train(cfg)
+    with (Path(cfg.run_dir) / "metrics" / "metrics.csv").open(newline="") as file:
         rates = [float(row["lr-SGD/head"]) for row in csv.DictReader(file) if row["lr-SGD/head"]]
-    # 5 images, batch 2, accumulated twice: one step an epoch; lr x 4 / 16, head x 10
-    assert rates[0] == pytest.approx(0.01 * 4 / 16 * 10)
-    last = _last(folder)
+    # lr x effective batch / 16, head x 10, by the poly schedule over 6 steps
+    steps = [0.01 * 2 * accumulated / 16 * 10 * (1 - step / 6) ** 0.9 for step in range(6)]
+    assert sorted(set(rates), reverse=True) == pytest.approx(steps)
+    last = _last(Path(cfg.run_dir))
     assert last["lr_schedulers"][0]["_last_lr"] == [0, 0]
-    assert last["global_step"] == last["lr_schedulers"][0]["total_iters"] == 3
+    assert last["global_step"] == last["lr_schedulers"][0]["total_iters"] == 6
 
 
 def test_equal_seeds_give_equal_runs(camvid: str, make_config: Callable[..., DictConfig], tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from fastfcn_pl.callbacks.notice import Notice, end
+
 
 class LastCheckpoint(Checkpoint):
     """Write the state of the run to `path` at the end of each epoch, and after every `every_n_steps` steps inside one.
@@ -14,25 +16,46 @@ class LastCheckpoint(Checkpoint):
     A run that goes on from it ends as it would have ended. Lightning's `ModelCheckpoint` saves before a step's metrics
     are logged and before a validation that is due, and so loses them when the run goes on; this one saves between two
     batches, when all that belongs to the first is done.
+
+    A run that is told to end (SIGTERM; SIGUSR1 under SLURM) does so when it is saved, a validation first coming to its
+    end: with exit code 143, that of processes which SIGTERM has ended.
     """
 
     def __init__(self, *, path: str, every_n_steps: int | None) -> None:
         self.path, self.every_n_steps = path, every_n_steps
         self._saved_step = 0
+        self._notice = Notice()
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._notice.listen(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._notice.listen(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._notice.listen(trainer)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._notice.listen(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict[str, Any], batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if not self.every_n_steps or step % self.every_n_steps or step == self._saved_step:
-            return
-        validated = trainer.val_check_batch and batch_idx % trainer.val_check_batch == 0
         # Lightning, going on from behind a validation inside of an epoch, would count the step before it twice.
-        if batch_idx and batch_idx % trainer.accumulate_grad_batches == 0 and not validated:
+        validated = batch_idx and trainer.val_check_batch and batch_idx % trainer.val_check_batch == 0
+        if batch_idx % trainer.accumulate_grad_batches or validated:
+            return
+        step, told = trainer.global_step, self._notice.of_any_rank(trainer)
+        due = told or (self.every_n_steps and step % self.every_n_steps == 0)
+        if due and batch_idx and step != self._saved_step:
             self._save(trainer)
+        if told:
+            end(trainer, told, self.path)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
+        if told := self._notice.of_any_rank(trainer):
+            end(trainer, told, self.path)
 
     def _save(self, trainer: L.Trainer) -> None:
         self._saved_step = trainer.global_step

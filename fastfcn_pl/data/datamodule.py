@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import ClassVar
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
@@ -113,6 +115,7 @@ class SegmentationDataModule(L.LightningDataModule):
             pin_memory=self._on_gpu() if wanted.pin_memory is None else wanted.pin_memory,
             persistent_workers=workers > 0 and wanted.persistent_workers is not False,
             prefetch_factor=wanted.prefetch if workers else None,  # null: torch's own
+            worker_init_fn=_start_worker,
             generator=torch.Generator(),  # not the global one, whose numbers the network draws its dropout from
         )
 
@@ -128,6 +131,15 @@ class SegmentationDataModule(L.LightningDataModule):
         devices = self.trainer.num_devices if self.trainer else 1
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(8, cores // devices)
+
+
+def _start_worker(number: int) -> None:
+    """Prepare a worker: what ends a whole group of processes leaves it to the one that trains, which saves first."""
+    for ending in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(ending, signal.SIG_IGN)
+    pl_worker_init_function(
+        number
+    )  # which Lightning calls where there is no other: own parts may use global generators
 
 
 class FileDataModule(SegmentationDataModule):

@@ -1,0 +1,46 @@
+"""A job whose folder is there from a start before: its work is kept, and is never taken for that of another job."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl.config import KEPT
+from fastfcn_pl.contracts import UserError, differences, listed
+
+
+class Before(Enum):
+    """How far a job came when it was started before."""
+
+    NOT_TRAINED = "has nothing to go on with"
+    STOPPED = "was stopped, and goes on"
+    DONE = "is done already"
+
+
+def before(cfg: DictConfig, folder: Path) -> tuple[Before, Path]:
+    """Return how far the job `cfg` came in its `folder`, and the checkpoint that it goes on from where it was stopped.
+
+    Raises UserError where the folder is that of a job which was configured otherwise.
+    """
+    results, last = (Path(cfg.run_dir, kept) for kept in KEPT)
+    config = folder / ".hydra" / "config.yaml"
+    if config.is_file():  # Hydra's, of the start that came to something: see `config.job_folder`
+        there, here = _plain(OmegaConf.load(config)), _plain(OmegaConf.create(OmegaConf.to_yaml(cfg)))
+        if found := differences(there, here):
+            keys = listed([f"{key}: {then} then, {now} now" for key, then, now in found], most=3)
+            raise UserError(
+                f"{folder} holds a job that was configured otherwise ({keys}): take another folder (hydra.run.dir, "
+                "hydra.sweep.dir), or remove that one"
+            )
+    if results.is_file():
+        return Before.DONE, last
+    return (Before.STOPPED if last.is_file() else Before.NOT_TRAINED), last
+
+
+def _plain(cfg: Any) -> dict[str, Any]:
+    """Return what a job does as plain containers, its interpolations as they stand; the start it goes on from aside."""
+    content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    return {key: value for key, value in content.items() if key not in ("checkpoint", "debug")}

@@ -1,0 +1,130 @@
+"""Ranks that something else than Lightning starts: torchrun, or srun on a cluster.
+
+Rank 0 composes the job and the others run the very same: by its own clock each would write to a folder of its own, and
+say each mistake once more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+from fastfcn_pl.contracts import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+WAIT = timedelta(minutes=5)
+"""How long ranks wait for each other to start."""
+WAIT_AT_END = timedelta(seconds=20)
+"""How long rank 0 waits for them where a mistake ends it."""
+_OF_SRUN = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+
+
+@dataclass(frozen=True)
+class Started:
+    """This process as one of `size` ranks that the program `by` has started."""
+
+    rank: int
+    size: int
+    by: str
+    command: list[str] = field(default_factory=lambda: sys.argv[1:], compare=False)
+
+    @classmethod
+    @cache
+    def this(cls) -> Started | None:
+        """Return what the environment says of this process; None where it starts its ranks itself, or has none."""
+        env = os.environ
+        if {"TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"} <= env.keys():
+            return cls(int(env["RANK"]), int(env["WORLD_SIZE"]), "torchrun")
+        if {"SLURM_PROCID", "SLURM_NTASKS"} <= env.keys() and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+            return cls(int(env["SLURM_PROCID"]), int(env["SLURM_NTASKS"]), "srun")
+        return None
+
+    @cached_property
+    def _store(self) -> Store:
+        return self._meet(WAIT)
+
+    def _meet(self, timeout: timedelta) -> Store:
+        """Return what all ranks, waiting for each other, read and write."""
+        import torch.distributed as dist
+
+        if self.by == "srun":  # where torchrun says by itself how rank 0 is reached
+            from lightning.fabric.plugins.environments import SLURMEnvironment
+
+            try:
+                environment = SLURMEnvironment()
+            except RuntimeError as error:
+                raise UserError(str(error)) from error
+            os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
+        store, _, _ = next(dist.rendezvous("env://", self.rank, self.size, timeout=timeout))
+        return dist.PrefixStore(f"fastfcn_pl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+    def share(self, job: str) -> None:
+        """Hand rank 0's `job` to the others; raises UserError where one does not answer or has another command."""
+        from torch.distributed import DistError
+
+        if self.size == 1:
+            return
+        try:
+            self._store.set("job", json.dumps([self.command, job]))
+            answers = [self._store.get(f"answer of rank {rank}").decode() for rank in range(1, self.size)]
+        except DistError as error:
+            raise UserError(
+                f"{self.by} is to start {self.size} ranks, and not all were there within {WAIT}: start the same "
+                "command on each machine, on a cluster by srun"
+            ) from error
+        if wrong := [answer for answer in answers if answer]:
+            raise UserError(wrong[0])
+        self._store.set("go", "yes")
+
+    def receive(self) -> str | None:
+        """Return the job of rank 0, for another rank to run; None where rank 0 ended without one."""
+        from torch.distributed import DistError
+
+        try:
+            command, job = json.loads(self._store.get("job"))
+            if job is None:
+                return None
+            answer = ""
+            if (own := self.command) != command:
+                here = " ".join(word for word in own if word not in command) or "nothing"
+                there = " ".join(word for word in command if word not in own) or "nothing"
+                answer = f"rank {self.rank} has {here} where rank 0 has {there}: start the same command on each machine"
+            self._store.set(f"answer of rank {self.rank}", answer)
+            return job if self._store.get("go") == b"yes" else None
+        except DistError:  # rank 0 is gone, and has said why
+            return None
+
+    def end(self) -> None:
+        """Say, as rank 0, that it ends: the others need not wait for a job that a mistake has ended."""
+        if self.size == 1:
+            return
+        from torch.distributed import DistError
+
+        with suppress(DistError):
+            store = self._store if "_store" in self.__dict__ else self._meet(WAIT_AT_END)
+            for key, value in (("job", "[[], null]"), ("go", "no"), ("ended", "yes")):
+                if not store.check([key]):
+                    store.set(key, value)
+
+    def rank_0_ended(self) -> bool:
+        """Tell whether rank 0 has ended, or cannot be reached any more."""
+        from torch.distributed import DistError
+
+        try:
+            return self._store.check(["ended"])
+        except DistError:
+            return True
+
+
+def without_srun(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a job that starts its own ranks, also where srun has started this process."""
+    return {name: value for name, value in environment.items() if name not in _OF_SRUN}

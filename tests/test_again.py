@@ -1,0 +1,63 @@
+"""A sweep that is started again keeps what is done, and goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY
+from tests.processes import start, wait
+
+pytestmark = pytest.mark.slow
+SMALL = [*TINY, "data.train_images=400", "data.val_images=2", "data.size=64", "data.num_workers=0"]
+SMALL += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=5", "~callbacks.cost", "~callbacks.progress"]
+SWEEP = ["-m", *SMALL, "hydra.sweep.dir=sweep", "data.batch_size=40,2,20"]
+
+
+def _table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "sweep" / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_killed_sweep_goes_on(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    jobs = [tmp_path / "sweep" / str(number) for number in range(3)]
+    process = start(tmp_path, "fastfcn_pl.train", *SWEEP)
+    assert wait(process, (jobs[1] / "checkpoints" / "last.ckpt").exists), process.communicate()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert [(job / "results.json").exists() for job in jobs] == [True, False, False]
+    made = (jobs[0] / "results.json").stat().st_mtime_ns
+    config = (jobs[0] / ".hydra" / "config.yaml").stat().st_mtime_ns
+
+    done = command("train", *SWEEP)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("job ")]
+    assert [line.partition("(")[0] for line in lines] == ["job 0 ", "job 1 "]
+    assert lines[0].endswith("in sweep/0 is done already")
+    assert lines[1].endswith("in sweep/1 was stopped, and goes on")
+    assert (jobs[0] / "results.json").stat().st_mtime_ns == made
+    first = _table(tmp_path)
+    assert [job["status"] for job in first] == ["done"] * 3
+    assert all(float(job["time"]) > 1 for job in first)
+    with (jobs[1] / "metrics" / "metrics.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert steps == sorted(set(steps)), "what was logged before the kill is there once"
+
+    other = command("train", *SWEEP, "optimizer.lr=0.5")
+    assert other.returncode == 1
+    refused = [line for line in other.stderr.splitlines() if line.startswith("error: job ")]
+    assert len(refused) == 3
+    assert all("configured otherwise (optimizer.lr: 0.01 then, 0.5 now): take another folder" in r for r in refused)
+    assert (jobs[0] / ".hydra" / "config.yaml").stat().st_mtime_ns == config, "what was done is left as it was"
+    assert [job["status"][:6] for job in _table(tmp_path)] == ["failed"] * 3
+
+    again = command("train", *SWEEP)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("is done already") == 3
+    assert _table(tmp_path) == first, "with the time that each took"

@@ -1,0 +1,85 @@
+"""A run that is told to end saves, and goes on where it stopped when the same command is given again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import TINY
+from tests.fakes.command import write_command
+from tests.processes import ranks_of, start, wait
+
+pytestmark = pytest.mark.slow
+TRAIN = "fastfcn_pl.train"
+LONG = [*TINY, "data.train_images=2000", "data.val_images=2", "data.size=64", "data.batch_size=2", "data.num_workers=1"]
+LONG += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=50", "~callbacks.cost", "~callbacks.progress"]
+LONG += ["hydra.run.dir=run", "checkpoint=auto"]
+
+
+def _step(folder: Path) -> int:
+    return torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["the only rank", "rank 1", *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("rank 0", "the group"))],
+)
+def test_sigterm_saves_and_ends(told: str, tmp_path: Path) -> None:
+    """Whichever rank hears of it; the group has workers, too, whose end would be an error in the middle of a step."""
+    process = start(tmp_path, TRAIN, *LONG, *([] if told == "the only rank" else ["trainer.devices=2"]))
+    assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
+    heard = {"rank 1": ranks_of(process)[-1:], "the group": [-process.pid]}.get(told, [process.pid])
+    os.kill(heard[0], signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert stderr.splitlines()[-1] == "SIGTERM: the run goes on with checkpoint=run/checkpoints/last.ckpt"
+    assert stderr.count("SIGTERM") == 1
+    assert "Traceback" not in stderr
+    assert _step(tmp_path) % 50, "it saved when it was told to"
+
+
+def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    """Two tasks as srun starts them, by the variables that it sets; the signal reaches each."""
+    asked = write_command(tmp_path / "bin" / "scontrol")
+    slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
+    slurm |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}
+    slurm |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    command = [TRAIN, *LONG, "trainer.devices=2"]
+
+    def srun(*more: str) -> list:
+        return [start(tmp_path, *command, *more, **slurm, SLURM_PROCID=r, SLURM_LOCALID=r) for r in ("0", "1")]
+
+    tasks = srun()
+    assert wait(tasks[0], (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), tasks[0].communicate()
+    for task in tasks:
+        task.send_signal(signal.SIGUSR1)
+    said = [task.communicate(timeout=60)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [128 + signal.SIGUSR1] * 2, said
+    assert said[0].splitlines()[-1].startswith("SIGUSR1: the run goes on")
+    assert said[1] == "", "rank 0 alone prints"
+    assert asked.read_text() == "requeue 4711\n"
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+    stopped = _step(tmp_path)
+
+    tasks = srun()
+    assert wait(tasks[0], lambda: _step(tmp_path) > stopped), tasks[0].communicate()
+    for task in tasks:
+        task.kill()
+        task.wait()
+    assert _step(tmp_path) == (stopped // 50 + 1) * 50, "it did not start anew"
+    tasks = srun("optimizer.lr=0.5")
+    said = [task.communicate(timeout=60)[1] for task in tasks]
+    assert "configured otherwise (optimizer.lr: 0.01 then, 0.5 now)" in said[0]
+    assert said[0].count("\n") == 1
+    assert said[1] == ""
+
+
+def test_auto_needs_a_folder_that_stays(command, tmp_path: Path) -> None:
+    done = command("train", *TINY, "checkpoint=auto")
+    assert done.returncode == 1
+    assert "checkpoint=auto goes on with what is in the run's folder" in done.stderr
+    assert done.stderr.count("\n") == 1
