@@ -47,6 +47,7 @@ class TrainConfig:
     checkpoint: str | None = MISSING
     init_from: str | None = MISSING
     question: str | None = None  # what a study asks; its report shows it
+    published: Any = None  # what others found, which its report shows beside: rows of `run`, `mIoU`, `fps`, `source`
     debug: bool | None = None  # `+debug=true` shows the traceback of an error
 
 
@@ -62,6 +63,31 @@ class EvaluateConfig:
     trainer: Any = MISSING
     callbacks: Any = MISSING
     run_dir: str = MISSING
+    debug: bool | None = None
+
+
+@dataclass
+class BenchmarkConfig:
+    """Keys of `python -m fastfcn_pl.benchmark`."""
+
+    model: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    checkpoint: str | None = MISSING
+    num_classes: int = MISSING
+    device: str = MISSING
+    threads: int | None = MISSING
+    precision: str = MISSING
+    channels_last: bool = MISSING
+    batch: int = MISSING
+    size: list[int] = MISSING
+    warm_up: int = MISSING
+    repeats: int = MISSING
+    memory: bool = MISSING
+    training: Any = MISSING
+    run_dir: str = MISSING
+    question: str | None = None  # what a study asks
+    published: Any = None  # what others found, beside which it stands: rows of `run`, `fps`, `over` and `source`
     debug: bool | None = None
 
 
@@ -207,6 +233,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="benchmark_schema", node=BenchmarkConfig)
     store.store(name="convert_schema", node=ConvertConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="export_schema", node=ExportConfig)

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -22,20 +23,45 @@ ERROR = "error.txt"
 _RECORD, _REFUSED = ".hydra/sweep_job.json", ".hydra/sweep_refused.json"
 _CLOCKS = 60.0
 """Seconds by which the clocks of a cluster's machines may differ."""
-_COLUMNS = ("job", "overrides", "mIoU", "world_size", "time", "folder", "status")
-_begun: tuple[Path, float] | None = None
+_current: Sweep | None = None
+"""The sweep of this process."""
 
 
 class Sweep(Callback):
-    """Remembers where this process's sweep began, and when."""
+    """Remembers where this process's sweep began, and when, and writes its table.
+
+    A job leaves the file `results` in its folder; `columns` are those of its entries that jobs are compared by, the
+    first of which is what a sweeper optimises.
+    """
+
+    def __init__(self, *, results: str, columns: Sequence[str]) -> None:
+        self.results, self.columns = results, tuple(columns)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        global _begun
-        _begun = Path(config.hydra.sweep.dir), time.time()
+        global _current
+        _current = self
+        self.folder, self.since = Path(config.hydra.sweep.dir), time.time()
+
+    def write(self, jobs: list[dict[str, Any]]) -> None:
+        """Write and print the table."""
+        columns = ("job", "overrides", *self.columns, "time", "folder", "status")
+        with staged(self.folder / "sweep.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, columns, extrasaction="ignore")
+            table.writeheader()
+            table.writerows(jobs)
+        header, rows = self.shown(jobs)
+        with staged(self.folder / "sweep.md") as hidden:
+            hidden.write_text(markdown(header, rows))
+        show(header, rows, f"Sweep in {os.path.relpath(self.folder)}")
+
+    def shown(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
+        """Return the header and the rows of the table that people read."""
+        header = ("job", "overrides", *self.columns, "time", "folder", "status")
+        return header, [[_cell(job, name) for name in header] for job in jobs]
 
 
 def record(folder: Path, number: int, overrides: Sequence[str], exit_code: int, seconds: float) -> float | None:
-    """Write down how a job ended; return its mIoU, None where it has none."""
+    """Write down how a job ended; return what a sweeper optimises, None where it has none."""
     error = folder / ERROR
     cause = error.read_text().strip() if error.is_file() else _ending(exit_code)
     status = "done" if exit_code == 0 else f"failed: {cause}"
@@ -57,20 +83,20 @@ def refuse(folder: Path, number: int, overrides: Sequence[str], cause: str) -> N
 def _write(
     path: Path, folder: Path, number: int, overrides: Sequence[str], status: str, seconds: float | None
 ) -> float | None:
-    results_file = folder / "results.json"
+    compared = HydraConfig.get().callbacks["sweep"]
+    results_file = folder / compared.results
     results = json.loads(results_file.read_text()) if status == "done" and results_file.is_file() else {}
-    job = {
+    job: dict[str, Any] = {
         "job": number,
         "overrides": list(overrides),
-        "mIoU": results.get("mIoU"),
-        "world_size": results.get("world_size"),
+        **{name: results.get(name) for name in compared.columns},
         "time": seconds,
         "folder": str(folder),
         "status": status,
     }
     with staged(path) as hidden:
         hidden.write_text(json.dumps(job))
-    return results.get("mIoU")
+    return job[compared.columns[0]]
 
 
 def _ending(exit_code: int) -> str:
@@ -80,48 +106,43 @@ def _ending(exit_code: int) -> str:
 
 def report() -> bool:
     """Write and print the table of this process's sweep, if it ran one; tell whether a job failed."""
-    if _begun is None:
+    if _current is None:
         return False
-    folder, since = _begun
-    found = [path for name in (_RECORD, _REFUSED) for path in folder.rglob(name)]
-    files = [path for path in found if path.stat().st_mtime >= since - _CLOCKS]
+    found = [path for name in (_RECORD, _REFUSED) for path in _current.folder.rglob(name)]
+    files = [path for path in found if path.stat().st_mtime >= _current.since - _CLOCKS]
     jobs = sorted((json.loads(path.read_text()) for path in files), key=lambda job: job["job"])
     if not jobs:
         return False
     shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     for job in jobs:
         job["overrides"] = " ".join(item for item in job["overrides"] if item not in shared)
-        job["folder"] = os.path.relpath(job["folder"], folder)
-    with staged(folder / "sweep.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, _COLUMNS)
-        table.writeheader()
-        table.writerows(jobs)
-    with staged(folder / "sweep.md") as hidden:
-        hidden.write_text(_markdown(jobs))
-    _print(jobs, folder)
+        job["folder"] = os.path.relpath(job["folder"], _current.folder)
+    _current.write(jobs)
     return any(job["status"] != "done" for job in jobs)
 
 
-def _cells(job: dict[str, Any]) -> list[str]:
-    shown = dict(job)
-    if job["time"] is not None:
-        shown["time"] = str(timedelta(seconds=round(job["time"])))
-    if job["mIoU"] is not None:
-        shown["mIoU"] = f"{100 * job['mIoU']:.2f}"
-    return ["-" if shown[name] is None else str(shown[name]) for name in _COLUMNS]
+def _cell(job: dict[str, Any], name: str) -> str:
+    value = job[name]
+    if value is None:
+        return "-"
+    if name == "time":
+        return str(timedelta(seconds=round(value)))
+    return f"{100 * value:.2f}" if name == "mIoU" else str(value)
 
 
-def _markdown(jobs: list[dict[str, Any]]) -> str:
-    rows = [_COLUMNS, ("---",) * len(_COLUMNS), *([cell.replace("|", "\\|") for cell in _cells(job)] for job in jobs)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
+    lines = [header, ("---",) * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _print(jobs: list[dict[str, Any]], folder: Path) -> None:
+def show(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Print a table."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*_COLUMNS, title=f"Sweep in {os.path.relpath(folder)}", title_justify="left")
-    for job in jobs:
-        table.add_row(*map(Text, _cells(job)))
+    table = Table(*header, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
     Console().print(table)

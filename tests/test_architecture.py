@@ -16,12 +16,12 @@ LAYERS = [
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
     {"callbacks", "loggers", "scoring", "saving", "diagnosis"},
-    {"config", "frozen", "sweep", "ranks"},
+    {"config", "frozen", "sweep", "comparison", "ranks"},
     {"again"},
     {"build"},
     {"checkpoint", "launch"},
-    {"resume"},
-    {"train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare", "doctor"},
+    {"resume", "footprint"},
+    {"train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare", "doctor", "benchmark"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""
 ALLOWED_WITHIN = {
@@ -30,10 +30,11 @@ ALLOWED_WITHIN = {
     ("staging", "contracts"),
     ("demo", "predict"),
     ("export", "predict"),
+    ("comparison", "sweep"),
 }
 HOMES = {
-    "hydra": {"config", "frozen", "sweep", "again", "build", "launch", "resume", *LAYERS[-1]},
-    "omegaconf": {"config", "frozen", "sweep", "again", "build", "launch", "resume", *LAYERS[-1]},
+    "hydra": {"config", "frozen", "sweep", "comparison", "again", "build", "launch", "resume", *LAYERS[-1]},
+    "omegaconf": {"config", "frozen", "sweep", "comparison", "again", "build", "launch", "resume", *LAYERS[-1]},
     "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
     "timm": {"models/backbones"},
     "cv2": {"data/pixels"},
