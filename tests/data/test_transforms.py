@@ -165,6 +165,13 @@ def test_the_radius_of_blur_is_uniform_up_to_the_largest() -> None:
     assert np.abs(share - 0.25).max() < 0.08, share
 
 
+def test_blur_leaves_the_image_it_is_given_as_it_is() -> None:
+    image = np.moveaxis(_picture(np.random.default_rng(0), (40, 30))[0].transpose(2, 0, 1).copy(), 0, -1)
+    before = image.copy()
+    assert not np.array_equal(blurred(image, 1.0), before)
+    np.testing.assert_array_equal(image, before)
+
+
 @pytest.mark.parametrize("sigma", [0.3, 0.7, 1.0])
 def test_blur_is_a_gaussian(sigma: float) -> None:
     image, _ = _picture(np.random.default_rng(0), (40, 30))
