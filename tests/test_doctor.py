@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.datasets.camvid import CamVid
 from fastfcn_pl.doctor import doctor
 from tests.data.test_datasets import FACTS, every_data_set, fake  # noqa: F401
 from tests.fakes.camvid import write_camvid
@@ -69,6 +70,22 @@ def test_a_fault_is_named(kind: str, tmp_path: Path, examine: Callable[[], dict]
     result = examine()
     assert {finding["kind"] for finding in result["findings"] if finding["level"] == "fault"} == {kind}
     assert result["verdict"] == "wrong"
+
+
+def test_a_part_of_a_data_set_is_a_note_and_more_than_all_of_it_a_warning(
+    tmp_path: Path, examine: Callable[[], dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_camvid(tmp_path / "CamVid", train=4, val=2, test=1)
+    monkeypatch.setattr(CamVid, "split_sizes", {"train": 4, "val": 101, "test": 0})
+    result = examine()
+    sizes = {f["split"]: (f["level"], f["message"]) for f in result["findings"] if f["kind"] == "split size"}
+    assert sizes["val"] == (
+        "note",
+        "split val has 2 of the official 101 pairs: scores do not compare with others'",
+    )
+    assert sizes["test"][0] == "warning"
+    assert "train" not in sizes
+    assert result["verdict"] == "ok"
 
 
 @every_data_set
