@@ -21,6 +21,8 @@ Box = tuple[int, int, int, int]
 
 _UNUSUAL = (b"tRNS", b"eXIf", b"exif", b"adobe.xmp")
 """What a PNG holds that has an alpha channel for one colour, or may say which side is up."""
+_NO_BLUR = 0.25
+"""A Gaussian this wide, in pixels, changes no value by half a grey level: 255 * 4 exp(-1 / (2 * 0.25^2)) < 0.5."""
 _TOLERANCE = 1 / 512
 """How far, in pixels, a resampled image may be shifted: half a grey level between black and white."""
 
@@ -92,7 +94,7 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
 
     A channel after the other is blurred, in place, which is what is fast: `planes` then has nothing to do.
     """
-    if sigma <= 0:
+    if sigma <= _NO_BLUR:
         return image
     kernel = cv2.getGaussianKernel(round(6 * sigma + 1) | 1, sigma, cv2.CV_32F)
     channels = _split(image)
