@@ -10,7 +10,8 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lite,prepare,video,demo,export,joblib,slurm,optuna,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--editable '.[lite,fast,prepare,video,demo,export,joblib,slurm,optuna,dev]'
 	touch $@
 
 quickstart: install ## train FastFCN on generated shapes: about a minute on two cores, nothing is downloaded

@@ -26,6 +26,8 @@ def doctor(cfg: DictConfig) -> None:
 
     if cfg.limit is not None and cfg.limit < 1:
         raise UserError(f"limit={cfg.limit}: read one image of each split at least, or null for all")
+    if cfg.samples < 0:
+        raise UserError(f"samples={cfg.samples}: draw some pictures, or 0 for none")
     build.check(cfg)
     data, output = build.build(cfg.data, 0), Path(cfg.output)
     if hasattr(data, "check_root"):
@@ -35,12 +37,14 @@ def doctor(cfg: DictConfig) -> None:
     found = findings(data, splits)
     diagnosis.show(data, splits, found)
     samples = diagnosis.picture(data, splits, cfg.samples, cfg.seed)
+    written = ["doctor.json"]
     if samples is not None:
+        written.append("samples.png")
         with staged(output / "samples.png") as hidden:
             Image.fromarray(samples).save(hidden, format="PNG")
     with staged(output / "doctor.json") as hidden:
         hidden.write_text(json.dumps(diagnosis.to_dict(data, splits, found), indent=1))
-    print(f"{output} has it all: doctor.json and samples.png")
+    print(f"{output} has it all: {' and '.join(written)}")
     if faults := sum(finding.level == "fault" for finding in found):
         raise UserError(f"training on {data.spec.name} would be wrong: mend the {faults} faults above and run again")
 

@@ -5,6 +5,7 @@ What is there already is not done again, and a run that broke off goes on. `arch
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -28,6 +29,9 @@ def prepare(cfg: DictConfig) -> None:
     download, source = build.build(cfg.download), build.build(cfg.distribution)
     root = Path(cfg.data.root)
     archives = Path(cfg.archives) if cfg.archives else root / "archives"
+    for key, path in (("data.root", root), ("archives", archives)):
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{key}={path} is no folder: name one, which need not be there yet")
     source.prepare(root, archives, cfg.mirror, download, cfg.num_workers)
     for split, official in datamodule.split_sizes.items():
         print(f"{split}: {len(datamodule.files(split))} images (of {official} officially)")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.datasets.camvid import CamVid
 from fastfcn_pl.doctor import doctor
 from tests.data.test_datasets import FACTS, every_data_set, fake  # noqa: F401
 from tests.fakes.camvid import write_camvid
@@ -47,6 +48,18 @@ def test_what_is_counted(tmp_path: Path, examine: Callable[[], dict]) -> None:
     assert Image.open(tmp_path / "out" / "samples.png").width == 720
 
 
+def test_only_what_was_written_is_named(
+    tmp_path: Path, make_config: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_camvid(tmp_path / "CamVid", train=2, val=1, test=1)
+    keys = ["data=camvid", f"data.root={root}", "data.batch_size=2", "num_workers=0", f"output={tmp_path / 'out'}"]
+    doctor(make_config(*keys, "samples=0", name="doctor", run_dir=False))
+    assert f"{tmp_path / 'out'} has it all: doctor.json\n" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["doctor.json"]
+    with pytest.raises(UserError, match=r"^samples=-1: draw some pictures, or 0 for none$"):
+        doctor(make_config(*keys, "samples=-1", name="doctor", run_dir=False))
+
+
 def _truncate(root: Path) -> None:
     path = root / "train" / "0001.png"
     path.write_bytes(path.read_bytes()[:1000])
@@ -69,6 +82,22 @@ def test_a_fault_is_named(kind: str, tmp_path: Path, examine: Callable[[], dict]
     result = examine()
     assert {finding["kind"] for finding in result["findings"] if finding["level"] == "fault"} == {kind}
     assert result["verdict"] == "wrong"
+
+
+def test_a_part_of_a_data_set_is_a_note_and_more_than_all_of_it_a_warning(
+    tmp_path: Path, examine: Callable[[], dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_camvid(tmp_path / "CamVid", train=4, val=2, test=1)
+    monkeypatch.setattr(CamVid, "split_sizes", {"train": 4, "val": 101, "test": 0})
+    result = examine()
+    sizes = {f["split"]: (f["level"], f["message"]) for f in result["findings"] if f["kind"] == "split size"}
+    assert sizes["val"] == (
+        "note",
+        "split val has 2 of the official 101 pairs: scores do not compare with others'",
+    )
+    assert sizes["test"][0] == "warning"
+    assert "train" not in sizes
+    assert result["verdict"] == "ok"
 
 
 @every_data_set

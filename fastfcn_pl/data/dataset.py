@@ -72,7 +72,7 @@ class SegmentationDataset(Dataset[Sample]):
             pixels, labels = self.transform(pixels, labels, np.random.default_rng((self.seed, epoch, index)))
         return {
             "image": torch.from_numpy(planes(pixels)),
-            "target": torch.from_numpy(np.array(labels, order="C")),
+            "target": torch.from_numpy(np.ascontiguousarray(labels)),
             "index": index,
         }
 

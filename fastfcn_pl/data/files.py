@@ -12,21 +12,21 @@ from PIL import ExifTags, Image, ImageOps
 
 from fastfcn_pl.contracts import UserError, listed
 from fastfcn_pl.data.labels import look_up
-from fastfcn_pl.data.pixels import decoded
+from fastfcn_pl.data.pixels import decoded, gray
 
-MaskReader = Callable[[Image.Image, Path], Image.Image]
-"""Turns what a label file holds into a map of ids; the path is for messages."""
+MaskReader = Callable[[Image.Image, Path], np.ndarray]
+"""Turns what a label file holds into a map of ids `(H, W)`; the path is for messages."""
 
 
-def read_ids(mask: Image.Image, path: Path) -> Image.Image:
+def read_ids(mask: Image.Image, path: Path) -> np.ndarray:
     """Return ids as they are stored: numbers of 8 to 32 bits, or indices of a palette image, whose colours say nothing.
 
     Raises UserError for colours.
     """
-    if mask.mode == "L" or mask.mode.startswith("I"):
-        return mask
-    if mask.mode in ("P", "1"):
-        return Image.fromarray(np.asarray(mask, dtype=np.uint8))
+    if mask.mode in ("L", "P") or mask.mode.startswith("I"):
+        return np.asarray(mask)
+    if mask.mode == "1":
+        return np.asarray(mask, dtype=np.uint8)
     raise UserError(
         f"{path} is not a map of ids (its mode is {mask.mode}): store one integer a pixel, or, if its colours are "
         f"the classes, read it with data=folder data.masks=colors"
@@ -39,7 +39,7 @@ class ColorReader:
 
     labels: Mapping[int, int]
 
-    def __call__(self, mask: Image.Image, path: Path) -> Image.Image:
+    def __call__(self, mask: Image.Image, path: Path) -> np.ndarray:
         red, green, blue = (channel.astype(np.int32) for channel in np.moveaxis(np.asarray(_rgb(mask, path)), 2, 0))
         colors = red << 16 | green << 8 | blue
         labels = look_up(colors, self.labels)
@@ -49,7 +49,7 @@ class ColorReader:
                 f"{path} holds the colour {listed(unknown)}, which is no class's: mend the mask, add it to "
                 f"data.palette, or to data.remap (0x{unknown[0][1:]}: 255 ignores it)"
             )
-        return Image.fromarray(labels.astype(np.uint8))
+        return labels.astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,12 @@ class FileSource:
     def ids(self, index: int) -> np.ndarray:
         """Return the ids `(H, W)` of a pair."""
         path = self.pairs[index][1]
+        if self.read_mask is read_ids and (ids := _gray(path)) is not None:
+            return ids
         mask = _open(path, self.upright)
         if mask.format in ("JPEG", "MPO"):
             raise UserError(f"{path} is a JPEG, which blurs what it stores: make masks anew, as PNG")
-        return np.asarray(self.read_mask(mask, path))
+        return self.read_mask(mask, path)
 
     def check_sizes(self, index: int, image: np.ndarray, ids: np.ndarray) -> None:
         """Raise UserError where image and ids of a pair differ in size."""
@@ -118,6 +120,14 @@ def _pixels(path: Path, upright: bool) -> np.ndarray:
     if pixels is not None:
         return pixels
     return np.asarray(_rgb(_open(path, upright), path))
+
+
+def _gray(path: Path) -> np.ndarray | None:
+    """Return the ids `(H, W)` of a usual mask, which go past Pillow; None for any other file, and for none at all."""
+    try:
+        return gray(path.read_bytes())
+    except OSError:  # Pillow's way says what is wrong
+        return None
 
 
 def _open(path: Path, upright: bool) -> Image.Image:

@@ -9,11 +9,20 @@ import cv2
 import numpy as np
 import torch
 
+try:
+    from imagecodecs import png_decode
+except ImportError:  # without the extra `fast`
+    png_decode = None
+
 cv2.setNumThreads(0)  # the loader's workers share the cores already
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom of a region, in pixels."""
 
+_UNUSUAL = (b"tRNS", b"eXIf", b"exif", b"adobe.xmp")
+"""What a PNG holds that has an alpha channel for one colour, or may say which side is up."""
+_NO_BLUR = 0.25
+"""A Gaussian this wide, in pixels, changes no value by half a grey level: 255 * 4 exp(-1 / (2 * 0.25^2)) < 0.5."""
 _TOLERANCE = 1 / 512
 """How far, in pixels, a resampled image may be shifted: half a grey level between black and white."""
 
@@ -21,6 +30,20 @@ _TOLERANCE = 1 / 512
 def decoded(content: np.ndarray) -> np.ndarray | None:
     """Return the RGB image `(H, W, 3)` in the bytes of a file, as it is stored; None where it is not whole."""
     return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def gray(content: bytes) -> np.ndarray | None:
+    """Return what a PNG of one channel of 8 bits, no palette, holds `(H, W)`: 1.4 times as fast as Pillow; else None.
+
+    It is None also for a file that is not whole or says which side is up, and without the extra `fast`.
+    """
+    one_byte = content[:8] == b"\x89PNG\r\n\x1a\n" and content[24:26] == b"\x08\x00"
+    if png_decode is None or not one_byte or any(word in content for word in _UNUSUAL):
+        return None
+    try:
+        return png_decode(content)
+    except Exception:  # of a damaged file, it raises whatever it stumbles over
+        return None
 
 
 def resized_region(image: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
@@ -31,13 +54,21 @@ def resized_region(image: np.ndarray, size: tuple[int, int], box: Box) -> np.nda
     left, top, right, bottom = box
     columns, source_columns = _aligned(left, right, size[0], image.shape[1])
     rows, source_rows = _aligned(top, bottom, size[1], image.shape[0])
-    source = torch.from_numpy(image[source_rows, source_columns].copy()).permute(2, 0, 1)[None]
-    # torch's kernel is 3 times as fast as Pillow where both formats are channels_last, but starts on whole pixels only.
-    resized = torch.empty((1, 3, len(rows), len(columns)), dtype=torch.uint8, memory_format=torch.channels_last)
-    scales = size[1] / image.shape[0], size[0] / image.shape[1]
-    torch.ops.aten._upsample_bilinear2d_aa.out(source, resized.shape[2:], False, *scales, out=resized)
-    pixels = resized[0].permute(1, 2, 0).numpy()
+    source, scales = image[source_rows, source_columns], (size[0] / image.shape[1], size[1] / image.shape[0])
+    # Both kernels start on whole pixels only. OpenCV's is 1.3 times as fast, and does not antialias.
+    if min(scales) >= 1:
+        pixels = cv2.resize(source, None, fx=scales[0], fy=scales[1], interpolation=cv2.INTER_LINEAR)
+    else:
+        pixels = _averaged(source, (len(rows), len(columns)), scales)
     return pixels[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
+
+
+def _averaged(image: np.ndarray, shape: tuple[int, int], scales: tuple[float, float]) -> np.ndarray:
+    """Resize `image` by `scales` (x, y) to `shape` (H, W), antialiased: 3 times as fast as Pillow, in channels_last."""
+    source = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    resized = torch.empty((1, 3, *shape), dtype=torch.uint8, memory_format=torch.channels_last)
+    torch.ops.aten._upsample_bilinear2d_aa.out(source, shape, False, scales[1], scales[0], out=resized)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def _aligned(first: int, end: int, size: int, length: int) -> tuple[range, slice]:
@@ -54,13 +85,22 @@ def _aligned(first: int, end: int, size: int, length: int) -> tuple[range, slice
     start = int(np.flatnonzero(aligned)[-1])
     source = slice(round(borders[start]), min(ceil((end - 0.5) * step + support), length))
     if source.stop - source.start == end - start and end < size:
-        end += 1  # torch takes equal lengths for nothing to do, whatever the step
+        end += 1  # both take equal lengths for nothing to do, whatever the step
     return range(start, end), source
 
 
 def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Return the image `(H, W, 3)` under a Gaussian of `sigma` pixels; its border is continued outwards."""
-    return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) if sigma > 0 else image
+    """Return the image `(H, W, 3)` under a Gaussian of `sigma` pixels; its border is continued outwards.
+
+    A channel after the other is blurred, in place, which is what is fast: `planes` then has nothing to do.
+    """
+    if sigma <= _NO_BLUR:
+        return image
+    kernel = cv2.getGaussianKernel(round(6 * sigma + 1) | 1, sigma, cv2.CV_32F)
+    channels = _split(image)
+    for channel in channels:
+        cv2.sepFilter2D(channel, -1, kernel, kernel, channel, borderType=cv2.BORDER_REPLICATE)
+    return np.moveaxis(channels, 0, -1)
 
 
 def mirrored(pixels: np.ndarray) -> np.ndarray:
@@ -77,8 +117,9 @@ def padded(pixels: np.ndarray, size: tuple[int, int], fill: Sequence[int]) -> np
 
 
 def taken(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return `mask[rows[:, None], columns]`, several times faster: whole rows are copied, on either side."""
-    return cv2.transpose(cv2.transpose(mask[rows])[columns])
+    """Return `mask[rows[:, None], columns]`, for ascending `columns`, several times faster: by copies of whole rows."""
+    first, last = columns[0], columns[-1]
+    return cv2.transpose(cv2.transpose(mask[rows, first : last + 1])[columns - first])
 
 
 def mapped(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -102,7 +143,12 @@ def counted(mask: np.ndarray) -> np.ndarray:
 
 
 def planes(image: np.ndarray) -> np.ndarray:
-    """Return the image `(H, W, 3)` as `(3, H, W)`."""
-    found = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(image, list(found))
-    return found
+    """Return the image `(H, W, 3)` as `(3, H, W)`; itself, where its channels lie apart in memory."""
+    channels = np.moveaxis(image, -1, 0)
+    return channels if channels.flags.c_contiguous else _split(image)
+
+
+def _split(image: np.ndarray) -> np.ndarray:
+    channels = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(channels))
+    return channels

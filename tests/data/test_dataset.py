@@ -60,8 +60,8 @@ def test_ids_of_16_bits_become_class_indices_or_are_named(tmp_path: Path) -> Non
         SegmentationDataset(source, spec)[0, 0]
 
 
-def _batches(root: Path, workers: int, epochs: int) -> list[tuple[list[int], int]]:
-    module = CamVid(5, root=str(root), train_split="train", batch_size=2, num_workers=workers, augmentation=CROP)
+def _batches(root: Path, workers: int, epochs: int, size: int = 2) -> list[tuple[list[int], int]]:
+    module = CamVid(5, root=str(root), train_split="train", batch_size=size, num_workers=workers, augmentation=CROP)
     loader = module.train_dataloader()
     found = []
     for epoch in range(epochs):
@@ -75,6 +75,14 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     alone, shared = _batches(root, workers=0, epochs=2), _batches(root, workers=2, epochs=2)
     assert alone == shared
     assert alone[:3] != alone[3:]  # another epoch: another order, other crops
+
+
+def test_two_workers_and_two_epochs_crop_one_picture_differently_each_time(tmp_path: Path) -> None:
+    root = write_camvid(tmp_path, train=1)
+    (root / "train.txt").write_text((root / "train.txt").read_text() * 4)
+    rows = _batches(root, workers=2, epochs=2, size=1)
+    assert len({total for _, total in rows}) == 8
+    assert rows == _batches(root, workers=2, epochs=2, size=1)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -65,6 +65,12 @@ def test_official_ids_lead_to_the_official_names(name: str) -> None:
     assert len(set(spec.palette)) >= spec.num_classes - 2  # ADE20K itself gives two pairs of classes one colour
 
 
+@pytest.mark.parametrize("name", [name for name in OPTIONS if "colours" in FACTS[name]])
+def test_official_colours(name: str) -> None:
+    spec = make(name).spec
+    assert {n: list(c) for n, c in zip(spec.classes, spec.palette, strict=True)} == FACTS[name]["colours"]
+
+
 @every_data_set
 def test_the_official_layout_is_read(name: str, fake: Path) -> None:
     """Label maps lie over the images, whatever the images are stored as; all classes and all ignored ids occur."""
@@ -138,7 +144,6 @@ def test_cityscapes_reads_train_ids(tmp_path: Path) -> None:
     root = write_cityscapes(tmp_path, labels="labelTrainIds")
     data, facts = make("cityscapes", root=root, labels="labelTrainIds"), FACTS["cityscapes"]
     assert {i: data.spec.classes[label_table(data.spec)[i]] for i in facts["train_ids"]} == facts["train_ids"]
-    assert {n: list(c) for n, c in zip(data.spec.classes, data.spec.palette, strict=True)} == facts["colours"]
     assert data.dataset("val")[0, 0]["target"].unique().tolist() == [*range(19), IGNORE]
     with pytest.raises(UserError, match=r"split train of cityscapes lacks 4 files, such as .*_gtFine_labelIds\.png"):
         make("cityscapes", root=root).source("train")
@@ -191,6 +196,25 @@ def test_the_real_camvid_has_its_official_sizes(shared: Path) -> None:
     data = make("camvid", root=shared / "data" / "CamVid")
     assert {split: len(data.dataset(split)) for split in ("train", "val")} == {"train": 367, "val": 101}
     assert data.dataset("val")[0, 0]["image"].shape == (3, 360, 480)
+
+
+@every_data_set
+def test_a_real_data_set_has_its_official_sizes(name: str, shared: Path) -> None:
+    """Of those that are at `shared`, at the place that their options name; a split that is not there is left out."""
+    data = make(name, root=shared / FILES[name]["root"])
+    if not data.root.is_dir():
+        pytest.skip(f"{data.root} is not there")
+    found = {split: inspected for split in data.split_sizes if (inspected := _listed(data, split)) is not None}
+    assert found == {split: data.split_sizes[split] for split in found}
+    assert found
+
+
+def _listed(data: FileDataModule, split: str) -> int | None:
+    try:
+        return len(data.files(split))
+    except UserError as error:
+        assert "is missing" in str(error)  # noqa: PT017
+        return None
 
 
 def test_ade20k_is_found_below_root(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.data import pixels
 from fastfcn_pl.data.files import ColorReader, FileSource
+from fastfcn_pl.data.pixels import gray
 from tests.fakes.folder import COLORS, photograph
 
 IMAGE, IDS = photograph(0)
@@ -155,6 +157,34 @@ def test_ids_and_indices_are_read_as_they_are(tmp_path: Path, name: str, mode: s
     mask.save(tmp_path / name)
     _, read = _source(tmp_path, mask=name).read(0)
     assert np.array_equal(read, IDS)
+
+
+def test_gray_masks_are_the_same_with_and_without_the_faster_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, mask = [tmp_path / f"{name}.png" for name in ("plain", "transparent", "palette", "deep", "turned")], IDS * 80
+    for path, options in zip(paths, ({}, {"transparency": 80}, {}, {}, {"exif": _turned(3)}), strict=True):
+        stored = Image.fromarray(mask.astype(np.uint16) * 9 if path.stem == "deep" else mask)
+        stored.convert("P" if path.stem == "palette" else stored.mode).save(path, **options)
+    source = FileSource([(path, path) for path in paths], upright=True)
+    assert [gray(path.read_bytes()) is not None for path in paths] == [True, False, False, False, False]
+    fast = [source.ids(i) for i in range(len(paths))]
+    monkeypatch.setattr(pixels, "png_decode", None)
+    assert gray(paths[0].read_bytes()) is None
+    for i, ids in enumerate(fast):
+        assert ids.dtype == source.ids(i).dtype
+        np.testing.assert_array_equal(ids, source.ids(i))
+
+
+def test_the_faster_decoder_takes_whole_files_alone(tmp_path: Path) -> None:
+    """What it refuses is left to Pillow, which names the file."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)).save(tmp_path / "mask.png")
+    content = (tmp_path / "mask.png").read_bytes()
+    assert gray(content) is not None
+    assert all(gray(content[:cut]) is None for cut in range(len(content) - 16))
+    (tmp_path / "mask.png").write_bytes(content[:1000])
+    with pytest.raises(UserError, match=r"mask\.png cannot be read as an image \(.+\): restore it"):
+        _source(tmp_path).ids(0)
 
 
 def test_a_mask_of_one_bit_holds_0_and_1(tmp_path: Path) -> None:

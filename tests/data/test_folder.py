@@ -15,6 +15,7 @@ from fastfcn_pl import build
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.data.datasets.folder import Folder
 from fastfcn_pl.data.transforms import RandomFlip
+from tests.conftest import ROOT
 from tests.fakes.folder import COLORS, write_folder
 
 CLASSES = ["ground", "red thing", "blue thing"]
@@ -172,3 +173,28 @@ def test_the_command_line_is_enough(make_config: Callable[..., DictConfig]) -> N
     cfg = make_config("data=folder", "data.root=pets", "data.classes=[cat,dog]", "data.remap={0:255,1:0,2:1}")
     build.check(cfg)
     assert build.datamodule(cfg).spec.remap == {0: 255, 1: 0, 2: 1}
+
+
+def test_the_data_set_of_the_readme(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
+    """Its YAML as it stands there, with photographs and masks where that says they are."""
+    section = (ROOT / "README.md").read_text().partition("## Your own data")[2]
+    text = section.partition("```yaml\n")[2].partition("```")[0]
+    assert len(text.splitlines()) <= 10
+    option = tmp_path / "my_conf" / "data" / "pets.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text(text)
+    for kind, pixels in (("photos", np.full((60, 80, 3), 90)), ("labels", np.arange(80) // 20 % 4 + np.zeros((60, 1)))):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for name in ("cat1", "dog1", "dog2"):
+            ids = np.where(pixels == 3, 9, pixels)  # 9 is ignored
+            Image.fromarray(ids.astype(np.uint8)).save(tmp_path / "pets" / kind / f"{name}.png")
+    for split, names in (("train", "cat1\ndog1\n"), ("val", "dog2\n")):
+        (tmp_path / "pets" / f"{split}.txt").write_text(names)
+    searched = f"hydra.searchpath=[{option.parent.parent}]"
+    cfg = make_config("data=pets", searched, f"data.root={tmp_path / 'pets'}", "data.batch_size=2")
+    build.check(cfg)
+    data = build.datamodule(cfg)
+    data.prepare_data()
+    assert [len(data.dataset(split)) for split in ("train", "val")] == [2, 1]
+    assert data.dataset("val")[0, 0]["target"].unique().tolist() == [0, 1, 2, IGNORE]
+    assert next(iter(data.train_dataloader()))["image"].shape[:2] == (2, 3)

@@ -165,16 +165,35 @@ def test_the_radius_of_blur_is_uniform_up_to_the_largest() -> None:
     assert np.abs(share - 0.25).max() < 0.08, share
 
 
-@pytest.mark.parametrize("sigma", [0.3, 0.7, 1.0])
-def test_blur_is_a_gaussian(sigma: float) -> None:
-    image, _ = _picture(np.random.default_rng(0), (40, 30))
+def test_blur_leaves_the_image_it_is_given_as_it_is() -> None:
+    image = np.moveaxis(_picture(np.random.default_rng(0), (40, 30))[0].transpose(2, 0, 1).copy(), 0, -1)
+    before = image.copy()
+    assert not np.array_equal(blurred(image, 1.0), before)
+    np.testing.assert_array_equal(image, before)
+
+
+def _gaussian(image: np.ndarray, sigma: float) -> np.ndarray:
     weights = np.exp(-(np.arange(-5, 6) ** 2) / (2 * sigma**2))
     weights /= weights.sum()
     expected = image.astype(float)
     for axis in (0, 1):
         around = np.pad(expected, [(5, 5) if axis == i else (0, 0) for i in range(3)], mode="edge")
         expected = np.lib.stride_tricks.sliding_window_view(around, 11, axis=axis) @ weights
-    assert np.abs(blurred(image, sigma) - expected).max() <= 2
+    return expected
+
+
+@pytest.mark.parametrize("sigma", [0.26, 0.3, 0.7, 1.0])
+def test_blur_is_a_gaussian(sigma: float) -> None:
+    image, _ = _picture(np.random.default_rng(0), (40, 30))
+    assert np.abs(blurred(image, sigma) - _gaussian(image, sigma)).max() <= 2
+
+
+def test_a_blur_that_changes_nothing_is_left_out() -> None:
+    dots = np.zeros((9, 9, 3), np.uint8)
+    dots[::2, ::2] = 255
+    assert blurred(dots, 0.25) is dots
+    np.testing.assert_array_equal(_gaussian(dots, 0.25).round(), dots)
+    assert not np.array_equal(_gaussian(dots, 0.27).round(), dots)
 
 
 def test_base_size_null_scales_by_the_images_own_size() -> None:

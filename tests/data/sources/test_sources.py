@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from fastfcn_pl.config import CONF_DIR
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.data import rle
 from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.sources import label_maps
 from fastfcn_pl.prepare import prepare
 from tests.data.sources.server import Site, serving
 from tests.fakes.archives import run_lengths, run_lengths_as_text, write_archives
@@ -113,6 +118,73 @@ def test_only_what_is_missing_is_converted(source: str, original: Path, tmp_path
     lost.unlink()
     prepare(cfg)
     assert (lost.read_bytes(), kept.stat().st_mtime_ns) == (content, kept_at)
+
+
+@pytest.fixture(params=MADE)
+def unconverted(request: pytest.FixtureRequest, original: Path, tmp_path: Path) -> tuple[DictConfig, Path]:
+    """A data set that is whole but for its converted masks, whose folder is beside, and for the list of them."""
+    folder = write_archives(request.param.removesuffix("_json"), original, tmp_path / "archives")
+    cfg = config(request.param, tmp_path / "new", f"archives={folder}")
+    prepare(cfg)
+    masks = tmp_path / "new" / MADE[request.param]
+    shutil.rmtree(masks)
+    for name in ("SegmentationContext/train.txt", "SegmentationContext/val.txt", "Segmentation/trainaug.txt"):
+        (tmp_path / "new" / "ImageSets" / name).unlink(missing_ok=True)
+    return cfg, masks
+
+
+def _converted(cfg: DictConfig) -> int:
+    module = data(cfg)
+    return len([mask for split in module.split_sizes for _, mask in module.files(split) if mask.exists()])
+
+
+def test_a_conversion_that_was_stopped_is_not_taken_for_done_and_goes_on(
+    unconverted: tuple[DictConfig, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, masks = unconverted
+    write = label_maps._write
+
+    def stop_at_the_third(*arguments: Any) -> None:
+        if len(list(masks.glob("*.png"))) == 2:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(label_maps, "_write", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(cfg)
+    assert len(list(masks.iterdir())) == 2
+    with pytest.raises(UserError, match=r"\.txt is missing: run python -m fastfcn_pl\.prepare"):
+        _converted(cfg)
+    first = next(iter(sorted(masks.iterdir())))
+    (masks / ".hidden.png").write_bytes(b"half")  # what a killed process leaves
+    kept_at = first.stat().st_mtime_ns
+    monkeypatch.undo()
+    prepare(cfg)
+    assert first.stat().st_mtime_ns == kept_at
+    assert _converted(cfg) >= 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a file's size is Linux's")
+def test_a_conversion_onto_a_full_disk_is_one_line_and_another_run_heals(unconverted: tuple[DictConfig, Path]) -> None:
+    cfg, masks = unconverted
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(UserError, match=rf"^{masks}/\S+\.png cannot be written \(File too large\): make room"):
+            prepare(cfg)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(masks.iterdir())
+    prepare(cfg)
+    assert _converted(cfg) >= 6
+
+
+def test_what_is_no_folder_is_said_before_anything_is_fetched(tmp_path: Path) -> None:
+    (tmp_path / "file.zip").touch()
+    (tmp_path / "disk").symlink_to(tmp_path / "not mounted")
+    for key, name in (("archives", "file.zip"), ("data.root", "file.zip"), ("data.root", "disk")):
+        with pytest.raises(UserError, match=rf"^{key}={tmp_path / name} is no folder: name one"):
+            prepare(config("camvid", tmp_path / "new", f"{key}={tmp_path / name}"))
 
 
 @pytest.mark.parametrize("source", WITH_ACCOUNT)
