@@ -55,6 +55,7 @@ def wandb_logger(
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     os.environ.setdefault("WANDB_SILENT", "true")  # `how_to_view` says it in one line
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B reports on itself, from offline runs, too
     logger = WandbLogger(
         name=name,
         id=id,

@@ -36,9 +36,10 @@ def picture(trainer: L.Trainer, key: str, pixels: np.ndarray) -> None:
 
 
 def facts(trainer: L.Trainer, values: Mapping[str, Any]) -> None:
-    """Write down what is true of the whole run: to W&B's summary and configuration, to the others' hyper-parameters."""
+    """Write down what is true of the whole run: in W&B's summary, among the others' hyper-parameters as `facts`."""
     for logger in trainer.loggers:
-        logger.log_hyperparams(dict(values))
+        if not isinstance(logger, WandbLogger):
+            logger.log_hyperparams({"facts": dict(values)})
     summarize(trainer, values)
 
 

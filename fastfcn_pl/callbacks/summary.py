@@ -41,4 +41,7 @@ class CostSummary(L.Callback):
             table.add_row(*row, end_section=part == list(costs)[-2])
         Console().print(table)
         total = {"parameters": costs["total"].parameters, "gmacs": costs["total"].gmacs}
-        record.facts(trainer, total | ({"latency_ms": 1000 * seconds["total"]} if seconds else {}))
+        total |= {"latency_ms": 1000 * seconds["total"]} if seconds else {}
+        for logger in trainer.loggers:
+            logger.log_hyperparams(total)
+        record.summarize(trainer, total)
