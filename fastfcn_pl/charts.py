@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -11,7 +12,7 @@ _NUMBERED = 25  # classes up to which a cell has room for its number
 _INCH, _FONT = 0.19, 7.0
 
 
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
+def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path | IO[bytes]) -> None:
     """Draw counts `(num_classes, num_classes)`, rows true, as the share of its row that each cell holds, to a PNG.
 
     Shares are colours of an even scale (viridis); up to 25 classes they are numbers of percent, too. A row without

@@ -217,11 +217,20 @@ def job_folder(checkpoint: str | None, run_dir: str) -> str | None:
     return None if again and any(Path(run_dir, kept).is_file() for kept in KEPT) else ".hydra"
 
 
-def sweep_group() -> str | None:
-    """Return what the jobs of a sweep have in common, the end of its folder's path; None outside of a sweep."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
+def run_group() -> str | None:
+    """Return what this run has in common with others: its sweep's folder, the end of its path, or else its study."""
+    if not HydraConfig.initialized():
         return None
-    return "/".join(Path(HydraConfig.get().sweep.dir).parts[-2:])
+    job = HydraConfig.get()
+    if job.mode is RunMode.MULTIRUN:
+        return "/".join(Path(job.sweep.dir).parts[-2:])
+    return job.job.config_name if job.job.config_name != "train" else None
+
+
+def choices() -> dict[str, str]:
+    """Return the option chosen in each config group, such as `model/neck: jpu`, of this job; empty outside of one."""
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return {k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")}
 
 
 def register() -> None:
@@ -229,7 +238,8 @@ def register() -> None:
     Plugins.instance().register(Studies)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
-    OmegaConf.register_new_resolver("sweep_group", sweep_group, replace=True)
+    OmegaConf.register_new_resolver("run_group", run_group, replace=True)
+    OmegaConf.register_new_resolver("choices", choices, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)

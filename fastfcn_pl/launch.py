@@ -259,11 +259,10 @@ def choices(folder: str | None = None) -> dict[str, str]:
 
     With `folder`, of the job that began the run in that folder.
     """
-    if folder is not None:
-        path = Path(folder, ".hydra", "hydra.yaml")
-        chosen = OmegaConf.load(path).hydra.runtime.choices if path.is_file() else {}
-    else:
-        chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    if folder is None:
+        return config.choices()
+    path = Path(folder, ".hydra", "hydra.yaml")
+    chosen = OmegaConf.load(path).hydra.runtime.choices if path.is_file() else {}
     return {k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")}
 
 

@@ -6,8 +6,9 @@ import csv
 import io
 import netrc
 import os
+import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.redaction import redacted
 from fastfcn_pl.staging import staged
 
 _MODES = ("auto", "online", "offline")
+_LONGEST_TAG = 64
+_UNTAGGED = re.compile(r"logger|callbacks|trainer|data/loader|.*@")
 
 
 def wandb_logger(
@@ -36,11 +40,14 @@ def wandb_logger(
     group: str | None,
     job_type: str | None,
     tags: Sequence[str],
+    choices: Mapping[str, str],
     mode: str,
 ) -> WandbLogger:
-    """Build a logger whose run starts with `config`. `mode` auto is online where credentials of W&B are found.
+    """Build a logger whose run starts with `config`, without its secrets. `mode` auto is online where the user is
+    logged in; WANDB_MODE wins over auto. Raises UserError for another mode.
 
-    WANDB_MODE wins over auto. Raises UserError for another mode.
+    Hydra's `choices` become tags, behind `tags`. W&B collects neither the command line nor the environment, paths or
+    the address of the git remote, in all of which a secret may be: commit, versions and hardware are in `config`.
     """
     if mode not in _MODES:
         raise UserError(f"logger.wandb.mode={mode}: use {', '.join(_MODES)}, or logger=none")
@@ -48,7 +55,8 @@ def wandb_logger(
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     os.environ.setdefault("WANDB_SILENT", "true")  # `how_to_view` says it in one line
-    return WandbLogger(
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B reports on itself, from offline runs, too
+    logger = WandbLogger(
         name=name,
         id=id,
         resume="allow",
@@ -57,11 +65,18 @@ def wandb_logger(
         entity=entity,
         group=group,
         job_type=job_type,
-        tags=list(tags),
-        config=config,
+        tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys([*tags, *_choice_tags(choices)])],
+        config=redacted(config),
         mode=mode,
-        settings=wandb.Settings(console="off"),
+        settings=wandb.Settings(console="off", x_disable_meta=True, disable_git=True, disable_code=True),
     )
+    logger._wandb_init.pop("anonymous", None)  # which Lightning sets, and of which W&B warns
+    return logger
+
+
+def _choice_tags(choices: Mapping[str, str]) -> list[str]:
+    """Return tags such as `neck=jpu`; not of what is of no interest to a comparison, nor of terms of a loss."""
+    return [f"{group.split('/')[-1]}={name}" for group, name in choices.items() if not _UNTAGGED.match(group)]
 
 
 def new_id() -> str:
@@ -138,14 +153,23 @@ class _Writer(ExperimentWriter):
 
 
 @contextmanager
-def closing_wandb() -> Iterator[None]:
-    """Close the process's W&B run at the end, as failed where an exception passes through."""
+def closing_wandb(run_dir: str) -> Iterator[None]:
+    """Close the process's W&B run at the end, as failed where an exception passes through.
+
+    Artifacts that wait for an upload stand in the run's folder, unless WANDB_DATA_DIR says where.
+    """
+    given = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = given or str(Path(run_dir, "wandb"))
     try:
         yield
     except BaseException:
         wandb.finish(exit_code=1)
         raise
-    wandb.finish()
+    else:
+        wandb.finish()
+    finally:
+        if given is None:
+            os.environ.pop("WANDB_DATA_DIR", None)
 
 
 @rank_zero_only

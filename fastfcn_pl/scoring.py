@@ -16,6 +16,7 @@ from typing import Any
 import lightning as L
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from fastfcn_pl.charts import draw_confusion
@@ -25,6 +26,7 @@ from fastfcn_pl.metrics import BoundaryIoU
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.staging import staged
 
+_ONE_TABLE = 40  # classes up to which each has a line of its own
 PACKAGES = ("torch", "lightning", "timm", "numpy", "pillow")
 
 
@@ -143,7 +145,7 @@ def report(
     write(results, folder)
     write_confusion(module.scores.matrix, module.spec.classes, folder)
     console = Console()
-    console.print(class_table(results))
+    console.print(class_table(results, module.spec.palette if console.is_terminal else None))
     console.print(headline(results), soft_wrap=True, highlight=False)
     found = {"checkpoint": results["checkpoint"], "overlays": folder / "overlays", "results": folder / "results.md"}
     for name, place in {**found, **(places or {})}.items():
@@ -207,15 +209,39 @@ def columns(results: dict[str, Any]) -> dict[str, str]:
     return {"IoU": "IoU", **boundary, "accuracy": "accuracy", "pixel share": "share"}
 
 
-def class_table(results: dict[str, Any]) -> Table:
-    """Return the per-class scores for a terminal."""
+def class_table(results: dict[str, Any], palette: Sequence[tuple[int, int, int]] | None = None) -> Table:
+    """Return the per-class scores for a terminal; with `palette`, each class has its colour, and each IoU one of three.
+
+    Many classes stand in two halves beside each other, with what there is room for: `results.md` has all.
+    """
     title = f"{subject(results)}, protocol {results['protocol']}"
-    table = Table("class", title=title, title_justify="left")
-    for column in columns(results):
-        table.add_column(column, justify="right")
-    for row in class_rows(results):
+    rows = [[Text(cell) for cell in row] for row in class_rows(results)]
+    for i, (name, row) in enumerate(zip(results["IoU"], rows, strict=True)):
+        if palette is not None:
+            row[0] = Text.assemble(("■ ", "rgb({},{},{})".format(*palette[i])), name)
+            row[1].stylize(_style(results["IoU"][name]))
+    if len(rows) <= _ONE_TABLE:
+        return _table(title, ["class", *columns(results)], rows)
+    half, shown = -(-len(rows) // 2), (0, 1, -1)  # class, IoU, pixel share
+    padded = [*rows, [Text()] * len(rows[0])]
+    pairs = [[*(padded[i][j] for j in shown), *(padded[half + i][j] for j in shown)] for i in range(half)]
+    return _table(title, ["class", "IoU", "share"] * 2, pairs)
+
+
+def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[Text]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="left" if name == "class" else "right", no_wrap=True)
+    for row in rows:
         table.add_row(*row)
     return table
+
+
+def _style(iou: float | None) -> str:
+    """Return a colour of Okabe and Ito, which colour-blind eyes tell apart: vermilion, orange, sky blue upwards."""
+    if iou is None:
+        return "dim"
+    return "rgb(213,94,0)" if iou < 0.4 else "rgb(230,159,0)" if iou < 0.7 else "rgb(86,180,233)"
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ def train(cfg: DictConfig) -> float:
 
     from fastfcn_pl import build, resume, scoring
     from fastfcn_pl.loggers import MetricsFile, closing_wandb, how_to_view, new_id
+    from fastfcn_pl.redaction import redacted
 
     begun = resume.Begun.read(cfg) if cfg.checkpoint is not None else None
     if begun is not None:
@@ -50,11 +51,11 @@ def train(cfg: DictConfig) -> float:
         loaded = resume.start_from(cfg.init_from, module)
         if trainer.is_global_zero:
             print(loaded)
-    with closing_wandb():
+    with closing_wandb(cfg.run_dir):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.rewind(begun.steps_logged if begun else 0)
-            logger.log_hyperparams({**build.plain(cfg), **environment})
+            logger.log_hyperparams(redacted({**build.plain(cfg), **environment}))
         if view := how_to_view():
             print(f"W&B run: {view}")
         trainer.fit(module, datamodule=datamodule, ckpt_path=begun.path if begun else None, weights_only=True)

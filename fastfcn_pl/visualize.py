@@ -25,11 +25,16 @@ def overlay(image: np.ndarray, labels: np.ndarray, spec: DatasetSpec, opacity: f
     return np.where((labels == IGNORE)[..., None], image, mixed.round().astype(np.uint8))
 
 
+def errors(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return 1 for wrong pixels, 0 for right ones, and `IGNORE`; uint8, as both arguments `(H, W)`."""
+    return np.where(target == IGNORE, IGNORE, prediction != target).astype(np.uint8)
+
+
 def error_map(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Paint wrong pixels vermilion, right ones grey, ignored ones white; both arguments `(H, W)`."""
-    picture = np.where((prediction == target)[..., None], np.array(_RIGHT, np.uint8), np.array(_WRONG, np.uint8))
-    picture[target == IGNORE] = _IGNORED
-    return picture
+    table = np.full((256, 3), _IGNORED, np.uint8)
+    table[:2] = _RIGHT, _WRONG
+    return table[errors(prediction, target)]
 
 
 def comparison(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, spec: DatasetSpec) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fastfcn_pl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
-    {"contracts", "resize", "scoremap", "staging"},
+    {"contracts", "resize", "scoremap", "staging", "redaction"},
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
@@ -28,6 +28,7 @@ ALLOWED_WITHIN = {
     ("resize", "contracts"),
     ("scoremap", "resize"),
     ("staging", "contracts"),
+    ("callbacks", "scoring"),
     ("demo", "predict"),
     ("export", "predict"),
     ("comparison", "sweep"),

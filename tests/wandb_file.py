@@ -55,3 +55,35 @@ def config(folder: Path) -> dict[str, Any]:
         if record.HasField("run"):
             return {update.key: json.loads(update.value_json) for update in record.run.config.update}
     return {}
+
+
+def added_config(folder: Path) -> dict[str, Any]:
+    """Return the last state of what was added to the configuration, W&B's own entries included."""
+    found: dict[str, Any] = {}
+    for item in (item for record in of_kind(folder, "config") for item in record.update):
+        *path, name = item.nested_key or [item.key]
+        place = found
+        for key in path:
+            place = place.setdefault(key, {})
+        value = json.loads(item.value_json)
+        place[name] = {**place.get(name, {}), **value} if isinstance(value, dict) else value
+    return found
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return the last value of each key of the summary."""
+    found: dict[str, Any] = {}
+    for record in records(folder):
+        for item in record.summary.update if record.HasField("summary") else ():
+            found[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+    return found
+
+
+def of_kind(folder: Path, kind: str) -> list[Any]:
+    """Return the records of one kind, such as `run`, `alert` or `artifact`, in order."""
+    return [getattr(record, kind) for record in records(folder) if record.HasField(kind)]
+
+
+def files(folder: Path) -> set[str]:
+    """Return the paths of the files that belong to the run, below its folder `files`."""
+    return {item.path for record in of_kind(folder, "files") for item in record.files}

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from fastfcn_pl.callbacks import record
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.module import SegmentationModule
 
@@ -27,7 +28,8 @@ class TerminateOnNaN(L.Callback):
     """Stop all ranks where the loss of a batch is NaN or Inf on any of them, before it changes a weight.
 
     Each rank whose loss it is first writes into `folder` the batch (`.pt`) and a page about it (`.md`): its files, the
-    `count` largest gradients and weights, and the first layer whose output is not finite. Then all raise UserError.
+    `count` largest gradients and weights, and the first layer whose output is not finite. W&B alerts the user; then all
+    raise UserError.
     Where the loss is finite and a gradient is not, the scaler of 16-mixed precision skips the step. Without a scaler
     the weights are spoilt: the next loss shows it, and a checkpoint of them is not written but raises UserError, too.
 
@@ -79,6 +81,7 @@ class TerminateOnNaN(L.Callback):
             name = f"step_{trainer.global_step}_rank_{trainer.global_rank}"
             (folder / f"{name}.md").write_text(page)
             torch.save({key: value.cpu() for key, value in self._batch.items()}, folder / f"{name}.pt")
+        record.alert(trainer, "Training stopped", f"At step {trainer.global_step} {cause}: {REMEDY}.")
         trainer.strategy.barrier()  # the first to end would take the others, still writing, with it
         raise UserError(
             f"at step {trainer.global_step} {cause}: {REMEDY}; {folder} holds the batch and a page about it"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from fastfcn_pl.callbacks import record
 from fastfcn_pl.callbacks.samples import Sample
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.metrics import Scores, confusion
@@ -28,11 +28,13 @@ class _Scored(NamedTuple):
     mean_iou: float
     pixel_accuracy: float
     position: int
-    picture: np.ndarray | None
+    sample: Sample | None
 
 
 class ImageScores(L.Callback):
     """Write the final score of each image, worst first, to `folder/images.csv`, and the `worst` ones to `worst.png`.
+
+    The `worst` go to the loggers, too: W&B's with masks to switch on and off, as in `Samples`.
 
     An image's mIoU is over the classes that are in its labels or in its prediction, so that their mean over a split is
     another number than the split's mIoU. One without a labelled pixel has none.
@@ -68,11 +70,10 @@ class ImageScores(L.Callback):
             return
         else:
             _, dropped = heapq.heapreplace(self._pictured, place)
-            self._scored[dropped] = self._scored[dropped]._replace(picture=None)
-        picture = Sample(outputs, batch, _LONGEST).comparison(pl_module.spec)
-        self._scored[-1] = self._scored[-1]._replace(picture=picture)
+            self._scored[dropped] = self._scored[dropped]._replace(sample=None)
+        self._scored[-1] = self._scored[-1]._replace(sample=Sample(outputs, batch, _LONGEST))
 
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
         scored = sorted(
             _of_all_ranks(trainer, self._scored), key=lambda s: (math.isnan(s.mean_iou), s.mean_iou, s.position)
         )
@@ -84,14 +85,19 @@ class ImageScores(L.Callback):
             table = csv.writer(file)
             table.writerow(["image", "mIoU", "pixel_accuracy"])
             table.writerows([names[s.position], _number(s.mean_iou), _number(s.pixel_accuracy)] for s in scored)
-        rows = [
-            titled(s.picture, f"{names[s.position]}   mIoU {100 * s.mean_iou:.2f}")
+        worst = [
+            (s.sample, f"{names[s.position]}   mIoU {100 * s.mean_iou:.2f}")
             for s in scored[: self.worst]
-            if s.picture is not None
+            if s.sample is not None
         ]
-        if rows:
+        if worst:
+            sheet = stack([titled(sample.comparison(pl_module.spec), title) for sample, title in worst])
             with staged(self.folder / "worst.png") as hidden:
-                Image.fromarray(stack(rows)).save(hidden, format="PNG")
+                Image.fromarray(sheet).save(hidden, format="PNG")
+            record.picture(trainer, "final/worst", sheet)
+        if worst and record.wandb_run(trainer) is not None:
+            images = [sample.wandb_image(pl_module.spec, Path(title).name) for sample, title in worst]
+            record.media(trainer, {"final/worst": images})
 
 
 def _of_all_ranks(trainer: L.Trainer, scored: list[_Scored]) -> list[_Scored]:

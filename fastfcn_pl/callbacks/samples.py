@@ -7,15 +7,16 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import wandb
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
 
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.callbacks import record
+from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.module import SegmentationModule
-from fastfcn_pl.visualize import comparison
+from fastfcn_pl.visualize import comparison, errors
 
 _LONGEST = 2048
+_ERROR_LABELS = {0: "right", 1: "wrong", IGNORE: "ignored"}
 
 
 class Samples(L.Callback):
@@ -40,16 +41,11 @@ class Samples(L.Callback):
         position = self._position(trainer, trainer.num_val_batches[0], batch_idx)
         if position is None or trainer.sanity_checking:
             return
-        sample = Sample(outputs, batch)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                key = f"val/samples/{position}"
-                logger.experiment.log(
-                    {key: sample.wandb_image(pl_module.spec), "trainer/global_step": trainer.global_step}
-                )
-            elif isinstance(logger, TensorBoardLogger):
-                picture = sample.comparison(pl_module.spec)
-                logger.experiment.add_image(f"val/samples/{position}", picture, trainer.global_step, dataformats="HWC")
+        key, spec, sample = f"val/samples/{position}", pl_module.spec, Sample(outputs, batch)
+        if record.wandb_run(trainer) is not None:
+            record.media(trainer, {key: sample.wandb_image(spec)})
+        if record.tensorboard(trainer) is not None:
+            record.picture(trainer, key, sample.comparison(spec))
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -89,7 +85,12 @@ class Sample:
     def comparison(self, spec: DatasetSpec) -> np.ndarray:
         return comparison(self.image, self.target, self.prediction, spec)
 
-    def wandb_image(self, spec: DatasetSpec) -> wandb.Image:
-        labels = dict(enumerate(spec.classes))
-        masks = {"truth": self.target, "prediction": self.prediction}
-        return wandb.Image(self.image, masks={k: {"mask_data": v, "class_labels": labels} for k, v in masks.items()})
+    def wandb_image(self, spec: DatasetSpec, caption: str | None = None) -> wandb.Image:
+        """Return the image with masks to switch on and off: truth, prediction, and which pixels are wrong."""
+        classes = {**dict(enumerate(spec.classes)), IGNORE: "ignored"}
+        masks = {
+            "truth": {"mask_data": self.target, "class_labels": classes},
+            "prediction": {"mask_data": self.prediction, "class_labels": classes},
+            "error": {"mask_data": errors(self.prediction, self.target), "class_labels": _ERROR_LABELS},
+        }
+        return wandb.Image(self.image, masks=masks, caption=caption)

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from fastfcn_pl.callbacks import record
 from fastfcn_pl.models.cost import cost, latency
 from fastfcn_pl.module import SegmentationModule
 
@@ -40,5 +41,7 @@ class CostSummary(L.Callback):
             table.add_row(*row, end_section=part == list(costs)[-2])
         Console().print(table)
         total = {"parameters": costs["total"].parameters, "gmacs": costs["total"].gmacs}
+        total |= {"latency_ms": 1000 * seconds["total"]} if seconds else {}
         for logger in trainer.loggers:
-            logger.log_hyperparams(total | ({"latency_ms": 1000 * seconds["total"]} if seconds else {}))
+            logger.log_hyperparams(total)
+        record.summarize(trainer, total)
