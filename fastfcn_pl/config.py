@@ -44,6 +44,7 @@ class TrainConfig:
     checkpoint: str | None = MISSING
     init_from: str | None = MISSING
     question: str | None = None  # what a study asks; its report shows it
+    published: Any = None  # what others found, which its report shows beside: rows of `run`, `mIoU`, `fps`, `source`
     debug: bool | None = None  # `+debug=true` shows the traceback of an error
 
 

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fastfcn_pl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
-    {"contracts", "resize", "scoremap", "staging"},
+    {"contracts", "resize", "results", "scoremap", "staging"},
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
@@ -19,7 +19,7 @@ LAYERS = [
     {"config", "frozen", "sweep"},
     {"build"},
     {"checkpoint", "launch"},
-    {"resume"},
+    {"resume", "reports"},
     {"train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare", "doctor"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""
