@@ -24,6 +24,7 @@ from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.metrics import BoundaryIoU
 from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.results import percent, subject
 from fastfcn_pl.staging import staged
 
 _ONE_TABLE = 40  # classes up to which each has a line of its own
@@ -184,17 +185,6 @@ def headline(results: dict[str, Any]) -> str:
         f"mIoU {mean_iou}, pixel accuracy {percent(results['pixel_accuracy'])}, "
         f"mean accuracy {percent(results['mean_accuracy'])}"
     )
-
-
-def subject(results: dict[str, Any]) -> str:
-    """Return what was scored; of PASCAL Context also by how many classes, since papers use 59 and 60."""
-    classes = f", {len(results['IoU'])} classes" if results["data"] == "pascal_context" else ""
-    return f"{results['data']} {results['split']}{classes}"
-
-
-def percent(fraction: float | None) -> str:
-    """Return a fraction as a number of percent with two digits behind the point, and `-` for one that is not there."""
-    return "-" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def class_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:

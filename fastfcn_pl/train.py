@@ -66,20 +66,31 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     """Score the best checkpoint of a finished run on `val`, write the results, with what is said `about` it."""
     from fastfcn_pl import checkpoint, scoring
     from fastfcn_pl.loggers import how_to_view
-    from fastfcn_pl.models.cost import cost
 
     steps, epochs = trainer.global_step, trainer.current_epoch
     best = best_checkpoint(cfg, trainer, trained)
     content = checkpoint.read(best)
     module = checkpoint.restore(content, checkpoint.config_of(content), best)
-    total = cost(module.model, (512, 512))["total"]
+    cost = cost_of(trainer, module)
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
-    results |= {"parameters": total.parameters, "gmacs": total.gmacs}
+    results |= {"parameters": cost["parameters"], "gmacs": cost["gmacs"], "cost": cost}
     results |= {"checkpoint": best, "checkpoint_step": content["global_step"]}
     results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **about}
     if trainer.is_global_zero:
         scoring.report(results, module, cfg.run_dir, {"W&B run": how_to_view()})
     return float("nan") if results["mIoU"] is None else results["mIoU"]
+
+
+def cost_of(trainer: L.Trainer, module: SegmentationModule) -> dict[str, Any]:
+    """Return what the network costs: as the summary measured it before training, without one what can be counted."""
+    from fastfcn_pl.callbacks.summary import CostSummary
+    from fastfcn_pl.models.cost import cost
+
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, CostSummary) and callback.measured:
+            return callback.measured
+    total = cost(module.model, (512, 512))["total"]
+    return {**vars(total), "latency_ms": None, "size": [512, 512]}
 
 
 def train_seconds(trainer: L.Trainer) -> float | None:

@@ -7,6 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 
+ABOUT = "fastfcn_pl"
+"""The key, in the PNG of a `comparison`, of a JSON text with the panels' height and the colours of classes in sight."""
 _IGNORED = (255, 255, 255)
 _RIGHT, _WRONG = (225, 225, 225), (213, 94, 0)  # light grey and vermilion of Okabe and Ito: safe for colour-blind eyes
 _GAP, _LINE, _SMALLEST = 6, 18, 192
@@ -37,9 +39,14 @@ def error_map(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     return table[errors(prediction, target)]
 
 
+def zoom_of(width: int) -> int:
+    """Return how many times an image of `width` pixels is enlarged: a thumbnail could not be read."""
+    return -(-_SMALLEST // width)
+
+
 def comparison(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, spec: DatasetSpec) -> np.ndarray:
     """Put image, truth, prediction and error side by side, above a legend of the classes in sight."""
-    zoom = -(-_SMALLEST // image.shape[1])  # a thumbnail could not be read
+    zoom = zoom_of(image.shape[1])
     image, target, prediction = (x.repeat(zoom, 0).repeat(zoom, 1) for x in (image, target, prediction))
     panels = {
         "image": image,
@@ -55,6 +62,16 @@ def comparison(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, sp
         canvas.paste(Image.fromarray(panel), (i * (width + _GAP), _LINE))
     seen = np.union1d(np.unique(target), np.unique(prediction))
     return np.vstack([np.asarray(canvas), legend([int(c) for c in seen if c != IGNORE], spec, canvas.width)])
+
+
+def panels(picture: np.ndarray, height: int) -> dict[str, np.ndarray]:
+    """Cut out of a picture what `comparison` put side by side there; `height` is the panels', in pixels."""
+    width = (picture.shape[1] - 3 * _GAP) // 4
+    names = ("image", "truth", "prediction", "error")
+    return {
+        name: picture[_LINE : _LINE + height, i * (width + _GAP) : i * (width + _GAP) + width]
+        for i, name in enumerate(names)
+    }
 
 
 def legend(classes: list[int], spec: DatasetSpec, width: int) -> np.ndarray:

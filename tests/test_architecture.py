@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fastfcn_pl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
-    {"contracts", "resize", "scoremap", "staging", "redaction"},
+    {"contracts", "resize", "results", "scoremap", "staging", "redaction"},
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"again"},
     {"build"},
     {"checkpoint", "launch"},
-    {"resume", "footprint"},
+    {"resume", "footprint", "reports"},
     {"train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare", "doctor", "benchmark"},
 ]
 """Imports go from right to left only, and not between the members of a layer."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
 import wandb
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fastfcn_pl.callbacks import record
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.module import SegmentationModule
-from fastfcn_pl.visualize import comparison, errors
+from fastfcn_pl.visualize import ABOUT, comparison, errors, zoom_of
 
 _LONGEST = 2048
 _ERROR_LABELS = {0: "right", 1: "wrong", IGNORE: "ignored"}
@@ -59,8 +62,11 @@ class Samples(L.Callback):
         position = self._position(trainer, trainer.num_test_batches[0], batch_idx)
         if position is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            picture = Sample(outputs, batch).comparison(pl_module.spec)
-            Image.fromarray(picture).save(self.folder / f"{position}.png")
+            sample = Sample(outputs, batch)
+            about = PngInfo()
+            about.add_text(ABOUT, json.dumps(sample.about(pl_module.spec)))
+            picture = Image.fromarray(sample.comparison(pl_module.spec))
+            picture.save(self.folder / f"{position}.png", pnginfo=about)
 
     def _position(self, trainer: L.Trainer, batches: int | float, batch_idx: int) -> int | None:
         """Return which of the `count` images this batch holds, None for one of the others."""
@@ -81,6 +87,14 @@ class Sample:
         self.image = batch["image"][0, :, ::step, ::step].permute(1, 2, 0).cpu().numpy()
         self.target = batch["target"][0, ::step, ::step].cpu().numpy()
         self.prediction = outputs["prediction"][0, ::step, ::step].cpu().numpy().astype(np.uint8)
+
+    def about(self, spec: DatasetSpec) -> dict[str, Any]:
+        """Return what is needed to take the picture apart: the panels' height, and the colours of classes in sight."""
+        seen = np.union1d(np.unique(self.target), np.unique(self.prediction))
+        return {
+            "height": self.image.shape[0] * zoom_of(self.image.shape[1]),
+            "colors": {spec.classes[c]: spec.palette[c] for c in seen if c != IGNORE},
+        }
 
     def comparison(self, spec: DatasetSpec) -> np.ndarray:
         return comparison(self.image, self.target, self.prediction, spec)

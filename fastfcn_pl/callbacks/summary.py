@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 import torch
@@ -16,13 +17,14 @@ from fastfcn_pl.module import SegmentationModule
 
 
 class CostSummary(L.Callback):
-    """Print what the network's parts cost for one image of `size` `[height, width]`; log the totals.
+    """Print what the network's parts cost for one image of `size` `[height, width]`; log the totals, and keep them.
 
     Latency is the median of `repeats` runs in float32 on the device that trains, 0 of them to leave it out.
     """
 
     def __init__(self, *, size: Sequence[int], repeats: int) -> None:
         self.size, self.repeats = (size[0], size[1]), repeats
+        self.measured: dict[str, Any] = {}
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
@@ -40,8 +42,10 @@ class CostSummary(L.Callback):
             row = (part, f"{it.parameters:,}", f"{it.gmacs:.2f}", f"{it.peak_mib:.0f}", milliseconds)
             table.add_row(*row, end_section=part == list(costs)[-2])
         Console().print(table)
-        total = {"parameters": costs["total"].parameters, "gmacs": costs["total"].gmacs}
-        total |= {"latency_ms": 1000 * seconds["total"]} if seconds else {}
+        total = costs["total"]
+        logged = {"parameters": total.parameters, "gmacs": total.gmacs, "peak_mib": total.peak_mib}
+        logged |= {"latency_ms": 1000 * seconds["total"]} if seconds else {}
         for logger in trainer.loggers:
-            logger.log_hyperparams(total)
-        record.summarize(trainer, total)
+            logger.log_hyperparams(logged)
+        self.measured = {"latency_ms": None, **logged, "size": list(self.size)}
+        record.summarize(trainer, logged)

@@ -1,0 +1,269 @@
+"""What a run's folder tells: what was asked, how far it came, what it found. Nothing of it needs to be finished."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.sweep import ERROR
+
+SILENT = 900
+"""Seconds without a sign after which a run that has not ended is no longer called running."""
+_OF_ONE_MACHINE = ("run_dir", "logger", "hydra", "data.root", "data.num_workers", "data.loader", "checkpoint", "debug")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+
+
+@dataclass(frozen=True)
+class State:
+    """How a run stands: `kind` is finished, running, silent or failed; `text` says more."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one training run, finished or not."""
+
+    folder: Path
+
+    @cached_property
+    def results(self) -> dict[str, Any] | None:
+        """What the final score wrote; None before."""
+        return _json(self.folder / "results.json")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The composed configuration, its interpolations as they were written."""
+        return read_yaml(self.folder / ".hydra" / "config.yaml")
+
+    @cached_property
+    def _hydra(self) -> dict[str, Any]:
+        return read_yaml(self.folder / ".hydra" / "hydra.yaml")["hydra"]
+
+    @property
+    def entry_point(self) -> str:
+        return self._hydra["job"]["name"]
+
+    @property
+    def study(self) -> str:
+        """The name of the primary config that it ran."""
+        return self._hydra["job"]["config_name"]
+
+    @property
+    def overrides(self) -> list[str]:
+        """What the command line, or a sweep, changed."""
+        return list(self._hydra["overrides"]["task"])
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The option chosen in each config group."""
+        chosen = self._hydra["runtime"]["choices"]
+        return {k: v for k, v in chosen.items() if not k.startswith("hydra/") and not of_one_machine(k)}
+
+    @cached_property
+    def command(self) -> str:
+        """What started it or its sweep, without the folders that are of one machine."""
+        multirun = self.folder.parent / "multirun.yaml"
+        return _command(read_yaml(multirun)["hydra"] if multirun.is_file() else self._hydra)
+
+    def setting(self, key: str) -> str | None:
+        """Return the option of a config group, or the value of a key, as text; None where there is none."""
+        if key == "study":
+            return self.study
+        if key in self.choices:
+            return self.choices[key]
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return None if value is None else shown(value)
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @cached_property
+    def _metrics(self) -> dict[str, list[tuple[int, float]]]:
+        file = self.folder / "metrics" / "metrics.csv"
+        text = file.read_text() if file.is_file() else ""
+        header, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1])) if "\n" in text else ([],)
+        whole = [row for row in rows if len(row) == len(header)]  # the last one may be half-written
+        if "step" not in header:
+            return {}
+        steps = [int(row[header.index("step")]) for row in whole]
+        return {
+            name: [(step, float(row[i])) for step, row in zip(steps, whole, strict=True) if row[i]]
+            for i, name in enumerate(header)
+            if name in ("epoch", "train/loss") or name.startswith("val/")
+        }
+
+    def curve(self, column: str) -> list[tuple[int, float]]:
+        """Return steps and values of a column of the run's metrics, so far as it came."""
+        return self._metrics.get(column, [])
+
+    @property
+    def score(self) -> float | None:
+        """The mIoU: of the final score, before it the best one that a validation found so far."""
+        if self.results is not None:
+            return self.results["mIoU"]
+        return max((value for _, value in self.curve("val/mIoU")), default=None)
+
+    @property
+    def iou(self) -> dict[str, float | None]:
+        """The IoU by class: of the final score, before it of the last validation."""
+        if self.results is not None:
+            return self.results["IoU"]
+        prefix = "val/IoU/"
+        return {k.removeprefix(prefix): v[-1][1] for k, v in self._metrics.items() if k.startswith(prefix) and v}
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """Commit, versions and hardware; of a run that is not finished, from what its logger wrote at the start."""
+        if self.results is not None:
+            return self.results
+        return read_yaml(self.folder / "metrics" / "hparams.yaml") or {}
+
+    @cached_property
+    def cost(self) -> dict[str, Any]:
+        """What the network costs, and `measured`: on what; by `benchmark` where that has measured it."""
+        found = _json(self.folder / "benchmark.json")
+        if found is not None:
+            where = f"{found['device']}, {found['precision']}" + (f", {t} threads" if (t := found["threads"]) else "")
+            return {**found, "measured": f"by benchmark, batch {found['batch']} of {_size(found)} on {where}"}
+        keys = ("parameters", "gmacs", "latency_ms", "peak_mib", "size")
+        found = self.about.get("cost") or {key: self.about[key] for key in keys if key in self.about}
+        where = f"as training began, one image of {_size(found)}, 32-true on {self.about.get('processor')}"
+        return {**found, "measured": where}
+
+    @property
+    def seconds(self) -> float | None:
+        """How long training took; of a run that is not finished, from its start to its last sign."""
+        if self.results is not None:
+            return self.results["train_seconds"]
+        return self._last_sign - (self.folder / ".hydra" / "config.yaml").stat().st_mtime
+
+    @property
+    def _last_sign(self) -> float:
+        signs = ("metrics/metrics.csv", "checkpoints/last.ckpt", ".hydra/config.yaml")
+        return max(path.stat().st_mtime for path in (self.folder / name for name in signs) if path.is_file())
+
+    @cached_property
+    def state(self) -> State:
+        if self.results is not None:
+            return State("finished", "finished")
+        error = self.folder / ERROR
+        if error.is_file():
+            return State("failed", f"failed: {error.read_text().strip()}")
+        job = self.folder / ".hydra" / "sweep_job.json"
+        if job.is_file() and job.stat().st_mtime >= self._last_sign - 1 and (ended := _json(job)):
+            return State("failed", ended["status"] if ended["status"] != "done" else "failed: it left no results.json")
+        if any((self.folder / "not_finite").glob("*.md")):
+            return State("failed", f"failed{self._progress}: a loss was not finite")
+        silence = max(0.0, time.time() - self._last_sign)
+        ago = str(timedelta(seconds=round(silence)))
+        if silence < SILENT:
+            return State("running", f"running{self._progress}, last sign {ago} ago")
+        return State("silent", f"not finished{self._progress}, silent for {ago}")
+
+    @property
+    def _progress(self) -> str:
+        epochs, steps = self.curve("epoch"), self.config["trainer"]["max_steps"]
+        if not epochs:
+            return ", nothing logged yet"
+        if steps and steps > 0:
+            return f", step {epochs[-1][0]} of {steps}"
+        return f", epoch {int(epochs[-1][1]) + 1} of {self.config['trainer']['max_epochs']}"
+
+
+def find(folders: list[Path]) -> list[Run]:
+    """Return the training runs in `folders`: each is a run's, a sweep's, or holds some of these.
+
+    Raises UserError for a folder in which there is none.
+    """
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give a run's, a sweep's, or one that holds some")
+        runs = list(_below(folder))
+        if not runs:
+            raise UserError(
+                f"{folder} is not the folder of a run and holds none: no .hydra/hydra.yaml of `fastfcn_pl.train` is in "
+                "it (hydra.run.dir moves a whole run)"
+            )
+        found |= {run.folder.resolve(): run for run in runs}
+    return list(found.values())
+
+
+def _below(folder: Path) -> Iterator[Run]:
+    for path, names, _ in os.walk(folder):
+        names.sort(key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+        run = Run(Path(path))
+        if (run.folder / ".hydra" / "hydra.yaml").is_file():
+            names.clear()  # there is no run in a run
+            if run.entry_point == "train":
+                yield run
+
+
+def of_one_machine(key: str) -> bool:
+    """Tell whether a key says where or how a run was kept, and nothing about its outcome."""
+    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in _OF_ONE_MACHINE)
+
+
+def key_of(override: str) -> str:
+    """Return the key, or the group, that an override of Hydra's grammar sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def shown(value: Any) -> str:
+    """Return a value as YAML users write it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return what a YAML file holds; an empty dict where there is no file, or a part of one."""
+    if not path.is_file():
+        return {}
+    try:
+        return yaml.load(path.read_text(), Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"{path} cannot be read as YAML ({' '.join(str(error).split())}): restore or remove it"
+        ) from error
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): restore or remove it") from error
+
+
+def _size(cost: dict[str, Any]) -> str:
+    height, width = cost.get("size", (512, 512))
+    return f"{height}x{width}"
+
+
+def _command(hydra: dict[str, Any]) -> str:
+    job, sources, given = hydra["job"], hydra["runtime"]["config_sources"], hydra["overrides"]
+    own = [f"-cd {Path(source['path']).name}" for source in sources if source["provider"] == "command-line"]
+    study = [f"-cn {job['config_name']}"] if job["config_name"] != "train" else []
+    several = ["-m"] if "hydra.mode=MULTIRUN" in given["hydra"] else []
+    extra = [o for o in given["hydra"] if o.startswith(("hydra/", "hydra.sweeper", "hydra.launcher"))]
+    task = [o if not o.startswith("data.root=") else "data.root=<dir>" for o in given["task"]]
+    return " ".join(["python -m fastfcn_pl.train", *own, *study, *several, *extra, *task])
