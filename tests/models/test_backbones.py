@@ -179,7 +179,7 @@ def test_pretrained_weights_come_from_the_hub(tmp_path: Path) -> None:
 
     code = (
         "from fastfcn_pl.models.backbones.timm import TimmBackbone\n"
-        "net = backbone_of(name='test_resnet', output_stride=8, pretrained=True, grad_checkpointing=False).net\n"
+        "net = TimmBackbone(name='test_resnet', output_stride=8, pretrained=True, grad_checkpointing=False).net\n"
         "print(net.layer4[0].conv1.weight.sum().item())"
     )
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
