@@ -46,7 +46,8 @@ def doctor(cfg: DictConfig) -> None:
         hidden.write_text(json.dumps(diagnosis.to_dict(data, splits, found), indent=1))
     print(f"{output} has it all: {' and '.join(written)}")
     if faults := sum(finding.level == "fault" for finding in found):
-        raise UserError(f"training on {data.spec.name} would be wrong: mend the {faults} faults above and run again")
+        these = "fault" if faults == 1 else f"{faults} faults"
+        raise UserError(f"training on {data.spec.name} would be wrong: mend the {these} above and run again")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastfcn_pl.contracts import UserError
 from fastfcn_pl.data.files import FileSource
 
 
@@ -20,14 +21,19 @@ class CachedSource:
     """A source that decodes each pair once, whichever worker, rank or run reads it first, into a file in `folder`.
 
     What is changed in the original files, or in how they are read, is decoded anew. Where the folder's disk (or memory:
-    `/dev/shm`) is full, the rest is read as without a cache.
+    `/dev/shm`) is full, the rest is read as without a cache. Raises UserError where there can be no such folder.
     """
 
     source: FileSource
     folder: Path
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"data.loader.cache={self.folder} cannot be made ({error.strerror}): name a folder to write to, or null"
+            ) from error
         self._reader = pickle.dumps(replace(self.source, pairs=[]))
         self._full = False
 

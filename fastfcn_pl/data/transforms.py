@@ -91,6 +91,18 @@ def _size(crop_size: int | Sequence[int]) -> tuple[int, int]:
     return sides[1], sides[0]
 
 
+def _probability(key: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise UserError(f"data.augmentation.{key}={value}: give a probability, 0 to 1")
+    return value
+
+
+def _color(fill: Sequence[int]) -> tuple[int, ...]:
+    if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
+        raise UserError(f"data.augmentation.fill={list(fill)}: give red, green and blue, 0 to 255")
+    return tuple(fill)
+
+
 def _corner(scaled: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
     """Draw where a crop begins, anywhere in an image of size `scaled`; at 0 where it is larger than that."""
     left, top = (
@@ -124,10 +136,14 @@ class RandomScaleCrop:
             raise UserError(f"data.augmentation.scale={list(scale)}: give a smallest and a largest factor above 0")
         if not 0 <= rotation <= 180:
             raise UserError(f"data.augmentation.rotation={rotation}: give the largest angle, 0 to 180 degrees")
+        if base_size is not None and base_size < 1:
+            raise UserError(f"data.augmentation.base_size={base_size}: give a length in pixels, or null")
+        if blur_radius < 0:
+            raise UserError(f"data.augmentation.blur_radius={blur_radius}: give the largest radius in pixels")
         self.base_size, self.scale, self.crop = base_size, (scale[0], scale[1]), _size(crop_size)
-        self.rotation = rotation
-        self.flip_probability, self.blur_probability, self.blur_radius = flip_probability, blur_probability, blur_radius
-        self.fill = tuple(fill)
+        self.rotation, self.blur_radius, self.fill = rotation, blur_radius, _color(fill)
+        self.flip_probability = _probability("flip_probability", flip_probability)
+        self.blur_probability = _probability("blur_probability", blur_probability)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         plan = self.plan((image.shape[1], image.shape[0]), rng)
@@ -178,8 +194,12 @@ class RandomResizeCrop:
             )
         self.scale, self.crop = (max(scale), min(scale)), _size(crop_size)
         self.ratio_range = ratio_range[0], ratio_range[1]
-        self.cat_max_ratio, self.tries = cat_max_ratio, tries
-        self.flip_probability, self.photometric, self.fill = flip_probability, photometric, tuple(fill)
+        if cat_max_ratio <= 0:
+            raise UserError(f"data.augmentation.cat_max_ratio={cat_max_ratio}: give a share above 0; 1 is no limit")
+        if tries < 0:
+            raise UserError(f"data.augmentation.tries={tries}: give how many more crops to draw, or 0")
+        self.cat_max_ratio, self.tries, self.photometric, self.fill = cat_max_ratio, tries, photometric, _color(fill)
+        self.flip_probability = _probability("flip_probability", flip_probability)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         scaled = self.scaled((image.shape[1], image.shape[0]), rng)
@@ -213,7 +233,7 @@ class RandomFlip:
     """Mirror image and mask left to right with `probability`: for images that all have one size already."""
 
     def __init__(self, *, probability: float) -> None:
-        self.probability = probability
+        self.probability = _probability("probability", probability)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return (mirrored(image), mirrored(mask)) if rng.random() < self.probability else (image, mask)

@@ -95,6 +95,12 @@ def test_a_full_disk_is_one_warning_and_no_half_file(tmp_path: Path, monkeypatch
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_a_cache_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    data = _data(write_camvid(tmp_path, train=2), cache=str(tmp_path / "train.txt"))
+    with pytest.raises(UserError, match=r"^data\.loader\.cache=\S+train\.txt cannot be made \(File exists\): name"):
+        data.train_dataloader()
+
+
 def test_a_missing_file_is_named_as_without_a_cache(tmp_path: Path) -> None:
     source = CachedSource(_pair(tmp_path, "white"), tmp_path / "cache")
     (tmp_path / "image.png").unlink()

@@ -120,7 +120,17 @@ def test_colours_are_the_generators() -> None:
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("wrong", [{"scale": [0, 5]}, {"ratio_range": [2, 1]}, {"crop_size": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scale": [0, 5]},
+        {"ratio_range": [2, 1]},
+        {"crop_size": 0},
+        {"flip_probability": 2},
+        {"cat_max_ratio": 0},
+        {"tries": -1},
+    ],
+)
 def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         _augmentation(**wrong)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.data.pixels import blurred, resized_region
-from fastfcn_pl.data.transforms import GeometricPlan, RandomScaleCrop
+from fastfcn_pl.data.transforms import GeometricPlan, RandomFlip, RandomScaleCrop
 
 
 def _augmentation(**changes: object) -> RandomScaleCrop:
@@ -208,8 +208,24 @@ def test_crop_size_is_height_then_width() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"scale": [2, 1]}, {"scale": [0, 1]}, {"crop_size": [1, 2, 3]}, {"crop_size": 0}, {"rotation": -1}]
+    ("key", "value"),
+    [
+        ("scale", [2, 1]),
+        ("scale", [0, 1]),
+        ("crop_size", [1, 2, 3]),
+        ("crop_size", 0),
+        ("rotation", -1),
+        ("base_size", 0),
+        ("flip_probability", 1.5),
+        ("blur_probability", -0.1),
+        ("blur_radius", -1),
+        ("fill", [0, 0]),
+        ("fill", [0, 0, 256]),
+    ],
 )
-def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(UserError, match=next(iter(wrong))):
-        _augmentation(**wrong)
+def test_nonsense_is_refused(key: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"^data\.augmentation\.{key}="):
+        _augmentation(**{key: value})
+    if key == "flip_probability":
+        with pytest.raises(UserError, match=r"^data\.augmentation\.probability=1\.5: give a probability, 0 to 1$"):
+            RandomFlip(probability=1.5)
