@@ -217,6 +217,17 @@ def job_folder(checkpoint: str | None, run_dir: str) -> str | None:
     return None if again and any(Path(run_dir, kept).is_file() for kept in KEPT) else ".hydra"
 
 
+def case(value: str, cases: dict[str, Any]) -> Any:
+    """Return which of the `cases` is for `value`, or for its last word: `EncNetHead` for a `_target_` that ends in it.
+
+    So a study says what differs from one of its jobs to another, such as the weight of a loss by the head.
+    """
+    name = value.rsplit(".", 1)[-1]
+    if name not in cases:
+        raise UserError(f"this study has no case for {name}: it knows {', '.join(cases)}; set the key itself")
+    return cases[name]
+
+
 def run_group() -> str | None:
     """Return what this run has in common with others: its sweep's folder, the end of its path, or else its study."""
     if not HydraConfig.initialized():
@@ -240,6 +251,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("run_group", run_group, replace=True)
     OmegaConf.register_new_resolver("choices", choices, replace=True)
+    OmegaConf.register_new_resolver("case", case, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
