@@ -145,6 +145,20 @@ class DemoConfig:
 
 
 @dataclass
+class DashboardConfig:
+    """Keys of `python -m fastfcn_pl.dashboard`."""
+
+    project: str = MISSING
+    name: str = MISSING
+    study: str | None = MISSING
+    text: str | None = MISSING
+    samples: int = MISSING
+    save: bool = MISSING
+    output: str | None = MISSING
+    debug: bool | None = None
+
+
+@dataclass
 class PrepareConfig:
     """Keys of `python -m fastfcn_pl.prepare`."""
 
@@ -260,5 +274,6 @@ def register() -> None:
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="demo_schema", node=DemoConfig)
+    store.store(name="dashboard_schema", node=DashboardConfig)
     store.store(name="prepare_schema", node=PrepareConfig)
     store.store(name="doctor_schema", node=DoctorConfig)

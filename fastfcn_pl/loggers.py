@@ -80,8 +80,8 @@ def _choice_tags(choices: Mapping[str, str]) -> list[str]:
 
 
 def new_id() -> str:
-    """Return the id of a new run."""
-    return secrets.token_hex(4)
+    """Return the id of a new run: in a sweep of W&B the one that its agent gave, which W&B takes in any case."""
+    return os.environ.get("WANDB_RUN_ID", "") * ("WANDB_SWEEP_ID" in os.environ) or secrets.token_hex(4)
 
 
 def logged_in() -> bool:

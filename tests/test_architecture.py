@@ -21,7 +21,10 @@ LAYERS = [
     {"build"},
     {"checkpoint", "launch"},
     {"resume", "footprint", "reports"},
-    {"train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare", "doctor", "benchmark"},
+    {
+        *("train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare", "doctor"),
+        *("benchmark", "dashboard"),
+    },
 ]
 """Imports go from right to left only, and not between the members of a layer."""
 ALLOWED_WITHIN = {
@@ -39,7 +42,9 @@ HOMES = {
     "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
     "timm": {"models/backbones"},
     "cv2": {"data/pixels"},
-    "wandb": {"callbacks", "loggers"},
+    "wandb": {"callbacks", "loggers", "dashboard"},
+    "wandb_workspaces": {"dashboard"},
+    "jinja2": {"reports/page"},
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastfcn_pl
-from fastfcn_pl.report import Run
+from fastfcn_pl.reports.runs import Run
 from tests.conftest import ROOT
 
 pytest.importorskip("build", reason="the wheel is built with build")
@@ -70,6 +70,8 @@ def test_the_wheel_holds_the_package_its_options_and_studies_and_nothing_else(wh
     code = [path.relative_to(ROOT) for path in (ROOT / "fastfcn_pl").rglob("*.py")]
     options = [Path("fastfcn_pl") / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")]
     studies = [Path("fastfcn_pl") / path.relative_to(ROOT) for path in (ROOT / "experiments").glob("*.yaml")]
+    pages = [path.relative_to(ROOT) for path in (ROOT / "fastfcn_pl" / "reports" / "templates").iterdir()]
+    code += [*pages, Path("fastfcn_pl/sweep.yaml")]
     info = f"fastfcn_pl-{fastfcn_pl.__version__}.dist-info"
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith(f"{info}/")}
     assert held == {path.as_posix() for path in (*code, *options, *studies)}

@@ -113,7 +113,7 @@ def test_a_run_leaves_everything_that_it_promises(
     assert page.returncode == 0, page.stderr
     text = (tmp_path / "pages" / "train.md").read_text()
     assert f"| {100 * results['mIoU']:.2f} |" in text
-    for name in ("curves.svg", "samples_0.jpg"):
+    for name in ("curves_0.svg", "samples_0.jpg"):
         assert (tmp_path / "pages" / "train" / name).stat().st_size > 1000
         assert f"train/{name}" in text
     assert str(tmp_path) not in text.partition("## IoU")[0]

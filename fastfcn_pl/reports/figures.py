@@ -71,7 +71,7 @@ def inline(svg: str) -> str:
     """Return `svg` for an HTML page, whose text colour it takes; names of elements, which repeat, are left out."""
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r' id="[a-zA-Z]+_\d+"', "", svg)
+    return re.sub(r' id="[a-zA-Z]\w*_\d+"', "", svg)
 
 
 def alone(svg: str) -> str:

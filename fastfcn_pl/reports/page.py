@@ -61,7 +61,8 @@ def _template(suffix: str) -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
+    environment.filters["plain"] = lambda text: str(text).replace("<", "&lt;")  # Markdown would take it for a tag
+    environment.filters["cell"] = lambda text: str(text).replace("<", "&lt;").replace("|", "\\|")
     environment.filters["paragraphs"] = lambda text: re.split(r"\n\s*\n", str(text))
     return environment.get_template(f"page.{suffix}.j2")
 

@@ -156,10 +156,10 @@ def _published(rows: Sequence[Sequence[dict[str, Any]]]) -> list[_Column]:
     columns = []
     for key, title in _PUBLISHED.items():
         told = [[row[key] for row in of_one if row.get(key) is not None] for of_one in rows]
+        form = ".2f" if key in _SCORES.values() else "g"
+        texts = [" / ".join(f"{value:{form}}" for value in values) or "-" for values in told]
         if any(told):
-            cells = [
-                Cell(" / ".join(f"{v:g}" for v in values) or "-", values[0] if values else None) for values in told
-            ]
+            cells = [Cell(text, values[0] if values else None) for text, values in zip(texts, told, strict=True)]
             columns.append(_Column(title, cells))
     return columns
 
