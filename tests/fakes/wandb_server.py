@@ -80,9 +80,7 @@ class Server:
 
     def _Viewer(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         teams = {"edges": [{"node": {"name": ENTITY}}]}
-        return {
-            "viewer": {"id": "1", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": teams}
-        }
+        return {"viewer": {"id": "1", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": teams}}
 
     def _RunResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         run = self.runs.get(variables["name"])
@@ -145,7 +143,11 @@ class Server:
         given = variables["input"]
         kept = self.runs[given["runName"]].artifacts
         kept.append(given)
-        made = {"id": f"{given['runName']}-{len(kept)}", "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+        made = {
+            "id": f"{given['runName']}-{len(kept)}",
+            "state": "PENDING",
+            "artifactSequence": {"latestArtifact": None},
+        }
         return {"createArtifact": {"artifact": made}}
 
     def _CreateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
