@@ -19,8 +19,8 @@
 | `final/worst` | the images of the lowest mIoU; in W&B with masks | W&B, TensorBoard |
 
 The x-axis is `trainer/global_step`. W&B's summary has the last value of each number, and facts: `backbone`, `neck`,
-`head`, `aux_head`, `protocol`, `data`, `train_split`, `train_images`, `val_images`, `data_fingerprint`, `commit`, `seed`,
-`world_size`, `effective_batch_size`, `best_mIoU` and `best_step`; `parameters`, `gmacs` and `latency_ms`, which its
-configuration has, too. The configuration also lies in the run's files as `resolved_config.yaml`. Artifacts, where asked
+`head`, `aux_head`, `protocol`, `data`, `train_split`, `train_images`, `val_images`, `data_fingerprint`, `commit`,
+`seed`, `world_size`, `effective_batch_size`, `best_mIoU` and `best_step`; `parameters`, `gmacs` and `latency_ms`, which
+its configuration has, too. The configuration also lies in its files as `resolved_config.yaml`. Artifacts, where asked
 for: `code-<run id>`, and `model-<run id>` with the aliases `best` and `step-<step>`.
 """

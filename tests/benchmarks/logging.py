@@ -1,0 +1,92 @@
+"""What watching costs: `FASTFCN_SHARED=<dir> python -m tests.benchmarks.logging [experiments/speed.md]`.
+
+An epoch of the study `camvid` on all of CamVid, its validation included, with W&B (offline) and TensorBoard on, and
+with `logger=none`. Contenders take turns in one process; ratios are of medians. Processor time is this process's, in which
+other work on the machine shows less than in wall time; W&B's own process works beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import lightning as L
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from fastfcn_pl import build, config
+from fastfcn_pl.loggers import closing_wandb
+from tests.benchmarks.report import table, write
+
+Times = tuple[float, float]
+"""Seconds on the wall, and of the processor."""
+CONTENDERS = {
+    "logger=none": ["logger=none"],
+    "logger=all": ["logger=all", "logger.wandb.mode=offline"],
+}
+
+
+class _Epoch(L.Callback):
+    """Times an epoch, from its first batch to the end of its validation and of its checkpoints."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begun = time.perf_counter(), time.process_time()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        wall, processor = self._begun
+        self.times = time.perf_counter() - wall, time.process_time() - processor
+
+
+def epoch(root: Path, overrides: Sequence[str]) -> Times:
+    """Train for one epoch and return what it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = _compose(["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", f"data.root={root}", *overrides])
+        cfg.run_dir = folder
+        data, timed = build.datamodule(cfg), _Epoch()
+        trainer = build.trainer(cfg)
+        trainer.callbacks.append(timed)
+        with closing_wandb(folder):
+            trainer.fit(build.module(cfg, data.spec), datamodule=data)
+    return timed.times
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    config.register()
+    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        return compose("camvid", [*overrides, "run_dir=unset"])
+
+
+def measure(root: Path, rounds: int, overrides: Sequence[str]) -> dict[str, list[Times]]:
+    """Return the times of each contender, after an epoch to warm up."""
+    epoch(root, [*CONTENDERS["logger=none"], *overrides])
+    found: dict[str, list[Times]] = {name: [] for name in CONTENDERS}
+    for turn in range(rounds):
+        for name in [*CONTENDERS][:: 1 if turn % 2 else -1]:
+            found[name].append(epoch(root, [*CONTENDERS[name], *overrides]))
+            print(f"round {turn + 1}, {name}: " + ", ".join(f"{seconds:.1f} s" for seconds in found[name][-1]))
+    return found
+
+
+def main(file: str | None = None, rounds: int = 3, root: Path | None = None, overrides: Sequence[str] = ()) -> str:
+    """Measure, print the table, and write it into `file`."""
+    found = measure(root or Path(os.environ["FASTFCN_SHARED"], "data", "CamVid"), rounds, overrides)
+    medians = {name: [median(column) for column in zip(*times, strict=True)] for name, times in found.items()}
+    base = medians["logger=none"]
+    rows = [
+        [name, f"{wall:.1f}", f"{wall / base[0]:.3f}", f"{processor:.1f}", f"{processor / base[1]:.3f}"]
+        for name, (wall, processor) in medians.items()
+    ]
+    text = table(["", "s an epoch", "times", "s of the processor", "times"], rows)
+    print(text)
+    if file is not None:
+        write(Path(file), "Logging", "python -m tests.benchmarks.logging", text)
+    return text
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
