@@ -1,8 +1,8 @@
 """What watching costs: `FASTFCN_SHARED=<dir> python -m tests.benchmarks.logging [experiments/speed.md]`.
 
 An epoch of the study `camvid` on all of CamVid, its validation included, with W&B (offline) and TensorBoard on, and
-with `logger=none`. Contenders take turns in one process; ratios are of medians. Processor time is this process's, in which
-other work on the machine shows less than in wall time; W&B's own process works beside it.
+with `logger=none`. Contenders take turns in one process; ratios are of medians. Processor time is this process's, in
+which other work on the machine shows less than in wall time; W&B's own process works beside it.
 """
 
 from __future__ import annotations
