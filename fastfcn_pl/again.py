@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import KEPT
 from fastfcn_pl.contracts import UserError, differences, listed
+
+_LINGERING = 10.0
+"""Seconds for which the workers of a run that was killed may live on."""
 
 
 class Before(Enum):
@@ -38,6 +45,26 @@ def before(cfg: DictConfig, folder: Path) -> tuple[Before, Path]:
     if results.is_file():
         return Before.DONE, last
     return (Before.STOPPED if last.is_file() else Before.NOT_TRAINED), last
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from the run in `folder` meanwhile; raises UserError where one is at work there already."""
+    path = folder / ".hydra" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        end = time.monotonic() + _LINGERING
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > end:
+                    raise UserError(f"another process is at work in {folder}: wait for its end, or end it") from error
+                time.sleep(0.1)
+            except OSError:  # a disk without locks
+                break
+        yield
 
 
 def _plain(cfg: Any) -> dict[str, Any]:

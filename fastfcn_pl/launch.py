@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fastfcn_pl import config, sweep
-from fastfcn_pl.again import Before, before
+from fastfcn_pl.again import Before, alone, before
 from fastfcn_pl.contracts import UserError, suggest
 from fastfcn_pl.frozen import FLAG, FrozenJob, thaw
 from fastfcn_pl.ranks import Started, without_srun
@@ -53,18 +53,18 @@ def main(config_name: str, job: Job) -> None:
         return
     started = Started.this()
     if started is not None and started.rank > 0:
-        if text := started.receive():
-            _run_frozen(module, job, text)
+        _run_frozen(module, job, started.receive())
         return
     # Hydra then raises what went wrong while composing, instead of printing it in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     run = hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name=config_name)(
         _reporting(module, job)
     )
-    failed = False
+    failed, exit_code = False, 1
     try:
         try:
             run()
+            exit_code = 0
         finally:
             failed = sweep.report()
     except Exception as error:
@@ -73,7 +73,7 @@ def main(config_name: str, job: Job) -> None:
         _say(one_line(error) or str(error))  # such as Optuna's, which has no trial to call the best
     finally:
         if started is not None:
-            started.end()
+            started.end(exit_code)
     if failed:
         sys.exit(1)
 
@@ -90,14 +90,14 @@ def _reporting(module: str, job: Job) -> Job:
             return _run_apart(module, cfg)
         folders = _new_folders(cfg)
         try:
-            if cfg.get("checkpoint") == "auto" and not _goes_on(cfg):
+            if "init_from" in cfg and cfg.checkpoint == "auto" and not _goes_on(cfg):
                 return None
             FrozenJob.current = frozen = FrozenJob.of(module, cfg)
             if (started := Started.this()) is not None:
                 if "trainer" not in cfg and started.size > 1:
                     raise UserError(f"this command works in one process: leave out {started.by}")
                 started.share(frozen.text)
-            return job(cfg)
+            return _alone(job, cfg)
         except KeyboardInterrupt:
             _remove(folders)
             sys.exit(128 + signal.SIGINT)
@@ -107,6 +107,19 @@ def _reporting(module: str, job: Job) -> Job:
             _end(error)
 
     return run
+
+
+def _alone(job: Job, cfg: DictConfig) -> Any:
+    """Run `job`; where it trains, as the only one that is at work in its folder."""
+    try:
+        if "init_from" not in cfg or not _is_rank_0():
+            return job(cfg)
+        with alone(Path(HydraConfig.get().runtime.output_dir)):
+            return job(cfg)
+    except SystemExit as error:
+        if type(error).__name__ == "SIGTERMException":  # Lightning's, which would be an exit code of 0
+            sys.exit(128 + signal.SIGTERM)
+        raise
 
 
 def _goes_on(cfg: DictConfig) -> bool:
@@ -175,7 +188,7 @@ def _run_frozen(module: str, job: Job, text: str) -> None:
     FrozenJob.current = FrozenJob.of(module, cfg)
     sys.argv[1:] = overrides()
     try:
-        job(cfg)
+        _alone(job, cfg)
     except Exception as error:
         _end(error)
     except SystemExit:

@@ -85,33 +85,33 @@ class Started:
             raise UserError(wrong[0])
         self._store.set("go", "yes")
 
-    def receive(self) -> str | None:
-        """Return the job of rank 0, for another rank to run; None where rank 0 ended without one."""
+    def receive(self) -> str:
+        """Return the job of rank 0, for another rank to run; exits as rank 0 does where that ends without one."""
         from torch.distributed import DistError
 
         try:
             command, job = json.loads(self._store.get("job"))
-            if job is None:
-                return None
             answer = ""
-            if (own := self.command) != command:
-                here = " ".join(word for word in own if word not in command) or "nothing"
-                there = " ".join(word for word in command if word not in own) or "nothing"
+            if self.command != command:
+                here = " ".join(word for word in self.command if word not in command) or "nothing"
+                there = " ".join(word for word in command if word not in self.command) or "nothing"
                 answer = f"rank {self.rank} has {here} where rank 0 has {there}: start the same command on each machine"
             self._store.set(f"answer of rank {self.rank}", answer)
-            return job if self._store.get("go") == b"yes" else None
+            if (go := self._store.get("go").decode()) == "yes":
+                return str(job)
         except DistError:  # rank 0 is gone, and has said why
-            return None
+            go = "1"
+        sys.exit(int(go))
 
-    def end(self) -> None:
-        """Say, as rank 0, that it ends: the others need not wait for a job that a mistake has ended."""
+    def end(self, exit_code: int) -> None:
+        """Say, as rank 0, that it ends: the others need not wait for a job, where there was none or a mistake in it."""
         if self.size == 1:
             return
         from torch.distributed import DistError
 
         with suppress(DistError):
             store = self._store if "_store" in self.__dict__ else self._meet(WAIT_AT_END)
-            for key, value in (("job", "[[], null]"), ("go", "no"), ("ended", "yes")):
+            for key, value in (("job", "[[], null]"), ("go", str(exit_code)), ("ended", "yes")):
                 if not store.check([key]):
                     store.set(key, value)
 

@@ -109,8 +109,10 @@ def report() -> bool:
     if _current is None:
         return False
     found = [path for name in (_RECORD, _REFUSED) for path in _current.folder.rglob(name)]
-    files = [path for path in found if path.stat().st_mtime >= _current.since - _CLOCKS]
-    jobs = sorted((json.loads(path.read_text()) for path in files), key=lambda job: job["job"])
+    files = sorted(found, key=lambda path: path.stat().st_mtime)
+    kept = [json.loads(path.read_text()) for path in files if path.stat().st_mtime >= _current.since - _CLOCKS]
+    youngest = {job["job"]: job for job in kept}
+    jobs = [youngest[number] for number in sorted(youngest)]
     if not jobs:
         return False
     shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()

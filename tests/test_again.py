@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from fastfcn_pl import again
+from fastfcn_pl.again import Before, alone, before
+from fastfcn_pl.contracts import UserError
 from tests.conftest import TINY
 from tests.processes import start, wait
 
-pytestmark = pytest.mark.slow
 SMALL = [*TINY, "data.train_images=400", "data.val_images=2", "data.size=64", "data.num_workers=0"]
 SMALL += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=5", "~callbacks.cost", "~callbacks.progress"]
 SWEEP = ["-m", *SMALL, "hydra.sweep.dir=sweep", "data.batch_size=40,2,20"]
@@ -25,6 +28,43 @@ def _table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_one_process_is_at_work_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(again, "_LINGERING", 0.2)
+    with alone(tmp_path):
+        with alone(tmp_path / "another"):
+            pass
+        with pytest.raises(UserError, match="another process is at work in"), alone(tmp_path):
+            pass
+    with alone(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kept", "state"),
+    [
+        ([], Before.NOT_TRAINED),
+        (["checkpoints/last.ckpt"], Before.STOPPED),
+        (["checkpoints/last.ckpt", "results.json"], Before.DONE),
+    ],
+)
+def test_how_far_a_job_came(kept: list[str], state: Before, tmp_path: Path) -> None:
+    cfg = OmegaConf.create(
+        {"run_dir": str(tmp_path), "checkpoint": "auto", "optimizer": {"lr": 1e-4}, "of": "${run_dir}"}
+    )
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save({**cfg, "checkpoint": None, "of": "${run_dir}"}, tmp_path / ".hydra" / "config.yaml")
+    for name in kept:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert before(cfg, tmp_path) == (state, tmp_path / "checkpoints" / "last.ckpt")
+    cfg.optimizer.lr = 2e-4
+    with pytest.raises(
+        UserError, match=r"configured otherwise \(optimizer.lr: 0.0001 then, 0.0002 now\): take another"
+    ):
+        before(cfg, tmp_path)
+
+
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     jobs = [tmp_path / "sweep" / str(number) for number in range(3)]
     process = start(tmp_path, "fastfcn_pl.train", *SWEEP)

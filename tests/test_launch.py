@@ -192,7 +192,12 @@ def test_the_search_over_learning_rate_and_width_composes(command: Command) -> N
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     done = command("train", "-cn", SEARCH, "--cfg", "all")
     assert done.returncode == 0, done.stderr
-    for line in ("mode: MULTIRUN", "dir: runs/lr_width_search", "optimizer.lr: tag(log", "model.neck.width: choice(64"):
+    for line in (
+        "mode: MULTIRUN",
+        "dir: runs/${hydra.job.config_name}\n",
+        "optimizer.lr: tag(log",
+        "model.neck.width: choice(64",
+    ):
         assert line in done.stdout
 
 

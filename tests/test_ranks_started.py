@@ -64,34 +64,53 @@ def test_the_started_world_size_is_the_configured_one(
         build.trainer(make_config(*TINY))
 
 
-def _meet(monkeypatch: pytest.MonkeyPatch, commands: list[list[str]], job: str | None) -> list[str | None]:
-    """Let rank 0 share `job`, or end without one, with ranks that have `commands`; return what each of them gets."""
+def _meet(
+    monkeypatch: pytest.MonkeyPatch, commands: list[list[str]], job: str | None
+) -> tuple[list[str | int | None], str]:
+    """Let rank 0 share `job`, or end without one, with ranks that have `commands`.
+
+    Return the job or the exit code of each other rank, and what rank 0 says is wrong.
+    """
     store = HashStore()
     monkeypatch.setattr(Started, "_meet", lambda self, timeout: store)
     started = [Started(rank, len(commands), "torchrun", command) for rank, command in enumerate(commands)]
+
+    def receive(rank: Started) -> str | int | None:
+        try:
+            return rank.receive()
+        except SystemExit as end:
+            return end.code
+
+    said = ""
     with ThreadPoolExecutor() as pool:
-        received = [pool.submit(other.receive) for other in started[1:]]
+        received = [pool.submit(receive, other) for other in started[1:]]
         try:
             if job is not None:
                 started[0].share(job)
+        except UserError as mistake:
+            said = str(mistake)
         finally:
             assert not started[1].rank_0_ended()
-            started[0].end()
+            started[0].end(7)
         assert started[1].rank_0_ended()
-        return [future.result() for future in received]
+        return [future.result() for future in received], said
 
 
-def test_the_ranks_get_the_job_of_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _meet(monkeypatch, [["seed=1"]] * 3, "the job") == ["the job"] * 2
-
-
-def test_no_rank_waits_for_a_job_that_a_mistake_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _meet(monkeypatch, [["seed=1"]] * 3, None) == [None, None]
-
-
-def test_no_rank_trains_where_one_has_another_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="rank 2 has seed=2 where rank 0 has seed=1: start the same command"):
-        _meet(monkeypatch, [["seed=1", "data=shapes"], ["seed=1", "data=shapes"], ["seed=2", "data=shapes"]], "the job")
+@pytest.mark.parametrize(
+    ("seeds", "job", "received"),
+    [
+        ("111", "the job", ["the job", "the job"]),
+        ("111", None, [7, 7]),
+        ("112", "the job", [7, 7]),
+    ],
+    ids=["a job", "none", "another command"],
+)
+def test_all_ranks_get_the_job_of_rank_0_or_none(
+    seeds: str, job: str | None, received: list[str | int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, said = _meet(monkeypatch, [[f"seed={seed}", "data=shapes"] for seed in seeds], job)
+    assert found == received
+    assert ("rank 2 has seed=2 where rank 0 has seed=1: start the same command" in said) == (seeds == "112")
 
 
 SMALL = [*TINY[:-1], "data.train_images=8", "data.val_images=3", "data.size=64", "data.num_workers=0"]
