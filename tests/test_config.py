@@ -17,7 +17,6 @@ OPTIONS = sorted(
     for group in GROUPS
     for path in (config.CONF_DIR / group).rglob("*.yaml")
 )
-STUDIES = sorted(path.stem for path in config.STUDIES_DIR.glob("*.yaml"))
 
 
 def _nodes(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
@@ -51,11 +50,6 @@ def _fits(cfg: DictConfig) -> None:
         if target.__module__.startswith("fastfcn_pl."):
             keys = {str(k) for k in node} - set(build._OF_HYDRA)
             assert keys == build.parameters(target)[0], path
-
-
-@pytest.mark.parametrize("study", STUDIES)
-def test_study_composes_and_fits(study: str, make_config: Callable[..., DictConfig]) -> None:
-    build.check(make_config(name=study))
 
 
 def _paths(cfg: DictConfig, prefix: str = "") -> list[str]:

@@ -28,7 +28,7 @@ class _Source:
 def _run(folder: Path, wrong: list[int | None], worst: int) -> None:
     """Score images of 10 columns with labels of class 0, of whose prediction the first `wrong` columns are class 1."""
     loaders = SimpleNamespace(dataset=SimpleNamespace(source=_Source()))
-    trainer: Any = SimpleNamespace(world_size=1, is_global_zero=True, test_dataloaders=loaders)
+    trainer: Any = SimpleNamespace(world_size=1, is_global_zero=True, test_dataloaders=loaders, loggers=[])
     module: Any = SimpleNamespace(spec=SPEC)
     callback = ImageScores(folder=str(folder), worst=worst)
     callback.on_test_epoch_start(trainer, module)
