@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import wandb_workspaces.workspaces as ws
 
 SCORE = "final/mIoU"
+STEP = "trainer/global_step"
 COSTS = {"latency_ms": "latency, ms", "gmacs": "GMACs", "parameters": "parameters"}
 """What a run's summary says of its cost."""
 PARTS = ("backbone", "neck", "head")
@@ -55,8 +56,8 @@ def workspace(entity: str, project: str, name: str, samples: int) -> ws.Workspac
             name="Scores",
             is_open=True,
             panels=[
-                wr.LinePlot(title="mIoU", y=["val/mIoU"], title_y="mIoU"),
-                wr.LinePlot(title="accuracy", y=["val/pixel_accuracy", "val/mean_accuracy"]),
+                _curve(wr, "mIoU", y=["val/mIoU"], title_y="mIoU"),
+                _curve(wr, "accuracy", y=["val/pixel_accuracy", "val/mean_accuracy"]),
                 wr.BarPlot(title="final mIoU", metrics=[SCORE], max_bars_to_show=20),
             ],
         ),
@@ -84,7 +85,7 @@ def workspace(entity: str, project: str, name: str, samples: int) -> ws.Workspac
         project=project,
         name=name,
         sections=sections,
-        settings=ws.WorkspaceSettings(x_axis="trainer/global_step", max_runs=20),
+        settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=20),
         runset_settings=ws.RunsetSettings(
             pinned_columns=[
                 "run:displayName",
@@ -104,7 +105,7 @@ def study_report(entity: str, project: str, study: str, samples: int, said: str)
             panel.layout = wr.Layout(w=width, h=height)
         order = [wr.OrderBy(wr.SummaryMetric(SCORE), ascending=False)]
         # of the report's own project, which needs no server to look it up
-        runs = wr.Runset(name=study, filters=[expr.Metric("Group") == study], order=order)
+        runs = wr.Runset(name=study, filters=expr.And(expr.Metric("Group") == study), order=order)
         return wr.PanelGrid(runsets=[runs], panels=panels)
 
     command = f"python -m fastfcn_pl.dashboard {entity}/{project} study={study}"
@@ -114,7 +115,7 @@ def study_report(entity: str, project: str, study: str, samples: int, said: str)
         grid(_against_cost(wr), _THIRD),
         wr.H2("Scores"),
         grid([wr.BarPlot(title="final mIoU", metrics=[SCORE], max_bars_to_show=20), _parallel(wr)], _HALF, 10),
-        grid([wr.LinePlot(title="mIoU", x="trainer/global_step", y=["val/mIoU"]), *_training(wr)[:1]], _HALF),
+        grid([_curve(wr, "mIoU", y=["val/mIoU"]), *_training(wr)[:1]], _HALF),
         wr.H2("Classes"),
         grid(_classes(wr), _HALF, 12),
         wr.H2("The same images"),
@@ -123,7 +124,7 @@ def study_report(entity: str, project: str, study: str, samples: int, said: str)
         grid([wr.RunComparer(diff_only="split")], _WIDE, 12),
         wr.P([f"Written by {command}"]),
     ]
-    return wr.Report(entity=entity, project=project, title=study[-128:], blocks=blocks, width="fluid")
+    return wr.Report(entity=entity, project=project, title=study[-128:].replace("/", " "), blocks=blocks, width="fluid")
 
 
 def spec(made: ws.Workspace | wr.Report) -> dict[str, Any]:
@@ -131,22 +132,25 @@ def spec(made: ws.Workspace | wr.Report) -> dict[str, Any]:
     return made._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+def _curve(wr: Any, title: str, **what: Any) -> Any:
+    """Return a plot over the steps of training: the view's own x-axis does not reach a plot that names none."""
+    return wr.LinePlot(title=title, x=STEP, **what)
+
+
 def _training(wr: Any) -> list[Any]:
     return [
-        wr.LinePlot(
-            title="losses", x="trainer/global_step", metric_regex="train/(loss|.*cross_entropy.*|se|dice|lovasz.*|ohem)"
-        ),
-        wr.LinePlot(title="learning rate", metric_regex="lr-.*"),
-        wr.LinePlot(title="gradient norm", y=["train/grad_norm"], log_y=True),
-        wr.LinePlot(title="images/s", y=["train/images_per_second"]),
-        wr.LinePlot(title="share of time that waits for data", y=["train/data_wait"], range_y=(0, 1)),
-        wr.LinePlot(title="GPU memory, GiB", y=["train/gpu_memory_gib"]),
+        _curve(wr, "losses", metric_regex="train/(loss|.*cross_entropy.*|se|dice|lovasz.*|ohem)"),
+        _curve(wr, "learning rate", metric_regex="lr-.*"),
+        _curve(wr, "gradient norm", y=["train/grad_norm"], log_y=True),
+        _curve(wr, "images/s", y=["train/images_per_second"]),
+        _curve(wr, "share of time that waits for data", y=["train/data_wait"], range_y=(0, 1)),
+        _curve(wr, "GPU memory, GiB", y=["train/gpu_memory_gib"]),
     ]
 
 
 def _classes(wr: Any) -> list[Any]:
     return [
-        wr.LinePlot(title="IoU by class", x="trainer/global_step", metric_regex="val/IoU/.*"),
+        _curve(wr, "IoU by class", metric_regex="val/IoU/.*"),
         wr.MediaBrowser(title="confusion", media_keys=list(CONFUSION)),
         *(wr.WeavePanelSummaryTable(table_name=table) for table in TABLES),
     ]

@@ -66,6 +66,9 @@ class Server:
         self.requests: list[str] = []
         """Every request with its body, without headers."""
         self.unknown: set[str] = set()
+        self.projects = ["fastfcn_pl"]
+        self.views: list[dict[str, Any]] = []
+        """Saved views and reports, as they were sent."""
         self.lock = threading.Lock()
 
     def graphql(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -175,6 +178,21 @@ class Server:
         name, _, number = variables["artifactID"].rpartition("-")
         self.runs[name].artifacts[int(number) - 1]["committed"] = True
         return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": ""}}}
+
+    def _GetProjects(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        of_all = {"entityName": ENTITY, "createdAt": "2026-01-01T00:00:00Z", "isBenchmark": False, "user": None}
+        nodes = [{"node": {"id": name, "name": name, **of_all}} for name in self.projects]
+        return {"models": {"edges": nodes, "pageInfo": {"endCursor": None, "hasNextPage": False}}}
+
+    def _UpsertView2(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.views.append(variables)
+        place = {"id": "p", "name": variables["projectName"], "entityName": variables["entityName"]}
+        view = {key: variables[key] for key in ("name", "displayName", "type", "description", "spec")}
+        view |= {"id": f"view-{len(self.views)}", "project": place, "updatedAt": None}
+        view["spec"] = json.loads(view["spec"])
+        return {"upsertView": {"view": view, "inserted": True}}
+
+    _upsertView = _UpsertView2  # noqa: N815
 
     def stream(self, name: str, body: dict[str, Any]) -> None:
         """Take lines of a run's streams, each from an offset on, and its end."""
