@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,13 +51,13 @@ def before(cfg: DictConfig, folder: Path) -> tuple[Before, Path]:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Keep other processes from the run in `folder` meanwhile; raises UserError where one is at work there already."""
-    path = folder / ".hydra" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
         end = time.monotonic() + _LINGERING
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
                 if time.monotonic() > end:
@@ -65,6 +66,8 @@ def alone(folder: Path) -> Iterator[None]:
             except OSError:  # a disk without locks
                 break
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _plain(cfg: Any) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
         # On CPUs, dilated depthwise convolutions of any backbone have a wrong gradient in bfloat16 and channels_last;
         # Lightning takes bfloat16 there for 16-mixed, too.
         channels_last=cfg.channels_last and (_on_gpu(cfg) or "16" not in str(cfg.trainer.precision)),
-        compile=cfg.compile,
+        compile=cfg.get("compile", False),  # of which checkpoints from before it say nothing
         config=plain(cfg),
     )
 

@@ -53,6 +53,7 @@ def main(config_name: str, job: Job) -> None:
         return
     started = Started.this()
     if started is not None and started.rank > 0:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # rank 0 alone prints, also what torch says below Python
         _run_frozen(module, job, started.receive())
         return
     # Hydra then raises what went wrong while composing, instead of printing it in its own way.

@@ -47,6 +47,8 @@ def _state(trainer: L.Trainer, pl_module: SegmentationModule, clock: _Clock) -> 
 class Bar(RichProgressBar):
     """Lightning's bar, with epochs counted from 1, images a second, and the time left for all of training."""
 
+    _clock: _Clock | None = None
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._clock = _Clock(trainer)
@@ -56,6 +58,8 @@ class Bar(RichProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: SegmentationModule) -> dict[str, Any]:  # type: ignore[override]
         scores = {name: value for name, value in trainer.progress_bar_metrics.items() if not name.startswith("train/")}
+        if self._clock is None:  # a validation before training, to see that it works
+            return scores
         return {**_state(trainer, pl_module, self._clock), **scores}
 
     def configure_columns(self, trainer: L.Trainer) -> list[Any]:

@@ -12,7 +12,14 @@ class StridedDilatedResNet(TimmBackbone):
     and `dilations=(1, 1, 2, 4)`; weights trained with it want it.
     """
 
-    def __init__(self, *, name: str, output_stride: int, pretrained: bool | str, grad_checkpointing: bool) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        output_stride: int,
+        pretrained: bool | str,
+        grad_checkpointing: bool = False,  # what checkpoints from before it say nothing about
+    ) -> None:
         super().__init__(
             name=name, output_stride=output_stride, pretrained=pretrained, grad_checkpointing=grad_checkpointing
         )

@@ -33,7 +33,14 @@ class TimmBackbone(nn.Module):
     rest again for its gradient: less memory, more time, the same gradients.
     """
 
-    def __init__(self, *, name: str, output_stride: int, pretrained: bool | str, grad_checkpointing: bool) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        output_stride: int,
+        pretrained: bool | str,
+        grad_checkpointing: bool = False,  # what checkpoints from before it say nothing about
+    ) -> None:
         super().__init__()
         if output_stride not in _PYRAMID:
             raise UserError(f"model.backbone.output_stride={output_stride}: use 32, 16 or 8")
