@@ -109,6 +109,7 @@ class Server:
         counts = {
             f"{stream}LineCount": len(run.lines[f"wandb-{stream}.jsonl"]) for stream in ("history", "events", "log")
         }
+        telemetry = run.config.get("_wandb", {}).get("value", {}).get("t", {})
         return {
             "id": f"id-{run.name}",
             "name": run.name,
@@ -118,7 +119,7 @@ class Server:
             "sweepName": None,
             "tags": run.fields.get("tags") or [],
             "config": json.dumps(run.config),
-            "wandbConfig": json.dumps({}),
+            "wandbConfig": json.dumps({"t": telemetry}),  # without it a client resumes nothing
             "summaryMetrics": (run.lines["wandb-summary.json"] or ["{}"])[-1],
             "project": {"id": "p", "name": run.project, "entity": {"id": "e", "name": ENTITY}},
             **counts,
