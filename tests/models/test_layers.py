@@ -1,10 +1,13 @@
-"""Layers: gradients in each memory format and precision that training may choose."""
+"""Layers: outputs and gradients in each memory format and precision that training may choose."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
+from fastfcn_pl.models.backbones.timm import TimmBackbone
 from fastfcn_pl.models.layers import DepthwiseConv, SeparableConv
 
 
@@ -23,6 +26,33 @@ def test_depthwise_gradient_in_bfloat16_is_float32s(dilation: int, memory_format
         layer(x.to(memory_format=memory_format)).float().square().mean().backward()
     error = (layer.weight.grad - expected).norm() / expected.norm()
     assert error < 0.02
+
+
+@pytest.mark.parametrize("size", [(24, 32), (23, 30), (3, 5), (1, 1)])
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (3, 8), (5, 2), (5, 4), (7, 3)])
+def test_a_depthwise_convolution_in_phases_is_the_plain_one(size: tuple[int, int], kernel: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    layer = DepthwiseConv(6, dilation, kernel, bias=True).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 6, *size).to(memory_format=torch.channels_last).requires_grad_()
+    wanted = (x, layer.weight, layer.bias)
+    plain = F.conv2d(x, layer.weight, layer.bias, padding=layer.padding, dilation=dilation, groups=6)
+    weights = torch.randn_like(plain)
+    found = layer(x)
+    torch.testing.assert_close(found, plain, atol=1e-6, rtol=1e-5)
+    gradients = (torch.autograd.grad((y * weights).sum(), wanted) for y in (found, plain))
+    for gradient, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), plain, atol=1e-6, rtol=1e-5)
+
+
+def test_a_dilated_backbone_has_its_depthwise_convolutions_in_phases() -> None:
+    net = TimmBackbone(name="efficientnet_lite0", output_stride=8, pretrained=False).net
+    strided = TimmBackbone(name="efficientnet_lite0", output_stride=32, pretrained=False).net
+    dilated = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d) and layer.dilation != (1, 1)]
+    assert len(dilated) >= 8
+    assert all(isinstance(layer, DepthwiseConv) for layer in dilated)
+    assert list(net.state_dict()) == list(strided.state_dict())
 
 
 def test_separable_conv_keeps_the_size() -> None:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from fastfcn_pl.contracts import FeatureInfo, UserError, suggest
+from fastfcn_pl.models.layers import DepthwiseConv
 from fastfcn_pl.models.weights import efficientnet_lite
 from fastfcn_pl.models.weights.files import read_state_dict
 
@@ -49,6 +50,7 @@ class TimmBackbone(nn.Module):
         _check_name(name)
         self._layout = _find_layout(name, output_stride)
         self.net = _create(name, self._layout.options, pretrained)
+        _speed_up_dilation(self.net)
         self.out_info = self._layout.levels.info
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
@@ -75,6 +77,14 @@ class TimmBackbone(nn.Module):
             level = levels[i].permute(0, 3, 1, 2) if self._layout.levels.channels_last else levels[i]
             found.append(level[..., : -(-height // stride), : -(-width // stride)] if bottom or right else level)
         return found
+
+
+def _speed_up_dilation(net: nn.Module) -> None:
+    """Let our own layer compute dilated depthwise convolutions; names of weights stay."""
+    for parent in list(net.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and child.dilation != (1, 1) and (conv := DepthwiseConv.like(child)):
+                setattr(parent, name, conv)
 
 
 class _Recomputing:
