@@ -24,7 +24,8 @@ _COLUMNS = {
 }
 """What is above each column, the unit and the digits behind the point."""
 _COLORS = {"backbone": "#0072B2", "neck": "#E69F00", "head": "#009E73", "labels": "#999999"}  # Okabe and Ito's
-_PAIRS = ("", "GMACs", "latency", "published")
+PAIRS = ("", "GMACs", "latency", "published")
+"""The header of `pairs`."""
 
 
 class Comparison(Sweep):
@@ -49,10 +50,10 @@ class Comparison(Sweep):
         print(f"measured: {conditions(found[0])}")
         rows = pairs(self.published, found)
         if rows:
-            show(_PAIRS, rows, "So many times less")
+            show(PAIRS, rows, "So many times less")
             with staged(self.folder / "sweep.md") as hidden:
                 text = (self.folder / "sweep.md").read_text()
-                hidden.write_text(f"{text}\nSo many times less:\n\n{markdown(_PAIRS, rows)}")
+                hidden.write_text(f"{text}\nSo many times less:\n\n{markdown(PAIRS, rows)}")
 
     def shown(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
         failed = any(job["status"] != "done" for job in jobs)
@@ -136,8 +137,8 @@ def pairs(published: Sequence[dict[str, Any]], found: Sequence[Measured]) -> lis
     return rows
 
 
-def draw(names: Sequence[str], found: Sequence[Measured], path: Path) -> None:
-    """Draw where each network's time goes and, of several, latency against GMACs, to a PNG."""
+def draw(names: Sequence[str], found: Sequence[Measured], path: Path, form: str = "png") -> None:
+    """Draw where each network's time goes and, of several, latency against GMACs, to a PNG or an SVG."""
     from matplotlib.figure import Figure
 
     several = len(found) > 1
@@ -168,7 +169,7 @@ def draw(names: Sequence[str], found: Sequence[Measured], path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
     figure.suptitle(conditions(found[0]), fontsize=9)
-    figure.savefig(path, format="png", dpi=130)
+    figure.savefig(path, format=form, dpi=130)
 
 
 def _cell(job: dict[str, Any], first: dict[str, Any], name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from fastfcn_pl.reports import figures, pictures
+from fastfcn_pl.reports import costs, figures, pictures
 from fastfcn_pl.reports.groups import Comparison, Group, checked, common, compare, differences, published
 from fastfcn_pl.reports.runs import Run, find, read_yaml
 from fastfcn_pl.reports.tables import class_table, result_table, run_table
@@ -73,9 +73,13 @@ def _learned(page: Path) -> str:
 
 
 def _about(name: str, runs: Sequence[Run], studies: dict[str, dict[str, Any]], learned: str) -> dict[str, Any]:
-    """Return what the templates show."""
-    questions = [run.config.get("question") for run in runs] + [study.get("question") for study in studies.values()]
-    commands = list(dict.fromkeys(run.command for run in runs))
+    """Return what the templates show; runs of `benchmark`, which have no score, come behind those of `train`."""
+    measured = [run for run in runs if run.entry_point == "benchmark"]
+    everything, runs = runs, [run for run in runs if run.entry_point == "train"]
+    questions = [run.config.get("question") for run in everything] + [
+        study.get("question") for study in studies.values()
+    ]
+    commands = list(dict.fromkeys(run.command for run in everything))
     rows = published(runs)
     for study, content in studies.items():
         rows += [row for row in checked(content.get("published") or [], study) if row not in rows]
@@ -88,17 +92,18 @@ def _about(name: str, runs: Sequence[Run], studies: dict[str, dict[str, Any]], l
         "questions": [q for q in dict.fromkeys(questions) if q],
         "commands": commands[:_COMMANDS],
         "more_commands": len(commands) - len(commands[:_COMMANDS]),
-        "common": common(runs) if runs else {},
-        "differences": differences(runs),
-        "count": len(runs),
+        "common": common(everything) if everything else {},
+        "differences": differences(everything),
+        "count": len(everything),
         "states": {k: sum(run.state.kind == k for run in runs) for k in ("finished", "running", "silent", "failed")},
         "open": bool(open_runs),
         "comparisons": [
-            _compared(i, comparison, missing if i == 0 else []) for i, comparison in enumerate(comparisons)
+            *(_compared(i, comparison, missing if i == 0 else []) for i, comparison in enumerate(comparisons)),
+            *costs.parts(measured),
         ],
-        "unmeasured": result_table([], [], missing) if missing and not comparisons else None,
-        "sources": list(dict.fromkeys(row["source"] for row in rows if row.get("source"))),
-        "environment": _environment(runs),
+        "unmeasured": result_table([], [], missing) if missing and not comparisons and not measured else None,
+        "sources": list(dict.fromkeys(row["source"] for row in [*rows, *published(measured)] if row.get("source"))),
+        "environment": _environment(everything),
         "learned": learned,
         "not_yet": _NOT_YET,
     }
@@ -119,6 +124,7 @@ def _compared(index: int, comparison: Comparison, missing: Sequence[dict[str, An
     return {
         "title": comparison.title,
         "table": result_table(comparison.groups, comparison.keys, missing),
+        "more": None,
         "runs": run_table(comparison.groups),
         "classes": class_table(groups),
         "charts": [
@@ -185,7 +191,7 @@ def _environment(runs: Sequence[Run]) -> dict[str, list[str]]:
         counts = {value: values.count(value) for value in dict.fromkeys(values)}
         several = len(counts) > 1
         found[key.replace("_", " ")] = [f"{v} ({n} runs)" if several else v for v, n in counts.items()]
-    seconds = [run.seconds for run in runs if run.seconds is not None]
+    seconds = [run.seconds for run in runs if run.entry_point == "train" and run.seconds is not None]
     if seconds:
         total = str(timedelta(seconds=round(sum(seconds))))
         of = f" in {len(seconds)} runs" if len(seconds) > 1 else ""

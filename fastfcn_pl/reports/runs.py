@@ -35,7 +35,7 @@ class State:
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training run, finished or not."""
+    """The folder of one training run, finished or not, or of a benchmark that is done."""
 
     folder: Path
 
@@ -129,16 +129,23 @@ class Run:
         return {k.removeprefix(prefix): v[-1][1] for k, v in self._metrics.items() if k.startswith(prefix) and v}
 
     @cached_property
+    def measured(self) -> dict[str, Any] | None:
+        """What `benchmark` wrote about its network; None where it was not asked."""
+        return _json(self.folder / "benchmark.json")
+
+    @cached_property
     def about(self) -> dict[str, Any]:
         """Commit, versions and hardware; of a run that is not finished, from what its logger wrote at the start."""
         if self.results is not None:
             return self.results
+        if self.entry_point == "benchmark" and self.measured is not None:
+            return {**self.measured, "processor": self.measured["device"]}
         return read_yaml(self.folder / "metrics" / "hparams.yaml") or {}
 
     @cached_property
     def cost(self) -> dict[str, Any]:
         """What the network costs, and `measured`: on what; by `benchmark` where that has measured it."""
-        found = _json(self.folder / "benchmark.json")
+        found = self.measured
         if found is not None:
             where = f"{found['device']}, {found['precision']}" + (f", {t} threads" if (t := found["threads"]) else "")
             return {**found, "measured": f"by benchmark, batch {found['batch']} of {_size(found)} on {where}"}
@@ -188,7 +195,7 @@ class Run:
 
 
 def find(folders: list[Path]) -> list[Run]:
-    """Return the training runs in `folders`: each is a run's, a sweep's, or holds some of these.
+    """Return the runs of `train` and `benchmark` in `folders`: each is a run's, a sweep's, or holds some of these.
 
     Raises UserError for a folder in which there is none.
     """
@@ -199,8 +206,8 @@ def find(folders: list[Path]) -> list[Run]:
         runs = list(_below(folder))
         if not runs:
             raise UserError(
-                f"{folder} is not the folder of a run and holds none: no .hydra/hydra.yaml of `fastfcn_pl.train` is in "
-                "it (hydra.run.dir moves a whole run)"
+                f"{folder} is not the folder of a run and holds none: no .hydra/hydra.yaml of `fastfcn_pl.train`, or "
+                "of a `fastfcn_pl.benchmark` that is done, is in it (hydra.run.dir moves a whole run)"
             )
         found |= {run.folder.resolve(): run for run in runs}
     return list(found.values())
@@ -212,7 +219,7 @@ def _below(folder: Path) -> Iterator[Run]:
         run = Run(Path(path))
         if (run.folder / ".hydra" / "hydra.yaml").is_file():
             names.clear()  # there is no run in a run
-            if run.entry_point == "train":
+            if run.entry_point == "train" or (run.entry_point == "benchmark" and run.measured is not None):
                 yield run
 
 
@@ -262,8 +269,8 @@ def _size(cost: dict[str, Any]) -> str:
 def _command(hydra: dict[str, Any]) -> str:
     job, sources, given = hydra["job"], hydra["runtime"]["config_sources"], hydra["overrides"]
     own = [f"-cd {Path(source['path']).name}" for source in sources if source["provider"] == "command-line"]
-    study = [f"-cn {job['config_name']}"] if job["config_name"] != "train" else []
+    study = [f"-cn {job['config_name']}"] if job["config_name"] != job["name"] else []
     several = ["-m"] if "hydra.mode=MULTIRUN" in given["hydra"] else []
     extra = [o for o in given["hydra"] if o.startswith(("hydra/", "hydra.sweeper", "hydra.launcher"))]
     task = [o if not o.startswith("data.root=") else "data.root=<dir>" for o in given["task"]]
-    return " ".join(["python -m fastfcn_pl.train", *own, *study, *several, *extra, *task])
+    return " ".join([f"python -m fastfcn_pl.{job['name']}", *own, *study, *several, *extra, *task])

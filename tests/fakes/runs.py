@@ -119,9 +119,39 @@ def write_sweep(folder: Path, necks: Sequence[str], seeds: Sequence[int], **sett
     return folder
 
 
-def _hydra(study: str, task: list[str], choices: dict[str, str], multirun: bool) -> dict[str, Any]:
+def write_benchmark(folder: Path, *, model: str, latency_ms: float, gmacs: float, **config: Any) -> Path:
+    """Write what `benchmark` leaves of one network of a sweep, and return its folder."""
+    _yaml(folder / ".hydra" / "config.yaml", {"model": {"width": 8}, "batch": 1, **config})
+    hydra = _hydra("paper_speed", [f"model={model}"], {"model": model}, True, "benchmark")
+    _yaml(folder / ".hydra" / "hydra.yaml", {"hydra": hydra})
+    part = {"parameters": 10, "gmacs": gmacs / 2, "latency_ms": latency_ms / 2}
+    found = {
+        "parameters": 40_000_000,
+        "gmacs": gmacs,
+        "latency_ms": latency_ms,
+        "latency_p10_ms": latency_ms - 1,
+        "latency_p90_ms": latency_ms + 1,
+        "peak_mib": 300.0,
+        "training_peak_mib": None,
+        "batch": 1,
+        "size": [512, 512],
+        "training": None,
+        "precision": "32-true",
+        "threads": 2,
+        "device": "2 x Fake Processor",
+        "repeats": 5,
+        "overrides": [f"model={model}"],
+        "commit": "0123abcd",
+        "versions": {"torch": "2.14.1"},
+        "parts": {"backbone": part, "labels": part},
+    }
+    (folder / "benchmark.json").write_text(json.dumps(found))
+    return folder
+
+
+def _hydra(study: str, task: list[str], choices: dict[str, str], multirun: bool, name: str = "train") -> dict[str, Any]:
     return {
-        "job": {"name": "train", "config_name": study},
+        "job": {"name": name, "config_name": study},
         "overrides": {"hydra": ["hydra.mode=MULTIRUN"] if multirun else [], "task": task},
         "runtime": {
             "choices": {**choices, "hydra/launcher": "basic"},

@@ -1,0 +1,65 @@
+"""Pages about what networks cost: runs of `benchmark`, which have no score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.reports.page import write
+from tests.fakes.runs import write_benchmark, write_run
+
+PUBLISHED = [
+    {"run": "model=dilated", "fps": 10.0, "source": "the paper"},
+    {"run": "model=jpu", "fps": 25.0, "over": "model=dilated", "name": "EncNet"},
+]
+
+
+@pytest.fixture
+def speed(tmp_path: Path) -> Path:
+    study = {"question": "How much faster?", "published": PUBLISHED}
+    write_benchmark(tmp_path / "speed" / "0", model="dilated", latency_ms=900.0, gmacs=240.0, **study)
+    write_benchmark(tmp_path / "speed" / "1", model="jpu", latency_ms=300.0, gmacs=80.0, **study)
+    return tmp_path / "speed"
+
+
+def test_a_page_has_costs_their_ratios_and_the_published_ones(speed: Path, tmp_path: Path) -> None:
+    _, page = write([speed], tmp_path)
+    text = page.read_text()
+    assert page.name == "paper_speed.md"
+    assert "**Question.** How much faster?" in text
+    assert "python -m fastfcn_pl.benchmark -cd experiments -cn paper_speed" in text
+    assert "## batch 1 of 512x512, 32-true, 2 x Fake Processor, 2 threads, torch 2.14.1" in text
+    assert "| network | M params | GMACs | ms | p10 | p90 | MiB | backbone, ms | labels, ms |" in text
+    assert "| jpu | 40.00 | 80.00 | 300 | 299 | 301 | 300 | 150 | 150 |" in text
+    assert "| EncNet | 3.00 | 3.00 | 2.50 |" in text
+    assert "Published numbers: the paper." in text
+    assert "- processor: 2 x Fake Processor" in text
+    assert "wall time" not in text
+    chart = (tmp_path / "paper_speed" / "cost_0.svg").read_text()
+    assert "![where the time goes](paper_speed/cost_0.svg)" in text
+    assert chart.startswith("<svg")
+
+
+def test_html_has_the_same(speed: Path, tmp_path: Path) -> None:
+    page, _ = write([speed], tmp_path)
+    text = page.read_text()
+    assert "<h1>paper_speed</h1>" in text
+    assert text.count("<svg") == 1
+    assert ">2.50</td>" in text
+
+
+def test_costs_stand_behind_scores(speed: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "trained", score=0.6)
+    _, page = write([tmp_path / "trained", speed], tmp_path)
+    text = page.read_text()
+    assert text.index("camvid val, protocol native") < text.index("batch 1 of 512x512")
+    assert "3 runs" in text
+
+
+def test_a_benchmark_that_is_not_done_is_no_run(speed: Path, tmp_path: Path) -> None:
+    for file in speed.rglob("benchmark.json"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"holds none: .*benchmark` that is done"):
+        write([speed], tmp_path)
