@@ -124,14 +124,14 @@ def pairs(published: Sequence[dict[str, Any]], found: Sequence[Measured]) -> lis
     def job(run: str) -> Measured | None:
         return next((it for it in found if set(run.split()) <= set(it["overrides"])), None)
 
-    speed = {row["run"]: row.get("fps") for row in published}
+    speed = {row["run"]: row["fps"] for row in published if row.get("fps")}
     rows = []
     for row in published:
         ours, other = job(row["run"]), job(row["over"]) if row.get("over") else None
         if ours is None or other is None:
             continue
         less = [f"{other[key] / ours[key]:.2f}" for key in ("gmacs", "latency_ms")]
-        theirs = speed[row["run"]], speed.get(row["over"])
+        theirs = row.get("fps"), speed.get(row["over"])
         told = f"{theirs[0] / theirs[1]:.2f}" if theirs[0] and theirs[1] else "-"
         rows.append([row.get("name") or f"{short(row['run'])} / {short(row['over'])}", *less, told])
     return rows

@@ -13,6 +13,7 @@ from tests.fakes.runs import write_benchmark, write_run
 PUBLISHED = [
     {"run": "model=dilated", "fps": 10.0, "source": "the paper"},
     {"run": "model=jpu", "fps": 25.0, "over": "model=dilated", "name": "EncNet"},
+    {"run": "model=jpu", "over": "model=dilated", "name": "not published"},
 ]
 
 
@@ -34,6 +35,7 @@ def test_a_page_has_costs_their_ratios_and_the_published_ones(speed: Path, tmp_p
     assert "| network | M params | GMACs | ms | p10 | p90 | MiB | backbone, ms | labels, ms |" in text
     assert "| jpu | 40.00 | 80.00 | 300 | 299 | 301 | 300 | 150 | 150 |" in text
     assert "| EncNet | 3.00 | 3.00 | 2.50 |" in text
+    assert "| not published | 3.00 | 3.00 | - |" in text
     assert "Published numbers: the paper." in text
     assert "- processor: 2 x Fake Processor" in text
     assert "wall time" not in text
