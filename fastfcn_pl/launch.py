@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -305,6 +305,9 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
         known = suggest(str(error.missing_cfg_file), [path.stem for path in config.STUDIES_DIR.glob("*.yaml")])
         return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
+    if isinstance(error, OverrideParseException):
+        key = error.override.partition("=")[0]
+        return f"{error.override}: Hydra cannot read it; put the value into two quotes, '{key}=\"...\"' ($HOME is ~)"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
         return _unknown_key(unknown) if unknown else _joined(chain)

@@ -27,8 +27,8 @@ def prepare(cfg: DictConfig) -> None:
     build.check(cfg)
     datamodule = build.build(cfg.data, 0)
     download, source = build.build(cfg.download), build.build(cfg.distribution)
-    root = Path(cfg.data.root)
-    archives = Path(cfg.archives) if cfg.archives else root / "archives"
+    root = datamodule.root
+    archives = Path(os.path.expanduser(cfg.archives)) if cfg.archives else root / "archives"
     for key, path in (("data.root", root), ("archives", archives)):
         if os.path.lexists(path) and not path.is_dir():
             raise UserError(f"{key}={path} is no folder: name one, which need not be there yet")

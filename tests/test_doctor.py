@@ -17,6 +17,7 @@ from fastfcn_pl.contracts import UserError
 from fastfcn_pl.data.datasets.camvid import CamVid
 from fastfcn_pl.doctor import doctor
 from tests.data.test_datasets import FACTS, every_data_set, fake  # noqa: F401
+from tests.fakes.ade20k import write_ade20k
 from tests.fakes.camvid import write_camvid
 from tests.fakes.folder import write_folder
 
@@ -98,6 +99,45 @@ def test_a_part_of_a_data_set_is_a_note_and_more_than_all_of_it_a_warning(
     assert sizes["test"][0] == "warning"
     assert "train" not in sizes
     assert result["verdict"] == "ok"
+
+
+def _relabel(root: Path, split: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    for path in (root / f"{split}annot").glob("*.png"):
+        Image.fromarray(change(np.asarray(Image.open(path))).astype(np.uint8)).save(path)
+
+
+def test_what_training_survives_is_a_warning(tmp_path: Path, examine: Callable[[], dict]) -> None:
+    """Classes without a pixel, in all splits or in one; a mask that ignores all; one picture twice in a split."""
+    root = write_camvid(tmp_path / "CamVid", train=4, val=2, test=1)
+    for split in ("train", "val", "test"):
+        _relabel(root, split, lambda ids: np.where(ids == 6, 11, ids))
+    _relabel(root, "val", lambda ids: np.where(ids == 3, 11, ids))
+    _relabel(root, "train", lambda ids: np.where(ids == 8, 11, ids))
+    Image.new("L", (80, 60), 11).save(root / "trainannot" / "0002.png")
+    shutil.copy(root / "train" / "0000.png", root / "train" / "0003.png")
+    result = examine()
+    warnings = [(f["kind"], f["split"], f["message"]) for f in result["findings"] if f["level"] == "warning"]
+    for kind, split, words in (
+        ("absent class", "", "class sign symbol is in no split: check the classes"),
+        ("absent class", "val", "class road is in no image of split val, and left out of the mean IoU"),
+        ("absent class", "train", "class car is in no image of split train, and never learned"),
+        ("nothing labelled", "train", "1 masks of split train ignore every pixel, such as "),
+        ("duplicate", "train", "shows the same picture as"),
+    ):
+        assert [w for w in warnings if w[:2] == (kind, split) and words in w[2]], (kind, split, warnings)
+    assert result["verdict"] == "ok"
+
+
+def test_images_without_public_labels_are_read_too(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
+    root = write_ade20k(tmp_path / "ade", train=2, val=1)
+    (root / "release_test" / "testing").mkdir(parents=True)
+    Image.new("RGB", (30, 20), "red").save(root / "release_test" / "testing" / "ADE_test_00000001.jpg")
+    keys = ["data=ade20k", f"data.root={root}", "data.batch_size=1", "num_workers=0", f"output={tmp_path / 'out'}"]
+    doctor(make_config(*keys, name="doctor", run_dir=False))
+    test = json.loads((tmp_path / "out" / "doctor.json").read_text())["splits"]["test"]
+    assert (test["labelled"], test["listed"], test["read"]) == (False, 1, 1)
+    assert test["sizes"]["median"] == [30, 20]
+    assert sum(test["pixels"].values()) == 0
 
 
 @every_data_set

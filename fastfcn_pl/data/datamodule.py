@@ -163,7 +163,9 @@ class FileDataModule(SegmentationDataModule):
         loader: Loading = AUTOMATIC,
     ) -> None:
         super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation, loader=loader)
-        self.root, self.train_split = Path(root), train_split
+        if not root:
+            raise UserError("data.root is empty: name the folder of the data set, or . for this one")
+        self.root, self.train_split = Path(os.path.expanduser(root)), train_split  # ~ in quotes is left to us
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
         """Return the image file and the label file of each sample; raises UserError where the split is not there."""

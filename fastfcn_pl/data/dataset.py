@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
-from fastfcn_pl.data.labels import label_table, look_up, unknown_ids
+from fastfcn_pl.data.labels import label_shift, label_table, look_up, unknown_ids
 from fastfcn_pl.data.pixels import mapped, planes
 from fastfcn_pl.data.samplers import BLANK
 
@@ -56,7 +56,8 @@ class SegmentationDataset(Dataset[Sample]):
     def __init__(self, source: Source, spec: DatasetSpec, transform: Transform | None = None, seed: int = 0) -> None:
         self.source, self.spec, self.transform, self.seed = source, spec, transform, seed
         table = label_table(spec)
-        self._table, self._unknown = table.astype(np.uint8), (table < 0).astype(np.uint8)
+        self._table = np.where(table < 0, spec.num_classes, table).astype(np.uint8)
+        self._shift = label_shift(table, spec.num_classes)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -78,13 +79,12 @@ class SegmentationDataset(Dataset[Sample]):
 
     def relabel(self, ids: np.ndarray, index: int) -> np.ndarray:
         """Replace ids of the file by class indices; an id that the data set does not have raises."""
-        if ids.dtype != np.uint8:
+        if ids.dtype != np.uint8 or self.spec.num_classes == IGNORE:
             found = look_up(ids, self.spec.labels)
             labels, unknown = found.astype(np.uint8), found < 0
-        elif self._unknown[: int(ids.max()) + 1].any():
-            labels, unknown = mapped(ids, self._table), mapped(ids, self._unknown) > 0
-        else:
-            return mapped(ids, self._table)
+        else:  # where an addition does, it takes a tenth of the time of looking up
+            labels = mapped(ids, self._table) if self._shift is None else ids + self._shift
+            unknown = labels + np.uint8(1) > self.spec.num_classes  # IGNORE + 1 is 0
         if unknown.any():
             raise unknown_ids(self.source.name(index), np.unique(ids[unknown]).tolist(), self.spec)
         return labels

@@ -12,7 +12,8 @@ from PIL import ExifTags, Image, ImageOps
 
 from fastfcn_pl.contracts import UserError, listed
 from fastfcn_pl.data.labels import look_up
-from fastfcn_pl.data.pixels import decoded, gray
+from fastfcn_pl.data.pixels import decoded
+from fastfcn_pl.data.png import indices
 
 MaskReader = Callable[[Image.Image, Path], np.ndarray]
 """Turns what a label file holds into a map of ids `(H, W)`; the path is for messages."""
@@ -79,7 +80,7 @@ class FileSource:
     def ids(self, index: int) -> np.ndarray:
         """Return the ids `(H, W)` of a pair."""
         path = self.pairs[index][1]
-        if self.read_mask is read_ids and (ids := _gray(path)) is not None:
+        if self.read_mask is read_ids and (ids := _indices(path)) is not None:
             return ids
         mask = _open(path, self.upright)
         if mask.format in ("JPEG", "MPO"):
@@ -122,10 +123,10 @@ def _pixels(path: Path, upright: bool) -> np.ndarray:
     return np.asarray(_rgb(_open(path, upright), path))
 
 
-def _gray(path: Path) -> np.ndarray | None:
+def _indices(path: Path) -> np.ndarray | None:
     """Return the ids `(H, W)` of a usual mask, which go past Pillow; None for any other file, and for none at all."""
     try:
-        return gray(path.read_bytes())
+        return indices(path.read_bytes())
     except OSError:  # Pillow's way says what is wrong
         return None
 

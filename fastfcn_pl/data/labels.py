@@ -14,6 +14,20 @@ def label_table(spec: DatasetSpec) -> np.ndarray:
     return look_up(np.arange(256), spec.labels)
 
 
+def label_shift(table: np.ndarray, num_classes: int) -> np.uint8 | None:
+    """Return what to add to ids of 8 bits, which wrap around, to have what a `label_table` says; None if nothing does.
+
+    An id that the data set does not have becomes `num_classes` or more, but not `IGNORE`.
+    """
+    ids, known = np.arange(256), table >= 0
+    if not known.any():
+        return None
+    amount = (table - ids)[known][0] % 256
+    labels = (ids + amount) % 256
+    same = np.where(known, labels == table, (labels >= num_classes) & (labels < IGNORE))
+    return np.uint8(amount) if same.all() else None
+
+
 def look_up(ids: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
     """Return what `labels` has for each of `ids`, integers of any width, as int16; -1 where it has nothing."""
     known = np.array(sorted(labels), np.int64)

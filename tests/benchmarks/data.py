@@ -1,9 +1,11 @@
-"""Images a second and core of reading and augmentation: `python -m tests.benchmarks.data [experiments/speed.md]`.
+"""Images a second and core of reading and augmentation: `python -m tests.benchmarks.data [experiments/speed_data.md]`.
 
 Contenders read the same JPEGs of 683x512 with their masks, and take turns at all of them, in one process; the time that
 they keep a core busy is counted. Masks are gray, like ADE20K's, or have a palette, like PASCAL VOC's. The photographs
-are CamVid's where FASTFCN_SHARED is set, else noise with structure at all scales. With REFERENCE=<a checkout of
-wuhuikai/FastFCN> its own class runs, too, and is what others are compared with. With a file, its section is written.
+are CamVid's where FASTFCN_SHARED is set, else noise with structure at all scales. The published code goes on to
+normalised floats in its workers, where ours sends 8 bits to the device: both are measured with that and without. With
+REFERENCE=<a checkout of wuhuikai/FastFCN> its own class runs, too, and is what others are compared with. With a file,
+its section is written.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +36,17 @@ from fastfcn_pl.data.palette import voc_colors
 from tests.benchmarks.report import table, write
 
 SIZE, CLASSES = (683, 512), 12
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+LIBRARIES = ("opencv-python-headless", "imagecodecs", "pillow", "numpy")
 Pairs = list[tuple[Path, Path]]
-Contender = Callable[[int, int], object]
+Contender = Callable[[int, int], Any]
 """Reads and augments image `index` in epoch `epoch`."""
+
+
+FLOATS = ", to normalised floats"
+NOTE = """JPEGs of 683x512 and their masks, read and augmented with the paper's crop of 480, in one process that takes
+turns at all of them; seconds of the processor are counted, medians of epochs. The published code sends normalised
+floats from its workers; ours sends 8 bits, which the device normalises."""
 
 
 def photographs(folder: Path, count: int) -> dict[str, Pairs]:
@@ -82,12 +93,23 @@ def ours(pairs: Pairs, augmentation: str, cache: Path | None = None) -> Contende
     return lambda epoch, index: dataset[epoch, index]
 
 
+def normalised(contender: Contender) -> Contender:
+    """Go on to what the published workers send, normalised floats and labels of 64 bits, with our module's formula."""
+    mean, std = (torch.tensor(value).view(3, 1, 1) * 255 for value in (MEAN, STD))
+
+    def augment(epoch: int, index: int) -> Any:
+        sample = contender(epoch, index)
+        return sample["image"].float().sub_(mean).div_(std), sample["target"].long()
+
+    return augment
+
+
 def pillow(pairs: Pairs) -> Contender:
     """Return the paper's augmentation as its authors order it: all of the image is resized, padded, then cropped."""
     paper = build.compose(["data=ade20k", "data/augmentation=paper"]).data.augmentation
     crop, (low, high) = paper.crop_size, (int(paper.base_size * factor) for factor in paper.scale)
 
-    def augment(epoch: int, index: int) -> object:
+    def augment(epoch: int, index: int) -> Any:
         image, mask = (Image.open(path) for path in pairs[index])
         image = image.convert("RGB")
         if random.random() < paper.flip_probability:
@@ -112,13 +134,12 @@ def pillow(pairs: Pairs) -> Contender:
 def published(pairs: Pairs, checkout: Path, to_tensor: bool) -> Contender:
     """Return what the published class does with an image and its mask, without what it imports beside.
 
-    With `to_tensor` it goes on as its training does in its workers, to the normalised tensor.
+    With `to_tensor` it goes on as its training does in its workers, to normalised floats.
     """
-    dataset = _module(checkout / "encoding" / "datasets" / "base.py").BaseDataset(None, "train")
-    normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    finish = transforms.Compose([transforms.ToTensor(), normalise])
+    dataset = published_class(checkout)(None, "train")
+    finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
-    def augment(epoch: int, index: int) -> object:
+    def augment(epoch: int, index: int) -> Any:
         image, mask = (Image.open(path) for path in pairs[index])
         image, mask = dataset._sync_transform(image.convert("RGB"), mask)
         return finish(image) if to_tensor else image, mask
@@ -126,7 +147,9 @@ def published(pairs: Pairs, checkout: Path, to_tensor: bool) -> Contender:
     return augment
 
 
-def _module(file: Path) -> ModuleType:
+def published_class(checkout: Path) -> type:
+    """Return `BaseDataset` out of a checkout of the published code."""
+    file = checkout / "encoding" / "datasets" / "base.py"
     if not file.is_file():
         raise SystemExit(f"{file} is missing: REFERENCE wants a checkout of wuhuikai/FastFCN")
     spec = importlib.util.spec_from_file_location("published_base", file)
@@ -134,7 +157,7 @@ def _module(file: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return module.BaseDataset
 
 
 def measure(contenders: dict[str, Contender], count: int, epochs: int) -> dict[str, float]:
@@ -160,22 +183,29 @@ def main(file: str | None = None, count: int = 24, epochs: int = 9) -> str:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for kind, pairs in photographs(Path(folder), count).items():
-            contenders = {"Pillow, in the published order": pillow(pairs)}
-            if "REFERENCE" in os.environ:
-                checkout = Path(os.environ["REFERENCE"])
-                contenders |= {"published class": published(pairs, checkout, to_tensor=False)}
-                contenders |= {"published class, ToTensor, Normalize": published(pairs, checkout, to_tensor=True)}
-            bases = list(contenders)[1:] or list(contenders)
-            contenders |= {f"ours, data/augmentation={name}": ours(pairs, name) for name in ("paper", "mmseg")}
-            contenders["ours, paper, data.loader.cache"] = ours(pairs, "paper", Path(folder, "cache"))
-            found = measure(contenders, len(pairs), epochs)
+            found = measure(_contenders(pairs, Path(folder, "cache")), len(pairs), epochs)
+            bases = [name for name in found if name.startswith("published")] or list(found)[:1]
             for name, rate in found.items():
                 rows.append([name, kind, f"{rate:.0f}", *(f"{rate / found[base]:.2f}" for base in bases)])
+    versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
     text = table(["", "masks", "images/s and core", *(f"times {base}" for base in bases)], rows)
     print(text)
     if file is not None:
-        write(Path(file), "Reading and augmentation", "python -m tests.benchmarks.data", text)
+        command = "REFERENCE=<checkout> FASTFCN_SHARED=<data> python -m tests.benchmarks.data"
+        write(Path(file), "Reading and augmentation", command, f"{NOTE}\n\n{text}\n\n{versions}")
     return text
+
+
+def _contenders(pairs: Pairs, cache: Path) -> dict[str, Contender]:
+    found = {"Pillow, in the published order": pillow(pairs)}
+    if "REFERENCE" in os.environ:
+        checkout = Path(os.environ["REFERENCE"])
+        found["published class"] = published(pairs, checkout, to_tensor=False)
+        found["published class" + FLOATS] = published(pairs, checkout, to_tensor=True)
+    found |= {f"ours, data/augmentation={name}": ours(pairs, name) for name in ("paper", "mmseg")}
+    found["ours, data/augmentation=paper" + FLOATS] = normalised(ours(pairs, "paper"))
+    found["ours, paper, data.loader.cache"] = ours(pairs, "paper", cache)
+    return found
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from pathlib import Path
 
 import torch
+
+from fastfcn_pl.scoring import environment
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -17,7 +18,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def write(file: Path, title: str, command: str, text: str) -> None:
     """Put `text` into the section `title` of `file`, in place of what it held."""
-    section = f"## {title}\n\n`{command}`, {platform.machine()}, torch {torch.__version__}\n\n{text}\n"
+    section = f"## {title}\n\n`{command}`, {environment()['processor']}, torch {torch.__version__}\n\n{text}\n"
     before = file.read_text() if file.exists() else "# Speed\n"
     kept = re.sub(rf"## {re.escape(title)}\n.*?(?=^## |\Z)", "", before, flags=re.DOTALL | re.MULTILINE)
     file.write_text(f"{kept.rstrip()}\n\n{section}")

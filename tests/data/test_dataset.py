@@ -13,6 +13,8 @@ from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.datasets.camvid import CamVid
 from fastfcn_pl.data.files import FileSource
+from fastfcn_pl.data.labels import label_table
+from fastfcn_pl.data.palette import voc_colors
 from fastfcn_pl.data.samplers import BLANK, EvalSampler, TrainSampler
 from fastfcn_pl.data.transforms import RandomScaleCrop
 from tests.fakes.camvid import write_camvid
@@ -48,6 +50,33 @@ def test_without_a_remap_255_is_ignored_and_any_other_id_is_an_error(tmp_path: P
     assert SegmentationDataset(_pair(tmp_path, np.array([[0, 1, 255]], np.uint8)), spec)[0, 0]["target"].max() == IGNORE
     with pytest.raises(UserError, match=r"mask\.png holds id 2, 254, which two \(2 classes\) does not have"):
         SegmentationDataset(_pair(tmp_path, np.array([[254, 1, 2, 255]], np.uint8)), spec)[0, 0]
+
+
+REMAPS = {
+    "as they are": (21, {}),
+    "from 1, 0 ignored": (150, {0: IGNORE, **{i + 1: i for i in range(150)}}),
+    "from 1, no other": (2, {1: 0, 2: 1}),
+    "turned round": (3, {0: 2, 1: 1, 2: 0}),
+    "with gaps": (3, {0: 0, 7: 1, 9: 2, 255: IGNORE}),
+    "the last is ignored": (11, {**{i: i for i in range(11)}, 11: IGNORE}),
+    "as many as there may be": (255, {}),
+    "one too few for all ids": (255, {i: i for i in range(255)}),
+    "beyond 8 bits": (2, {300: 0, 301: 1}),
+}
+
+
+@pytest.mark.parametrize("name", REMAPS)
+def test_each_id_of_8_bits_becomes_what_the_table_says_or_is_an_error(tmp_path: Path, name: str) -> None:
+    classes, remap = REMAPS[name]
+    spec = DatasetSpec("many", tuple(map(str, range(classes))), voc_colors(range(classes)), remap)
+    dataset, table = SegmentationDataset(_pair(tmp_path, np.zeros((2, 2), np.uint8)), spec), label_table(spec)
+    for number in range(256):
+        ids = np.full((2, 3), number, np.uint8)
+        if table[number] >= 0:
+            assert (dataset.relabel(ids, 0) == table[number]).all()
+        else:
+            with pytest.raises(UserError, match=rf"mask\.png holds id {number}, which many \({classes} classes\)"):
+                dataset.relabel(ids, 0)
 
 
 def test_ids_of_16_bits_become_class_indices_or_are_named(tmp_path: Path) -> None:

@@ -13,27 +13,30 @@ import pytest
 from PIL import Image
 
 from fastfcn_pl.contracts import IGNORE, UserError
-from fastfcn_pl.data import pixels
+from fastfcn_pl.data import png
 from fastfcn_pl.data.files import ColorReader, FileSource
-from fastfcn_pl.data.pixels import gray
+from fastfcn_pl.data.png import indices
 from tests.fakes.folder import COLORS, photograph
 
 IMAGE, IDS = photograph(0)
 PHOTO = Image.fromarray(IMAGE)
 GRAY = np.asarray(PHOTO.convert("L"))
+NOISE = np.random.default_rng(0).integers(0, 256, (400, 500), dtype=np.uint8)
 BY_COLOR = {0x5A783C: 0, 0xC83C28: 1, 0x2850BE: 2}  # COLORS
 ORIENTATION = 0x0112
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """Return a part of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def _png16(path: Path, pixels: np.ndarray) -> None:
     """Write a 16-bit RGB PNG `(H, W, 3)`, which Pillow reads but does not write."""
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    chunks = [_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(rows)), _chunk(b"IEND", b"")]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
@@ -159,30 +162,57 @@ def test_ids_and_indices_are_read_as_they_are(tmp_path: Path, name: str, mode: s
     assert np.array_equal(read, IDS)
 
 
-def test_gray_masks_are_the_same_with_and_without_the_faster_decoder(
+def test_masks_are_the_same_with_and_without_the_faster_decoders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths, mask = [tmp_path / f"{name}.png" for name in ("plain", "transparent", "palette", "deep", "turned")], IDS * 80
-    for path, options in zip(paths, ({}, {"transparency": 80}, {}, {}, {"exif": _turned(3)}), strict=True):
-        stored = Image.fromarray(mask.astype(np.uint16) * 9 if path.stem == "deep" else mask)
-        stored.convert("P" if path.stem == "palette" else stored.mode).save(path, **options)
+    """They take the usual ones, gray or with a palette, and leave to Pillow what says more than ids."""
+    mask = Image.fromarray(IDS * 80)
+    indexed, few, turned = mask.copy(), Image.fromarray(IDS), {"exif": _turned(3)}
+    indexed.putpalette([255 - value // 3 for value in range(768)])
+    few.putpalette(COLORS[::-1].ravel().tolist())  # stored in 2 bits
+    usual = {"gray": (mask, {}), "palette": (indexed, {}), "several chunks": (Image.fromarray(NOISE).convert("P"), {})}
+    others = {"transparent": (mask, {"transparency": 80}), "see-through palette": (indexed, {"transparency": 2})}
+    others |= {"deep": (Image.fromarray(IDS.astype(np.uint16) * 999), {}), "few colours": (few, {})}
+    others |= {"turned": (mask, turned), "turned palette": (indexed, turned)}
+    paths = [tmp_path / f"{name}.png" for name in usual | others]
+    for path, (stored, options) in zip(paths, (usual | others).values(), strict=True):
+        stored.save(path, **options)
+    assert [indices(path.read_bytes()) is not None for path in paths] == [True] * len(usual) + [False] * len(others)
     source = FileSource([(path, path) for path in paths], upright=True)
-    assert [gray(path.read_bytes()) is not None for path in paths] == [True, False, False, False, False]
     fast = [source.ids(i) for i in range(len(paths))]
-    monkeypatch.setattr(pixels, "png_decode", None)
-    assert gray(paths[0].read_bytes()) is None
+    monkeypatch.setattr(png, "png_decode", None)
+    assert indices(paths[0].read_bytes()) is None
     for i, ids in enumerate(fast):
         assert ids.dtype == source.ids(i).dtype
         np.testing.assert_array_equal(ids, source.ids(i))
 
 
-def test_the_faster_decoder_takes_whole_files_alone(tmp_path: Path) -> None:
-    """What it refuses is left to Pillow, which names the file."""
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)).save(tmp_path / "mask.png")
+def test_a_palette_image_with_filters_or_interlaced_is_left_to_pillow(tmp_path: Path) -> None:
+    """Rows of filter 2 hold the differences to those above; one byte of the header says that a file is interlaced."""
+    rows = np.concatenate([np.full((60, 1), 2, np.uint8), np.diff(IDS, axis=0, prepend=IDS[:1] * 0)], axis=1)
+    palette = [_chunk(b"IHDR", struct.pack(">IIBBBBB", 80, 60, 8, 3, 0, 0, 0)), _chunk(b"PLTE", bytes(range(9)))]
+    content = [b"\x89PNG\r\n\x1a\n", *palette, _chunk(b"IDAT", zlib.compress(rows.tobytes())), _chunk(b"IEND", b"")]
+    (tmp_path / "mask.png").write_bytes(b"".join(content))
+    assert indices(b"".join(content)) is None
+    assert np.array_equal(_source(tmp_path).ids(0), IDS)
+    plain = np.concatenate([np.zeros((60, 1), np.uint8), IDS], axis=1)
+    content[3] = _chunk(b"IDAT", zlib.compress(plain.tobytes()))
+    assert np.array_equal(indices(b"".join(content)), IDS)
+    content[1] = _chunk(b"IHDR", struct.pack(">IIBBBBB", 80, 60, 8, 3, 0, 0, 1))
+    assert indices(b"".join(content)) is None
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_the_faster_decoders_take_whole_files_alone(tmp_path: Path, mode: str) -> None:
+    """What they refuse is left to Pillow, which names the file."""
+    Image.fromarray(NOISE[:40]).convert(mode).save(tmp_path / "mask.png")
     content = (tmp_path / "mask.png").read_bytes()
-    assert gray(content) is not None
-    assert all(gray(content[:cut]) is None for cut in range(len(content) - 16))
-    (tmp_path / "mask.png").write_bytes(content[:1000])
+    assert indices(content) is not None
+    assert all(indices(content[:cut]) is None for cut in range(len(content) - 16))
+    flipped = bytearray(content)
+    flipped[-100] ^= 1
+    assert indices(bytes(flipped)) is None
+    (tmp_path / "mask.png").write_bytes(content[:1500])
     with pytest.raises(UserError, match=r"mask\.png cannot be read as an image \(.+\): restore it"):
         _source(tmp_path).ids(0)
 

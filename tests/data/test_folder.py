@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fastfcn_pl import build
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.data.datasets.folder import Folder
 from fastfcn_pl.data.transforms import RandomFlip
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 from tests.fakes.folder import COLORS, write_folder
 
 CLASSES = ["ground", "red thing", "blue thing"]
@@ -175,8 +176,9 @@ def test_the_command_line_is_enough(make_config: Callable[..., DictConfig]) -> N
     assert build.datamodule(cfg).spec.remap == {0: 255, 1: 0, 2: 1}
 
 
-def test_the_data_set_of_the_readme(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
-    """Its YAML as it stands there, with photographs and masks where that says they are."""
+@pytest.fixture
+def readme(tmp_path: Path) -> Path:
+    """The YAML of the README as it stands there, with photographs and masks where that says they are."""
     section = (ROOT / "README.md").read_text().partition("## Your own data")[2]
     text = section.partition("```yaml\n")[2].partition("```")[0]
     assert len(text.splitlines()) <= 10
@@ -190,11 +192,27 @@ def test_the_data_set_of_the_readme(tmp_path: Path, make_config: Callable[..., D
             Image.fromarray(ids.astype(np.uint8)).save(tmp_path / "pets" / kind / f"{name}.png")
     for split, names in (("train", "cat1\ndog1\n"), ("val", "dog2\n")):
         (tmp_path / "pets" / f"{split}.txt").write_text(names)
-    searched = f"hydra.searchpath=[{option.parent.parent}]"
-    cfg = make_config("data=pets", searched, f"data.root={tmp_path / 'pets'}", "data.batch_size=2")
+    return option.parent.parent
+
+
+def test_the_data_set_of_the_readme(readme: Path, make_config: Callable[..., DictConfig]) -> None:
+    searched = f"hydra.searchpath=[{readme}]"
+    cfg = make_config("data=pets", searched, f"data.root={readme.parent / 'pets'}", "data.batch_size=2")
     build.check(cfg)
     data = build.datamodule(cfg)
     data.prepare_data()
     assert [len(data.dataset(split)) for split in ("train", "val")] == [2, 1]
     assert data.dataset("val")[0, 0]["target"].unique().tolist() == [0, 1, 2, IGNORE]
     assert next(iter(data.train_dataloader()))["image"].shape[:2] == (2, 3)
+
+
+@pytest.mark.slow
+def test_the_command_of_the_readme_trains_on_it(readme: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text().partition("## Your own data")[2]
+    given = text.partition("`python -m fastfcn_pl.train ")[2].partition("`")[0].split()
+    keys = ["data.batch_size=2", "data.num_workers=0", "data.augmentation.crop_size=48", "trainer.max_epochs=1"]
+    done = command("train", *given, *TINY, *keys, "run_dir=run")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["data"], results["images"]) == ("pets", 1)
+    assert list(results["share"]) == ["background", "cat", "dog"]

@@ -107,6 +107,16 @@ def test_from_a_mirror_to_what_is_read(source: str, original: Path, tmp_path: Pa
             assert np.array_equal(one["target"], other["target"])
 
 
+def test_both_forms_of_pascal_contexts_labels_give_the_same_pngs(original: Path, tmp_path: Path) -> None:
+    folder, made = write_archives("pascal_context", original, tmp_path / "archives"), []
+    for source in ("pascal_context", "pascal_context_json"):
+        prepare(config(source, tmp_path / source, f"archives={folder}"))
+        kept = (MADE[source], "ImageSets/SegmentationContext")
+        made.append({name: content for path in kept for name, content in _tree(tmp_path / source / path).items()})
+    assert made[0] == made[1]
+    assert len(made[0]) == 8  # 6 masks, 2 lists
+
+
 @pytest.mark.parametrize("source", MADE)
 def test_only_what_is_missing_is_converted(source: str, original: Path, tmp_path: Path) -> None:
     root = tmp_path / "new"
@@ -185,6 +195,14 @@ def test_what_is_no_folder_is_said_before_anything_is_fetched(tmp_path: Path) ->
     for key, name in (("archives", "file.zip"), ("data.root", "file.zip"), ("data.root", "disk")):
         with pytest.raises(UserError, match=rf"^{key}={tmp_path / name} is no folder: name one"):
             prepare(config("camvid", tmp_path / "new", f"{key}={tmp_path / name}"))
+
+
+def test_a_tilde_in_quotes_is_the_home_folder(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archives("camvid", original, tmp_path / "home" / "archives")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    cfg = config("camvid", tmp_path, "data.root='~/CamVid'", "archives='~/archives'")
+    prepare(cfg)
+    assert data(cfg).files("val")[0][0].is_relative_to(tmp_path / "home" / "CamVid")
 
 
 @pytest.mark.parametrize("source", WITH_ACCOUNT)
