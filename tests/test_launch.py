@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl import launch
+from fastfcn_pl import launch, ranks
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.mistakes import one_line
 from tests.conftest import ROOT, TINY
 from tests.fakes.camvid import write_camvid
 from tests.fakes.command import write_command
@@ -83,7 +84,7 @@ def test_a_workers_error_is_the_message_without_its_traceback() -> None:
     wrapped = UserError(
         "Caught UserError in DataLoader worker process 0.\nOriginal Traceback ...\nUserError: a.png is bad\n"
     )
-    assert launch.one_line(wrapped) == "a.png is bad"
+    assert one_line(wrapped) == "a.png is bad"
 
 
 @pytest.mark.parametrize(("parents", "said"), [([7, 7], "error: bad mask\n"), ([7, 7, 1], "")])
@@ -92,9 +93,9 @@ def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
 ) -> None:
     """Its parent's id changes when rank 0 ends."""
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(launch, "_PARENT", 7)
-    monkeypatch.setattr(launch, "GRACE", 0.15)
-    monkeypatch.setattr(launch.os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
+    monkeypatch.setattr(ranks, "_PARENT", 7)
+    monkeypatch.setattr(ranks, "GRACE", 0.15)
+    monkeypatch.setattr(ranks.os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
     with pytest.raises(SystemExit) as end:
         launch._end(UserError("bad mask"))
     assert end.value.code == 1
@@ -102,14 +103,14 @@ def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
 
 
 def test_a_name_of_two_lines_is_still_one_line() -> None:
-    assert launch.one_line(UserError("a\nb\x85c.png is missing")) == "a b c.png is missing"
+    assert one_line(UserError("a\nb\x85c.png is missing")) == "a b c.png is missing"
 
 
 def test_a_bug_is_not_hidden() -> None:
-    assert launch.one_line(ZeroDivisionError("division by zero")) is None
+    assert one_line(ZeroDivisionError("division by zero")) is None
     bug = KeyError("x")
     bug.__context__ = UserError("met on the way")
-    assert launch.one_line(bug) is None
+    assert one_line(bug) is None
 
 
 def test_what_cannot_be_built_is_named(command: Command) -> None:
