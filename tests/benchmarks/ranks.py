@@ -1,6 +1,6 @@
 """Throughput of training on two ranks against one, at equal global batches, on the two CPU cores of this machine.
 
-`python -m tests.benchmarks.ranks` trains the quickstart's network on generated pictures of 256x256, a batch of 16
+`python -m tests.benchmarks.ranks` trains the quickstart's network on generated pictures of 128x128, a batch of 16
 images on one rank and of 8 on each of two, in turns, and writes the table into experiments/cluster.md. A rank has as
 many threads as it has cores to itself; one rank with a single thread shows what the second core is worth.
 """
@@ -19,15 +19,15 @@ from fastfcn_pl.scoring import environment
 from tests.benchmarks.report import table, write
 
 FILE = Path(__file__).parents[2] / "experiments" / "cluster.md"
-ROUNDS, BATCH, STEPS = 3, 16, 30
+ROUNDS, BATCH, STEPS = 3, 16, 25
 CASES = ((1, 1), (1, 2), (2, 1))
 """Ranks, and threads of each: two ranks on two cores have one each by themselves, one rank has both."""
 TEXT = """\
 On {processor}: images a second, the median of {rounds} runs in turns (and the lowest to the highest), of the
-quickstart's network at 256x256, a global batch of {batch}. On one CPU a second rank adds no hardware: it computes on
+quickstart's network at 128x128, a global batch of {batch}. On one CPU a second rank adds no hardware: it computes on
 the core that a second thread would have, and exchanges gradients after each step.
 """
-RUN = ["logger=none", "trainer.accelerator=cpu", "data.size=256", "trainer.max_epochs=1", f"trainer.max_steps={STEPS}"]
+RUN = ["logger=none", "trainer.accelerator=cpu", "data.size=128", "trainer.max_epochs=1", f"trainer.max_steps={STEPS}"]
 RUN += [f"data.train_images={BATCH * STEPS}", "data.val_images=2", "data.num_workers=0", "trainer.log_every_n_steps=5"]
 RUN += ["~callbacks.cost", "~callbacks.progress", "callbacks.last.every_n_steps=null"]
 
