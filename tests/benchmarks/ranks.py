@@ -19,7 +19,7 @@ from fastfcn_pl.scoring import environment
 from tests.benchmarks.report import table, write
 
 FILE = Path(__file__).parents[2] / "experiments" / "cluster.md"
-ROUNDS, BATCH, STEPS = 3, 16, 25
+ROUNDS, BATCH, STEPS = 3, 16, 15
 CASES = ((1, 1), (1, 2), (2, 1))
 """Ranks, and threads of each: two ranks on two cores have one each by themselves, one rank has both."""
 TEXT = """\
@@ -28,7 +28,7 @@ quickstart's network at 128x128, a global batch of {batch}. On one CPU a second 
 the core that a second thread would have, and exchanges gradients after each step.
 """
 RUN = ["logger=none", "trainer.accelerator=cpu", "data.size=128", "trainer.max_epochs=1", f"trainer.max_steps={STEPS}"]
-RUN += [f"data.train_images={BATCH * STEPS}", "data.val_images=2", "data.num_workers=0", "trainer.log_every_n_steps=5"]
+RUN += [f"data.train_images={BATCH * STEPS}", "data.val_images=2", "data.num_workers=0", "trainer.log_every_n_steps=3"]
 RUN += ["~callbacks.cost", "~callbacks.progress", "callbacks.last.every_n_steps=null"]
 
 
