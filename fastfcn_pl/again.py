@@ -11,6 +11,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import KEPT
@@ -46,6 +48,18 @@ def before(cfg: DictConfig, folder: Path) -> tuple[Before, Path]:
     if results.is_file():
         return Before.DONE, last
     return (Before.STOPPED if last.is_file() else Before.NOT_TRAINED), last
+
+
+def goes_on(cfg: DictConfig) -> bool:
+    """Set the checkpoint that the job `cfg` goes on from, if it was stopped; tell whether it has something to do."""
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    state, last = before(cfg, folder)
+    cfg.checkpoint = str(last) if state is Before.STOPPED else None
+    if state is not Before.NOT_TRAINED:
+        name = f"job {job.job.num} ({job.job.override_dirname})" if job.mode is RunMode.MULTIRUN else "the run"
+        print(f"{name} in {os.path.relpath(folder)} {state.value}", flush=True)
+    return state is not Before.DONE
 
 
 @contextmanager

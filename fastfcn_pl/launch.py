@@ -18,27 +18,21 @@ from typing import Any, NoReturn
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fastfcn_pl import config, sweep
-from fastfcn_pl.again import Before, alone, before
-from fastfcn_pl.contracts import UserError, suggest
+from fastfcn_pl.again import alone, goes_on
+from fastfcn_pl.contracts import UserError
 from fastfcn_pl.frozen import FLAG, FrozenJob, thaw
-from fastfcn_pl.ranks import Started, without_srun
-from fastfcn_pl.staging import OF_THE_DISK
+from fastfcn_pl.mistakes import one_line
+from fastfcn_pl.ranks import Started, is_rank_0, rank_0_ends, without_srun
 
 Job = Callable[[DictConfig], Any]
 _KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json", "doctor.json")
 """What is of use after a mistake ended the run that made it."""
-GRACE = 30.0
-"""Seconds that another rank, which has met an error, gives to rank 0 to meet it too."""
 _ENDING = (signal.SIGTERM, signal.SIGUSR1)
 """What tells a job to end, SIGUSR1 on a cluster, and is handed on to a sweep's."""
-_PARENT = os.getppid()
-_NOISE = re.compile(r"full_key|object_type|reference_type|Config search path|provider=")
 
 
 def main(config_name: str, job: Job) -> None:
@@ -91,7 +85,7 @@ def _reporting(module: str, job: Job) -> Job:
             return _run_apart(module, cfg)
         folders = _new_folders(cfg)
         try:
-            if "init_from" in cfg and cfg.checkpoint == "auto" and not _goes_on(cfg):
+            if "init_from" in cfg and cfg.checkpoint == "auto" and not goes_on(cfg):
                 return None
             FrozenJob.current = frozen = FrozenJob.of(module, cfg)
             if (started := Started.this()) is not None:
@@ -113,7 +107,7 @@ def _reporting(module: str, job: Job) -> Job:
 def _alone(job: Job, cfg: DictConfig) -> Any:
     """Run `job`; where it trains, as the only one that is at work in its folder."""
     try:
-        if "init_from" not in cfg or not _is_rank_0():
+        if "init_from" not in cfg or not is_rank_0():
             return job(cfg)
         with alone(Path(HydraConfig.get().runtime.output_dir)):
             return job(cfg)
@@ -121,18 +115,6 @@ def _alone(job: Job, cfg: DictConfig) -> Any:
         if type(error).__name__ == "SIGTERMException":  # Lightning's, which would be an exit code of 0
             sys.exit(128 + signal.SIGTERM)
         raise
-
-
-def _goes_on(cfg: DictConfig) -> bool:
-    """Set the checkpoint that the job `cfg` goes on from, if it was stopped; tell whether it has something to do."""
-    job = HydraConfig.get()
-    folder = Path(job.runtime.output_dir)
-    state, last = before(cfg, folder)
-    cfg.checkpoint = str(last) if state is Before.STOPPED else None
-    if state is not Before.NOT_TRAINED:
-        name = f"job {job.job.num} ({job.job.override_dirname})" if job.mode is RunMode.MULTIRUN else "the run"
-        print(f"{name} in {os.path.relpath(folder)} {state.value}", flush=True)
-    return state is not Before.DONE
 
 
 def _run_apart(module: str, cfg: DictConfig) -> float | None:
@@ -151,7 +133,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
     folder = Path(job.runtime.output_dir)
     if "init_from" in cfg:  # it trains
         try:
-            if not _goes_on(cfg):
+            if not goes_on(cfg):
                 return sweep.keep(folder, job.job.num, overrides())
         except UserError as error:
             _say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
@@ -193,8 +175,8 @@ def _run_frozen(module: str, job: Job, text: str) -> None:
     except Exception as error:
         _end(error)
     except SystemExit:
-        if not _is_rank_0():
-            _rank_0_ends()  # what starts ranks kills all of them where one ends, even while rank 0 closes its loggers
+        if not is_rank_0():
+            rank_0_ends()  # what starts ranks kills all of them where one ends, even while rank 0 closes its loggers
         raise
 
 
@@ -210,7 +192,7 @@ def _new_folders(cfg: DictConfig) -> list[Path]:
 def _remove(folders: list[Path]) -> None:
     """Remove the folders of a run that trained nothing, and the folders around them that this leaves empty."""
     for folder in folders:
-        if not _is_rank_0() or any(next(folder.glob(kept), None) for kept in _KEPT):
+        if not is_rank_0() or any(next(folder.glob(kept), None) for kept in _KEPT):
             continue
         shutil.rmtree(folder, ignore_errors=True)
         for parent in folder.resolve().parents:
@@ -221,7 +203,7 @@ def _remove(folders: list[Path]) -> None:
 
 def _end(error: Exception) -> NoReturn:
     """Print the error in one line and exit, or raise it again where it is not one that the user can mend."""
-    if not _is_rank_0() and _rank_0_ends():
+    if not is_rank_0() and rank_0_ends():
         sys.exit(1)
     line = one_line(error)
     job = _job_of_sweep()
@@ -243,26 +225,6 @@ def _say(line: str) -> None:
     print(f"error: {line}", file=sys.stderr)
 
 
-def _is_rank_0() -> bool:
-    started = Started.this()
-    return (
-        started.rank == 0 if started else os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
-    )
-
-
-def _rank_0_ends() -> bool:
-    """Wait for rank 0, and tell whether it ended: it has then said what was wrong.
-
-    Lightning kills rank 0, the parent of those it starts, where one ends before it, even while it closes its loggers.
-    """
-    started = Started.this()
-    ended = started.rank_0_ended if started else lambda: os.getppid() != _PARENT
-    end = time.monotonic() + GRACE
-    while not ended() and time.monotonic() < end:
-        time.sleep(0.1)
-    return ended()
-
-
 def overrides() -> list[str]:
     """Return what the command line of this job sets, Hydra's own settings left out; empty outside of a job."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
@@ -278,49 +240,3 @@ def choices(folder: str | None = None) -> dict[str, str]:
     path = Path(folder, ".hydra", "hydra.yaml")
     chosen = OmegaConf.load(path).hydra.runtime.choices if path.is_file() else {}
     return {k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")}
-
-
-def one_line(error: BaseException) -> str | None:
-    """Return the message for an error that the user can mend, or None where it is not one."""
-    chain = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)
-    for link in chain:
-        if isinstance(link, UserError):
-            # A worker process hands its error over as text, with a traceback before the message.
-            return " ".join(str(link).rsplit("UserError: ", 1)[-1].splitlines()).strip()
-    for link in chain:
-        if isinstance(link, OSError) and link.errno in OF_THE_DISK:
-            return (
-                f"{link.filename or 'a file'} cannot be written ({link.strerror}): make room there, or write elsewhere"
-            )
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
-        return " ".join(str(error).split())
-    if isinstance(error, InstantiationException):
-        key = re.search(r"full_key: (\S+)", str(error))
-        cause = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
-        return f"{key[1] if key else 'the config'} cannot be built: {cause} (+debug=true shows where)"
-    if match := re.search(r"Key '(\w+)' not in '(\w+Config)'", str(error)):  # at the root of a study
-        return f"{match[1]}: no such key; {suggest(match[1], getattr(config, match[2]).__dataclass_fields__)}"
-    if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
-        known = suggest(str(error.missing_cfg_file), [path.stem for path in config.STUDIES_DIR.glob("*.yaml")])
-        return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
-    if isinstance(error, OverrideParseException):
-        key = error.override.partition("=")[0]
-        return f"{error.override}: Hydra cannot read it; put the value into two quotes, '{key}=\"...\"' ($HOME is ~)"
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
-        unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
-        return _unknown_key(unknown) if unknown else _joined(chain)
-    return None
-
-
-def _unknown_key(error: OmegaConfBaseException) -> str:
-    known = error.parent_node if isinstance(error.parent_node, DictConfig) else []
-    return f"{error.full_key or error.key}: no such key; {suggest(str(error.key), known)}"
-
-
-def _joined(chain: list[BaseException]) -> str:
-    """Join what Hydra says over several lines and causes, once each."""
-    lines = [line.strip().rstrip(".") for link in chain for line in str(link).splitlines()]
-    kept = [line for line in dict.fromkeys(lines) if line and not _NOISE.match(line)]
-    return re.sub(r":; ", ": ", "; ".join(kept))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +26,10 @@ WAIT = timedelta(minutes=5)
 """How long ranks wait for each other to start."""
 WAIT_AT_END = timedelta(seconds=20)
 """How long rank 0 waits for them where a mistake ends it."""
+GRACE = 30.0
+"""Seconds that another rank, which has met an error, gives to rank 0 to meet it too."""
 _OF_SRUN = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+_PARENT = os.getppid()
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,27 @@ class Started:
             return self._store.check(["ended"])
         except DistError:
             return True
+
+
+def is_rank_0() -> bool:
+    """Tell whether this process is the one that prints and writes, whatever has started it."""
+    started = Started.this()
+    return (
+        started.rank == 0 if started else os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
+    )
+
+
+def rank_0_ends() -> bool:
+    """Wait for rank 0, and tell whether it ended: it has then said what was wrong.
+
+    Lightning kills rank 0, the parent of those it starts, where one ends before it, even while it closes its loggers.
+    """
+    started = Started.this()
+    ended = started.rank_0_ended if started else lambda: os.getppid() != _PARENT
+    end = time.monotonic() + GRACE
+    while not ended() and time.monotonic() < end:
+        time.sleep(0.1)
+    return ended()
 
 
 def without_srun(environment: Mapping[str, str]) -> dict[str, str]:

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl import build, checkpoint, config, launch
+from fastfcn_pl import build, checkpoint, config
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.files import ColorReader, FileSource, read_ids
 from fastfcn_pl.data.pairs import in_list
 from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.mistakes import one_line
 from tests.conftest import TINY
 from tests.fakes.folder import write_folder
 
@@ -44,7 +45,7 @@ def _value_or_line(job: Callable[[], Any], seconds: float = 5) -> Any:
     try:
         return job()
     except Exception as error:
-        line = launch.one_line(error)
+        line = one_line(error)
         if line is None:
             raise
         assert line.strip()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
 import subprocess
@@ -13,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl import launch
+from fastfcn_pl import launch, ranks
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.mistakes import one_line
 from tests.conftest import ROOT, TINY
-from tests.fakes.camvid import write_camvid
 from tests.fakes.command import write_command
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -83,7 +81,7 @@ def test_a_workers_error_is_the_message_without_its_traceback() -> None:
     wrapped = UserError(
         "Caught UserError in DataLoader worker process 0.\nOriginal Traceback ...\nUserError: a.png is bad\n"
     )
-    assert launch.one_line(wrapped) == "a.png is bad"
+    assert one_line(wrapped) == "a.png is bad"
 
 
 @pytest.mark.parametrize(("parents", "said"), [([7, 7], "error: bad mask\n"), ([7, 7, 1], "")])
@@ -92,9 +90,9 @@ def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
 ) -> None:
     """Its parent's id changes when rank 0 ends."""
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(launch, "_PARENT", 7)
-    monkeypatch.setattr(launch, "GRACE", 0.15)
-    monkeypatch.setattr(launch.os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
+    monkeypatch.setattr(ranks, "_PARENT", 7)
+    monkeypatch.setattr(ranks, "GRACE", 0.15)
+    monkeypatch.setattr(ranks.os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
     with pytest.raises(SystemExit) as end:
         launch._end(UserError("bad mask"))
     assert end.value.code == 1
@@ -102,14 +100,14 @@ def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
 
 
 def test_a_name_of_two_lines_is_still_one_line() -> None:
-    assert launch.one_line(UserError("a\nb\x85c.png is missing")) == "a b c.png is missing"
+    assert one_line(UserError("a\nb\x85c.png is missing")) == "a b c.png is missing"
 
 
 def test_a_bug_is_not_hidden() -> None:
-    assert launch.one_line(ZeroDivisionError("division by zero")) is None
+    assert one_line(ZeroDivisionError("division by zero")) is None
     bug = KeyError("x")
     bug.__context__ = UserError("met on the way")
-    assert launch.one_line(bug) is None
+    assert one_line(bug) is None
 
 
 def test_what_cannot_be_built_is_named(command: Command) -> None:
@@ -118,108 +116,6 @@ def test_what_cannot_be_built_is_named(command: Command) -> None:
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("error: data cannot be built: TypeError: ")
     assert line.endswith("(+debug=true shows where)")
-
-
-@pytest.mark.slow
-def test_a_sweep_runs_its_jobs_and_says_which_failed(command: Command, tmp_path: Path) -> None:
-    small = ["data.train_images=4", "data.val_images=2", "data.num_workers=0", "trainer.max_epochs=1"]
-    done = command("train", "-m", *TINY, *small, "data.batch_size=2,100,4")
-    assert done.returncode == 1
-    assert "error: job 1 (" in done.stderr
-    assert "fewer than data.batch_size=100" in done.stderr
-    assert "Traceback" not in done.stderr
-    (sweep,) = (tmp_path / "runs" / "train").iterdir()
-    assert sorted(path.parent.name for path in sweep.glob("*/results.json")) == ["0", "2"]
-    assert [job["status"].partition(":")[0] for job in _jobs(tmp_path)] == ["done", "failed", "done"]
-
-
-SMALL = [*TINY, "data.train_images=8", "data.val_images=2", "data.size=64", "data.num_workers=0"]
-SMALL += ["data.batch_size=2", "trainer.max_epochs=1", "~callbacks.cost", "~callbacks.progress"]
-
-
-def _jobs(tmp_path: Path) -> list[dict[str, str]]:
-    (file,) = tmp_path.glob("runs/train/*/sweep.csv")
-    assert file.with_suffix(".md").read_text().count("\n") == 2 + file.read_text().count("\n") - 1
-    with file.open(newline="") as content:
-        return list(csv.DictReader(content))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "devices"),
-    [
-        ("basic", "1,2"),
-        ("submitit_local", "2,1"),
-        *(pytest.param("basic", d, marks=pytest.mark.exhaustive) for d in ("2,1", "2,2")),
-        *(pytest.param("joblib", d, marks=pytest.mark.exhaustive) for d in ("1,2", "2,1")),
-        pytest.param("ray", "1,2", marks=pytest.mark.exhaustive),
-    ],
-)
-def test_each_job_of_a_sweep_has_its_own_ranks(launcher: str, devices: str, command: Command, tmp_path: Path) -> None:
-    if launcher != "basic":
-        pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
-    extra = [f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]
-    done = command("train", "-m", *SMALL, f"trainer.devices={devices}", *extra)
-    assert done.returncode == 0, done.stderr
-    found = _jobs(tmp_path)
-    assert [job["world_size"] for job in found] == devices.split(",")
-    if devices != "2,2":
-        assert [job["overrides"] for job in found] == [f"trainer.devices={count}" for count in devices.split(",")]
-    (sweep,) = tmp_path.glob("runs/train/*")
-    steps = [json.loads((sweep / job["folder"] / "results.json").read_text())["steps"] for job in found]
-    assert steps == [8 // (2 * int(count)) for count in devices.split(",")]
-    assert done.stdout.count("world_size") == 1
-    assert len(list(tmp_path.glob("runs/train/*"))) == 1, "no rank ran the sweep again"
-
-
-@pytest.mark.slow
-def test_optuna_goes_on_behind_a_job_that_failed(command: Command, tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    small = [override for override in SMALL if override != "data.batch_size=2"]
-    optuna = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
-    optuna += ["hydra.sweeper.direction=maximize", "hydra/sweeper/sampler=grid"]
-    done = command("train", "-m", *small, "trainer.devices=2", *optuna, "data.batch_size=choice(2,100)")
-    found = _jobs(tmp_path)
-    assert done.returncode == 1
-    assert sorted(job["status"][:6] for job in found) == ["done", "failed"], done.stderr
-    assert next(job["world_size"] for job in found if job["status"] == "done") == "2"
-
-
-SEARCH = "lr_width_search"
-
-
-def test_the_search_over_learning_rate_and_width_composes(command: Command) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    done = command("train", "-cn", SEARCH, "--cfg", "all")
-    assert done.returncode == 0, done.stderr
-    for line in (
-        "mode: MULTIRUN",
-        "dir: runs/${hydra.job.config_name}\n",
-        "optimizer.lr: tag(log",
-        "model.neck.width: choice(64",
-    ):
-        assert line in done.stdout
-
-
-@pytest.mark.slow
-def test_the_search_over_learning_rate_and_width_runs_and_goes_on(command: Command, tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    root = write_camvid(tmp_path / "CamVid", train=4, val=1)
-    small = [override for override in TINY if not override.startswith("model.neck")]
-    small += [f"data.root={root}", "data.batch_size=2", "data.num_workers=0", "data.augmentation.crop_size=48"]
-    small += ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "~callbacks.cost", "~callbacks.progress"]
-    first = command("train", "-cn", SEARCH, *small, "hydra.sweeper.n_trials=1")
-    assert first.returncode == 0, first.stderr
-    second = command("train", "-cn", SEARCH, *small, "hydra.sweeper.n_trials=2")
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.count("is done already") == 1
-    with (tmp_path / "runs" / SEARCH / "sweep.csv").open(newline="") as file:
-        jobs = list(csv.DictReader(file))
-    assert [job["status"] for job in jobs] == ["done", "done"]
-    tried = [dict(word.split("=") for word in job["overrides"].split()) for job in jobs]
-    assert all(5e-5 <= float(trial["optimizer.lr"]) <= 2e-3 for trial in tried)
-    assert tried[0] != tried[1]
-    assert (tmp_path / "runs" / SEARCH / "optimization_results.yaml").is_file()
 
 
 def test_the_batch_file_for_slurm_gives_a_command_that_composes(command: Command, tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""What a user reads of an error: one line, where it is one that can be mended."""
+
+from __future__ import annotations
+
+import re
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from fastfcn_pl import config
+from fastfcn_pl.contracts import UserError, suggest
+from fastfcn_pl.staging import OF_THE_DISK
+
+_NOISE = re.compile(r"full_key|object_type|reference_type|Config search path|provider=")
+
+
+def one_line(error: BaseException) -> str | None:
+    """Return the message for an error that the user can mend, or None where it is not one."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    for link in chain:
+        if isinstance(link, UserError):
+            # A worker process hands its error over as text, with a traceback before the message.
+            return " ".join(str(link).rsplit("UserError: ", 1)[-1].splitlines()).strip()
+    for link in chain:
+        if isinstance(link, OSError) and link.errno in OF_THE_DISK:
+            return (
+                f"{link.filename or 'a file'} cannot be written ({link.strerror}): make room there, or write elsewhere"
+            )
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
+        return " ".join(str(error).split())
+    if isinstance(error, InstantiationException):
+        key = re.search(r"full_key: (\S+)", str(error))
+        cause = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
+        return f"{key[1] if key else 'the config'} cannot be built: {cause} (+debug=true shows where)"
+    if match := re.search(r"Key '(\w+)' not in '(\w+Config)'", str(error)):  # at the root of a study
+        return f"{match[1]}: no such key; {suggest(match[1], getattr(config, match[2]).__dataclass_fields__)}"
+    if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
+        known = suggest(str(error.missing_cfg_file), [path.stem for path in config.STUDIES_DIR.glob("*.yaml")])
+        return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
+    if isinstance(error, OverrideParseException):
+        key = error.override.partition("=")[0]
+        return f"{error.override}: Hydra cannot read it; put the value into two quotes, '{key}=\"...\"' ($HOME is ~)"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
+        return _unknown_key(unknown) if unknown else _joined(chain)
+    return None
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str:
+    known = error.parent_node if isinstance(error.parent_node, DictConfig) else []
+    return f"{error.full_key or error.key}: no such key; {suggest(str(error.key), known)}"
+
+
+def _joined(chain: list[BaseException]) -> str:
+    """Join what Hydra says over several lines and causes, once each."""
+    lines = [line.strip().rstrip(".") for link in chain for line in str(link).splitlines()]
+    kept = [line for line in dict.fromkeys(lines) if line and not _NOISE.match(line)]
+    return re.sub(r":; ", ": ", "; ".join(kept))
