@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
-from fastfcn_pl import scoring
+from fastfcn_pl import build, scoring
 from fastfcn_pl.contracts import DatasetSpec
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.dataset import Source
@@ -89,6 +92,27 @@ def test_the_confusion_matrix_is_written_by_name(tmp_path: Path) -> None:
         rows = list(csv.reader(file))
     assert Image.open(tmp_path / "confusion.png").format == "PNG"
     assert rows == [["true class", "sky", "car, parked"], ["sky", "3", "1"], ["car, parked", "0", str(2**40)]]
+
+
+@pytest.mark.parametrize("data", ["ade20k", "coco_stuff", "cityscapes", "pascal_context", "pascal_voc", "camvid"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_table_of_classes_is_whole_in_80_columns(data: str, terminal: bool) -> None:
+    spec = build.datamodule(build.compose([f"data={data}"])).spec
+    values = {name: (i + 1) / (spec.num_classes + 1) for i, name in enumerate(spec.classes)}
+    results = {"data": data, "split": "val", "protocol": "encoding_ms", "IoU": values, "accuracy": values}
+    printed = io.StringIO()
+    console = Console(file=printed, width=80, force_terminal=terminal, color_system="truecolor" if terminal else None)
+    console.print(scoring.class_table({**results, "share": values}, spec.palette if terminal else None))
+    text = printed.getvalue()
+    assert ("\x1b[" in text) == terminal
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert max(map(len, plain.splitlines())) <= 80
+    assert "…" not in plain
+    for name, value in values.items():
+        assert re.search(rf"[│■] {re.escape(name)} +│ +{100 * value:.2f} │", plain), name
+    if terminal:  # the class's own colour, and one of three for its IoU
+        first, last = (";".join(map(str, spec.palette[i])) for i in (0, -1))
+        assert all(f"38;2;{colour}m" in text for colour in (first, last, "213;94;0", "230;159;0", "86;180;233"))
 
 
 def test_boundary_iou_is_an_option(tmp_path: Path) -> None:

@@ -26,14 +26,19 @@ def test_error_map_tells_right_from_wrong() -> None:
     assert colours[2] == [255, 255, 255]
 
 
-def test_comparison_holds_four_panels_and_a_legend() -> None:
+def test_comparison_holds_four_panels_and_a_legend_of_the_classes_in_sight() -> None:
+    spec = DatasetSpec("four", ("sky", "sea", "road", "car"), ((0, 0, 200), (0, 90, 90), (200, 0, 0), (9, 9, 9)))
     image = np.zeros((40, 200, 3), np.uint8)
-    truth, prediction = np.zeros((40, 200), np.uint8), np.ones((40, 200), np.uint8)
-    picture = comparison(image, truth, prediction, SPEC)
+    truth, prediction = np.zeros((40, 200), np.uint8), np.full((40, 200), 2, np.uint8)
+    truth[:, 50:] = IGNORE
+    picture = comparison(image, truth, prediction, spec)
     assert picture.dtype == np.uint8
     assert picture.shape[1] == 4 * 200 + 3 * 6
-    strip = legend([0, 1], SPEC, picture.shape[1])
+    strip = legend([0, 2], spec, picture.shape[1])
     assert np.array_equal(picture[-len(strip) :], strip)
+    painted = {tuple(colour) for colour in strip.reshape(-1, 3).tolist()}
+    assert {spec.palette[0], spec.palette[2]} <= painted
+    assert not {spec.palette[1], spec.palette[3]} & painted
 
 
 def test_small_images_are_enlarged() -> None:

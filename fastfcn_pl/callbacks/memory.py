@@ -21,7 +21,4 @@ class GpuMemory(L.Callback):
         if pl_module.device.type == "cuda" and every and trainer.global_step % every == 0:
             peak = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
             torch.cuda.reset_peak_memory_stats(pl_module.device)
-            value = torch.tensor(peak, device=pl_module.device)
-            pl_module.log(
-                "train/gpu_memory_gib", value, reduce_fx="max", sync_dist=True, batch_size=len(batch["image"])
-            )
+            pl_module.log("train/gpu_memory_gib", peak, reduce_fx="max", sync_dist=True, batch_size=len(batch["image"]))

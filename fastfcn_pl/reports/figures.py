@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B07C00", "#56B4E9")  # after Okabe and Ito
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
 _LINES = ("-", "--", ":")
 NAMED = len(COLORS) * 2
 """Groups that have a colour and a line of their own; others are grey."""

@@ -195,9 +195,9 @@ def _flat(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
 
 
 def common(runs: Sequence[Run]) -> dict[str, str]:
-    """Return the options, and the values that were asked for, which all of `runs` share."""
+    """Return the options, but for those inside of others, and the values asked for, which all of `runs` share."""
     asked = [key_of(override) for override in runs[0].overrides]
-    keys = dict.fromkeys([*runs[0].choices, *asked])
+    keys = dict.fromkeys([*(key for key in runs[0].choices if "@" not in key), *asked])
     shared = {key: {run.setting(key) for run in runs} for key in keys if not _left_out(key)}
     return {key: value for key, values in shared.items() if len(values) == 1 and (value := values.pop()) is not None}
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 from PIL import Image
 
 from fastfcn_pl.reports import costs, figures, pictures
+from fastfcn_pl.reports.files import read_yaml
 from fastfcn_pl.reports.groups import Comparison, Group, checked, common, compare, differences, published
-from fastfcn_pl.reports.runs import Run, find, read_yaml
+from fastfcn_pl.reports.runs import Run, find
 from fastfcn_pl.reports.tables import class_table, result_table, run_table
 from fastfcn_pl.staging import staged
 
@@ -63,6 +65,7 @@ def _template(suffix: str) -> jinja2.Template:
     )
     environment.filters["plain"] = lambda text: str(text).replace("<", "&lt;")  # Markdown would take it for a tag
     environment.filters["cell"] = lambda text: str(text).replace("<", "&lt;").replace("|", "\\|")
+    environment.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     environment.filters["paragraphs"] = lambda text: re.split(r"\n\s*\n", str(text))
     return environment.get_template(f"page.{suffix}.j2")
 
@@ -156,7 +159,7 @@ def _charts(groups: Sequence[Group]) -> dict[str, tuple[str, str, str]]:
     charts = {}
     for column, title in (("val/mIoU", "mIoU on val, %"), ("train/loss", "training loss")):
         found = [figures.Curve(group.name, [run.curve(column) for run in group.runs]) for group in groups]
-        if any(any(curve.runs) for curve in found):
+        if any(len(run) > 1 for curve in found for run in curve.runs):  # a point is in the table
             key = "curves" if column == "val/mIoU" else "loss"
             charts[key] = (figures.curves(found, title, percent=key == "curves"), "", title)
     for key, label in _COSTS.items():

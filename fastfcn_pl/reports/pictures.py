@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.reports.runs import Run
-from fastfcn_pl.visualize import ABOUT, panels, stack, titled
+from fastfcn_pl.visualize import ABOUT, legend, panels, stack, titled
 
-IMAGES, RUNS = 4, 6
+IMAGES, RUNS = 4, 12
 """The most that are shown."""
 _WIDTH, _GAP = 360, 6
+_ACROSS = 5  # pictures beside each other on a sheet: more are too small to see where a page shows it
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Row:
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
-    """Return the images that most of `runs` show, in the order of their files; an image is known by its pixels."""
+    """Return images that most of `runs` show, evenly spread over their files; an image is known by its pixels."""
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     colors: dict[str, dict[str, tuple[int, int, int]]] = {}
     for i, run in enumerate(runs):
@@ -43,7 +44,10 @@ def rows(runs: Sequence[Run]) -> list[Row]:
                 key = hashlib.sha1(cut["image"].tobytes()).hexdigest()
                 found.setdefault(key, {})[i] = cut
                 colors.setdefault(key, {}).update(seen)
-    chosen = sorted(found, key=lambda key: -len(found[key]))[:IMAGES]  # stable: else in the order of their files
+    order = sorted(found, key=lambda key: -len(found[key]))  # stable: else in the order of their files
+    alike = [key for key in order if len(found[key]) == len(found[order[0]])]
+    spread = np.linspace(0, len(alike) - 1, IMAGES).round().astype(int)  # neighbours are often frames of one scene
+    chosen = [alike[i] for i in spread] if len(alike) > IMAGES else order[:IMAGES]
     made = []
     for key in chosen:
         by_run = found[key]
@@ -73,15 +77,21 @@ def data_uri(picture: np.ndarray) -> str:
 
 
 def sheet(made: Sequence[Row], names: Sequence[str]) -> np.ndarray:
-    """Return one picture of `made`, a column for the image, the truth and each run, under their names."""
+    """Return one picture of `made`: for each its image, the truth and each run, and below all the classes in sight."""
     titles = ["image", "truth", *names]
-    lines = []
-    for i, row in enumerate(made):
+    rows_each = -(-len(titles) // _ACROSS)
+    across = -(-len(titles) // rows_each)
+    lines: list[np.ndarray] = []
+    for row in made:
         cells = [_small(cell) for cell in (row.image, row.truth, *(_or_white(p, row.image) for p in row.predictions))]
-        if i == 0:
+        if not lines or rows_each > 1:
             cells = [titled(cell, title) for cell, title in zip(cells, titles, strict=True)]
-        lines.append(np.hstack([np.pad(cell, ((0, 0), (0, _GAP), (0, 0)), constant_values=255) for cell in cells]))
-    return stack(lines)
+        for i in range(0, len(cells), across):
+            line = [np.pad(cell, ((0, 0), (0, _GAP), (0, 0)), constant_values=255) for cell in cells[i : i + across]]
+            lines.append(np.hstack(line))
+    colors = {name: color for row in made for name, color in row.colors.items()}
+    seen = DatasetSpec("in sight", tuple(colors), tuple((r, g, b) for r, g, b in colors.values()))
+    return stack([*lines, legend(list(range(len(colors))), seen, max(line.shape[1] for line in lines))])
 
 
 def _or_white(picture: np.ndarray | None, like: np.ndarray) -> np.ndarray:

@@ -14,15 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.reports.files import read_json, read_yaml
 from fastfcn_pl.sweep import ERROR
 
 SILENT = 900
 """Seconds without a sign after which a run that has not ended is no longer called running."""
 _OF_ONE_MACHINE = ("run_dir", "logger", "hydra", "data.root", "data.num_workers", "data.loader", "checkpoint", "debug")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Run:
     @cached_property
     def results(self) -> dict[str, Any] | None:
         """What the final score wrote; None before."""
-        return _json(self.folder / "results.json")
+        return read_json(self.folder / "results.json")
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -131,7 +129,7 @@ class Run:
     @cached_property
     def measured(self) -> dict[str, Any] | None:
         """What `benchmark` wrote about its network; None where it was not asked."""
-        return _json(self.folder / "benchmark.json")
+        return read_json(self.folder / "benchmark.json")
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -174,7 +172,7 @@ class Run:
         if error.is_file():
             return State("failed", f"failed: {error.read_text().strip()}")
         job = self.folder / ".hydra" / "sweep_job.json"
-        if job.is_file() and job.stat().st_mtime >= self._last_sign - 1 and (ended := _json(job)):
+        if job.is_file() and job.stat().st_mtime >= self._last_sign - 1 and (ended := read_json(job)):
             return State("failed", ended["status"] if ended["status"] != "done" else "failed: it left no results.json")
         if any((self.folder / "not_finite").glob("*.md")):
             return State("failed", f"failed{self._progress}: a loss was not finite")
@@ -238,27 +236,6 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return what a YAML file holds; an empty dict where there is no file, or a part of one."""
-    if not path.is_file():
-        return {}
-    try:
-        return yaml.load(path.read_text(), Loader=_LOADER)
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"{path} cannot be read as YAML ({' '.join(str(error).split())}): restore or remove it"
-        ) from error
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): restore or remove it") from error
 
 
 def _size(cost: dict[str, Any]) -> str:

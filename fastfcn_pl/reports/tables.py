@@ -231,7 +231,8 @@ def _heat(spreads: Sequence[Spread | None], index: int) -> Cell:
     spread, first = spreads[index], spreads[0]
     if spread is None:
         return Cell("-")
-    best = len(spreads) > 1 and spread.mean == max(s.mean for s in spreads if s is not None)
+    means = [s.mean for s in spreads if s is not None]
+    best = min(means) < spread.mean == max(means)
     difference = None if first is None else max(-1.0, min(1.0, (spread.mean - first.mean) / 0.1))
     return Cell(percent(spread.mean), spread.mean, best, spread.mean, difference)
 

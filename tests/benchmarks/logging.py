@@ -1,12 +1,14 @@
-"""What watching costs: `FASTFCN_SHARED=<dir> python -m tests.benchmarks.logging [experiments/speed.md]`.
+"""What watching costs: `FASTFCN_SHARED=<dir> python -m tests.benchmarks.logging [rounds=3] [output=<page>]`.
 
 An epoch of the study `camvid` on all of CamVid, its validation included, with W&B (offline) and TensorBoard on, and
 with `logger=none`. Contenders take turns in one process; ratios are of medians. Processor time is this process's, in
-which other work on the machine shows less than in wall time; W&B's own process works beside it.
+which other work on the machine shows less than in wall time; W&B's own process works beside it. `output` is a
+page such as experiments/speed.md; `times=<file>` keeps the times of all rounds, to which a later call adds its own.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -61,32 +63,47 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         return compose("camvid", [*overrides, "run_dir=unset"])
 
 
-def measure(root: Path, rounds: int, overrides: Sequence[str]) -> dict[str, list[Times]]:
-    """Return the times of each contender, after an epoch to warm up."""
-    epoch(root, [*CONTENDERS["logger=none"], *overrides])
+def measure(root: Path, rounds: int, kept: Path | None, overrides: Sequence[str]) -> dict[str, list[Times]]:
+    """Return the times of each contender, those of earlier calls in `kept` included, after a few batches to warm up."""
     found: dict[str, list[Times]] = {name: [] for name in CONTENDERS}
-    for turn in range(rounds):
+    if kept is not None and kept.is_file():
+        found = json.loads(kept.read_text())
+    few = ["trainer.limit_train_batches=4", "trainer.limit_val_batches=4"]
+    for name in CONTENDERS:
+        epoch(root, [*CONTENDERS[name], *overrides, *few])
+    begun = len(found["logger=none"])
+    for turn in range(begun, begun + rounds):
         for name in [*CONTENDERS][:: 1 if turn % 2 else -1]:
             found[name].append(epoch(root, [*CONTENDERS[name], *overrides]))
             print(f"round {turn + 1}, {name}: " + ", ".join(f"{seconds:.1f} s" for seconds in found[name][-1]))
+        if kept is not None:
+            kept.write_text(json.dumps(found))
     return found
 
 
-def main(file: str | None = None, rounds: int = 3, root: Path | None = None, overrides: Sequence[str] = ()) -> str:
-    """Measure, print the table, and write it into `file`."""
-    found = measure(root or Path(os.environ["FASTFCN_SHARED"], "data", "CamVid"), rounds, overrides)
-    medians = {name: [median(column) for column in zip(*times, strict=True)] for name, times in found.items()}
-    base = medians["logger=none"]
+def main(
+    rounds: int = 3,
+    times: Path | None = None,
+    output: Path | None = None,
+    root: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> str:
+    """Measure, print the table, and write it into `output`."""
+    found = measure(root or Path(os.environ["FASTFCN_SHARED"], "data", "CamVid"), rounds, times, overrides)
+    medians = {name: [median(column) for column in zip(*taken, strict=True)] for name, taken in found.items()}
+    base, count = medians["logger=none"], len(found["logger=none"])
     rows = [
         [name, f"{wall:.1f}", f"{wall / base[0]:.3f}", f"{processor:.1f}", f"{processor / base[1]:.3f}"]
         for name, (wall, processor) in medians.items()
     ]
-    text = table(["", "s an epoch", "times", "s of the processor", "times"], rows)
+    text = table([f"medians of {count}", "s an epoch", "times", "s of the processor", "times"], rows)
     print(text)
-    if file is not None:
-        write(Path(file), "Logging", "python -m tests.benchmarks.logging", text)
+    if output is not None:
+        write(output, "Logging", f"python -m tests.benchmarks.logging rounds={count}", text)
     return text
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    paths = {name: Path(given[name]) for name in ("times", "output") if name in given}
+    main(int(given.get("rounds", 3)), **paths)

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from fastfcn_pl.reports.figures import Curve, Point, alone, binned, curves, inline, pareto, scatter
+from fastfcn_pl import visualize
+from fastfcn_pl.reports.figures import (
+    COLORS,
+    NAMED,
+    Curve,
+    Point,
+    alone,
+    binned,
+    curves,
+    inline,
+    pareto,
+    scatter,
+    style,
+)
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
@@ -62,3 +76,38 @@ def test_a_chart_stands_alone_or_takes_the_colour_of_its_page() -> None:
     assert 'fill="#ffffff"' in alone(svg)
     assert not re.search(r' id="\w+_\d+"', inline(svg))
     assert curves([Curve("x", [[(0, 0.1)]])], "t") == curves([Curve("x", [[(0, 0.1)]])], "t")
+
+
+# What dichromats see of linear RGB: Machado, Oliveira, Fernandes, A Physiologically-based Model for Simulation of Color
+# Vision Deficiency, IEEE TVCG 15(6), 2009, severity 1.
+EYES = {
+    "all cones": np.eye(3),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
+
+
+def _lab(rgb: tuple[int, ...], eye: np.ndarray) -> np.ndarray:
+    """Return the CIE L*a*b* (D65) of a colour as that eye sees it."""
+    linear = np.array([(v / 12.92) if (v := c / 255) <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for c in rgb])
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(eye @ linear, 0, 1) / to_xyz.sum(1)
+    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_colours_that_we_choose_are_told_apart_by_every_eye(eye: str) -> None:
+    """A difference of 10 in L*a*b* is seen at a glance; red and green of one lightness come below 4."""
+    charts = [tuple(bytes.fromhex(color[1:])) for color in COLORS]
+    for pair in [*combinations(charts, 2), (visualize._RIGHT, visualize._WRONG)]:
+        a, b = (_lab(color, EYES[eye]) for color in pair)
+        assert np.linalg.norm(a - b) > 10, pair
+    assert len({style(i) for i in range(NAMED)}) == NAMED, "groups of one colour differ by their line"
