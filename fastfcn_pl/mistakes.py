@@ -41,8 +41,8 @@ def one_line(error: BaseException) -> str | None:
         known = suggest(str(error.missing_cfg_file), [path.stem for path in config.STUDIES_DIR.glob("*.yaml")])
         return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
     if isinstance(error, OverrideParseException):
-        key = error.override.partition("=")[0]
-        return f"{error.override}: Hydra cannot read it; put the value into two quotes, '{key}=\"...\"' ($HOME is ~)"
+        setting = error.override.partition("=")[0]
+        return f"{error.override}: Hydra cannot read it; put the value into two quotes, '{setting}=\"...\"' ($HOME is ~)"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
         return _unknown_key(unknown) if unknown else _joined(chain)
