@@ -42,7 +42,7 @@ def one_line(error: BaseException) -> str | None:
         return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
     if isinstance(error, OverrideParseException):
         setting = error.override.partition("=")[0]
-        return f"{error.override}: Hydra cannot read it; put the value into two quotes, '{setting}=\"...\"' ($HOME is ~)"
+        return f"{error.override}: Hydra cannot read it; quote the value twice, '{setting}=\"...\"' ($HOME is ~)"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
         return _unknown_key(unknown) if unknown else _joined(chain)
