@@ -9,7 +9,6 @@ compared, from the same weights on the same batches. `precision` is one of Light
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from fastfcn_pl.footprint import autocast
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.weights import official
 from fastfcn_pl.models.weights.names import rename
-from tests.benchmarks.measure import Work, machine, medians, peak_mib
+from tests.benchmarks.measure import Work, machine, medians
 from tests.benchmarks.published import checkout, published_network
 from tests.benchmarks.report import table, write
 
@@ -46,14 +45,20 @@ def batches(count: int, size: int) -> list[Batch]:
     return made
 
 
+def network_of_ours() -> Segmenter:
+    """Return our network, with random weights and without dropout, so that it computes what the published one does."""
+    network = build.model(build.compose(_CFG), CLASSES)
+    _turn_off_dropout(network)
+    return network
+
+
 def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     """Return our step, by the recipe, from random weights or from the published network's `state`."""
     cfg = build.compose(_CFG)
     # Lightning's module takes the default memory format for half precision on CPUs, where some gradients are wrong.
     last = cfg.channels_last and (torch.cuda.is_available() or "16" not in precision)
     form = torch.channels_last if last else torch.contiguous_format
-    network = without_dropout(build.model(cfg, CLASSES).to(memory_format=form).to(_device())).train()
-    assert isinstance(network, Segmenter)
+    network = network_of_ours().to(_device()).to(memory_format=form).train()
     if state is not None:
         renamed, _ = rename(state, official.rules("encnet"))
         network.load_state_dict(renamed)
@@ -70,7 +75,8 @@ def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
 
 def published(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     """Return the published step, with the learning rates of ours."""
-    network = without_dropout(published_network("encnet_r50", CLASSES).to(_device())).train()
+    network = published_network("encnet_r50", CLASSES).to(_device()).train()
+    _turn_off_dropout(network)
     if state is not None:
         network.load_state_dict(state)
     losses = importlib.import_module("encoding.nn").SegmentationLosses
@@ -102,34 +108,15 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def without_dropout(network: nn.Module) -> nn.Module:
-    """Return `network`, whose dropout is off, so that two of them compute the same."""
+def _turn_off_dropout(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.p = 0.0
-    return network
 
 
 STEPS: dict[str, Callable[..., Step]] = {"ours": ours}
 if checkout() is not None:
     STEPS = {"published": published, **STEPS}
-
-
-def prepare(name: str, precision: str, size: int) -> Work:
-    """Return what takes the memory: the network, its optimizer and two steps."""
-    with torch.device("meta"):  # imports its parts
-        build.model(build.compose(_CFG), CLASSES)
-        if name == "published":
-            published_network("encnet_r50", CLASSES)
-    nn.Conv2d(3, 64, 3)(torch.zeros(1, 3, 64, 64)).sum().backward()  # libraries set themselves up
-    inputs = batches(1, size)[0]
-
-    def work() -> None:
-        step = STEPS[name](precision)
-        step(inputs)
-        step(inputs)
-
-    return work
 
 
 def losses_of_steps(precision: str, count: int, size: int) -> dict[str, Tensor]:
@@ -142,30 +129,28 @@ def losses_of_steps(precision: str, count: int, size: int) -> dict[str, Tensor]:
     return found
 
 
-def main(
-    file: str | None = None, precision: str = "32-true", size: int = 480, small: int = 160, rounds: int = 5
-) -> str:
+def main(file: str | None = None, precision: str = "32-true", size: int = 480, small: int = 96, rounds: int = 5) -> str:
     """Measure, print the table, and write it into `file`; the 20 losses are of images of `small` x `small`."""
     torch.manual_seed(0)
     inputs = batches(1, size)[0]
-    steps = {name: make(precision) for name, make in STEPS.items()}
-    seconds = medians({name: _on(step, inputs) for name, step in steps.items()}, rounds)
-    del steps
-    memory = {name: peak_mib(prepare, name, precision, size) for name in STEPS}
-    base, rows = next(iter(STEPS)), []
-    for name in STEPS:
-        speed, share = seconds[base] / seconds[name], memory[name] / memory[base]
-        rows.append([name, f"{seconds[name]:.2f}", f"{speed:.2f}", f"{memory[name]:.0f}", f"{share:.2f}"])
-    rows.append(["to be reached", "", "2.00" if "16" in precision else "1.50", "", "0.60"])
-    text = f"{BATCH} images of {size}x{size}, {CLASSES} classes, {precision}. {machine()}\n\n"
-    text += table(["", "s a step", "times as fast", "MiB beyond imports", "times"], rows)
+    seconds = medians({name: _on(make(precision), inputs) for name, make in STEPS.items()}, rounds)
+    base = next(iter(STEPS))
+    rows = [[name, f"{of:.2f}", f"{seconds[base] / of:.2f}"] for name, of in seconds.items()]
+    rows.append(["to be reached", "", "2.00" if "16" in precision else "1.50"])
+    text = f"{about(size, precision)}\n\n{table(['', 's a step', 'times as fast'], rows)}"
+    print(text, flush=True)
     if len(STEPS) > 1:
         text += f"\n\n{_agreement(precision, small)}"
-    print(text)
+        print(text.splitlines()[-1])
     if file is not None:
-        command = f"REFERENCE=<checkout> python -m tests.benchmarks.training {os.path.relpath(file)} {precision}"
+        command = f"REFERENCE=<checkout> python -m tests.benchmarks.training <page> {precision}"
         write(Path(file), f"Training step, {precision}", command, text)
     return text
+
+
+def about(size: int, precision: str) -> str:
+    """Return what is trained, and where, in a line."""
+    return f"{BATCH} images of {size}x{size}, {CLASSES} classes, {precision}. {machine()}"
 
 
 def _on(step: Step, inputs: Batch) -> Work:
