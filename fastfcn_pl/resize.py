@@ -45,9 +45,27 @@ def resize_rows(x: Tensor, rows: range, source: int, target: int, width: int, al
     return out
 
 
-def _coordinates(rows: range, source: int, target: int, align_corners: bool) -> tuple[Tensor, Tensor]:
-    """Return for each of `rows` the source row above it, and the weight of the one below that; in float32, as torch."""
-    i = torch.arange(rows.start, rows.stop, dtype=torch.float32)
+def interpolation(rows: range, source: int, target: int, align_corners: bool, like: Tensor) -> tuple[range, Tensor]:
+    """Return which of `source` rows the `rows` of an image resized to `target` rows are interpolated from, and how.
+
+    That is a matrix `(len(rows), n)` in the precision of `like`, whose product with those `n` rows are `rows`.
+    """
+    above, weight = _coordinates(rows, source, target, align_corners, like.dtype)
+    first, last = int(above[0]), min(int(above[-1]) + 1, source - 1)
+    matrix, i = torch.zeros(len(rows), last + 1 - first, dtype=like.dtype), torch.arange(len(rows))
+    matrix[i, above - first] = 1 - weight
+    matrix[i, (above + 1).clamp(max=last) - first] += weight
+    return range(first, last + 1), matrix.to(like.device)
+
+
+def _coordinates(
+    rows: range, source: int, target: int, align_corners: bool, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Return for each of `rows` the source row above it, and the weight of the one below that.
+
+    In float32, as torch computes them for tensors of this or less precision; for those of float64, in `dtype`.
+    """
+    i = torch.arange(rows.start, rows.stop, dtype=dtype)
     centred = ((i + 0.5) * (source / target) - 0.5).clamp(min=0)
     y = i * ((source - 1) / max(target - 1, 1)) if align_corners else centred
     above = y.floor().clamp(max=source - 1)

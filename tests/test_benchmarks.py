@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import data
+from tests.benchmarks import data, loss, memory, scoring, startup, training
 from tests.benchmarks.report import write
 
 REFERENCE = """
@@ -28,6 +28,40 @@ def test_reading_and_augmentation_is_measured(tmp_path: Path, monkeypatch: pytes
     rows = (tmp_path / "speed.md").read_text().splitlines()
     names = ("Pillow", "published class", "ours, data/augmentation=paper", "ours, data/augmentation=mmseg")
     assert all(any(row.startswith(f"| {name}") for row in rows) for name in names)
+
+
+def test_scoring_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REFERENCE", raising=False)
+    text = scoring.main(classes=5, size=(40, 50), rounds=1)
+    assert "another cell than that of the plain argmax: 0 of " in text
+    assert "pixel accuracy: equal to theirs" in text
+
+
+@pytest.mark.slow
+def test_the_loss_is_measured(tmp_path: Path) -> None:
+    loss.main(str(tmp_path / "speed.md"), classes=20, size=160, rounds=1)
+    plain, ours = [
+        _cells(row) for row in (tmp_path / "speed.md").read_text().splitlines() if row.startswith(("| F", "| b"))
+    ]
+    assert float(ours[3]) < float(plain[3])  # MiB
+
+
+@pytest.mark.slow
+def test_the_training_step_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "STEPS", {"ours": training.ours})
+    assert float(_cells(training.main(size=64, rounds=1).splitlines()[4])[1]) > 0
+    monkeypatch.setattr(memory, "STEPS", training.STEPS)
+    mib = float(_cells(memory.main(size=64).splitlines()[4])[1])
+    assert mib > 3 * 45e6 * 4 / 2**20  # weights, gradients, momentum
+
+
+@pytest.mark.slow
+def test_the_start_is_measured() -> None:
+    assert startup.main(rounds=1).count("fastfcn_pl.train") == 2
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
 
 
 def test_a_section_replaces_itself_alone(tmp_path: Path) -> None:

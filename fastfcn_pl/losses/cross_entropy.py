@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.losses.reduction import mean_over_ranks
-from fastfcn_pl.resize import resize_logits
+from fastfcn_pl.losses.upsampled import upsampled_cross_entropy
 
 
 class CrossEntropy(nn.Module):
@@ -33,10 +32,7 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         if self.weights is not None and len(self.weights) != logits.shape[1]:
             raise UserError(f"class_weights has {len(self.weights)} numbers for {logits.shape[1]} classes")
-        full, labels = resize_logits(logits, target.shape[-2:], align_corners), target.long()
-        total = F.cross_entropy(
-            full, labels, self.weights, ignore_index=IGNORE, reduction="sum", label_smoothing=self.label_smoothing
-        )
-        labelled = labels != IGNORE
-        count = labelled.sum() if self.weights is None else self.weights[labels[labelled]].sum()
+        total = upsampled_cross_entropy(logits, target, self.weights, self.label_smoothing, align_corners)
+        labelled = target != IGNORE
+        count = labelled.sum() if self.weights is None else self.weights[target[labelled].long()].sum()
         return mean_over_ranks(total, count)

@@ -1,0 +1,102 @@
+"""Cross entropy of upsampled logits, of which only a band of rows exists at a time.
+
+Bilinear interpolation is a product with a matrix of two numbers a row, along columns as along rows, and its gradient is
+a product with the transposed matrices. The loss is a scalar, so that the gradient of a band is known with its value,
+but for one factor: both are computed in the forward pass, and nothing of the label's size is kept for the backward one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.resize import interpolation
+
+# Scores of a band. Measured on a CPU, 2 images of 150 classes, 60x60 to 480x480, forward and backward, against
+# F.interpolate and F.cross_entropy: 0.3 of the time with bands of 8 to 16 rows, 0.44 with 4; 0.4 with classes first in
+# memory, in place of last. A GPU's band has to keep it busy.
+_BAND = {"cpu": 2**20, "cuda": 2**24}
+
+
+def upsampled_cross_entropy(
+    logits: Tensor, target: Tensor, weights: Tensor | None, label_smoothing: float, align_corners: bool
+) -> Tensor:
+    """Return the sum over labelled pixels of the cross entropy of `logits` `(B, C, h, w)` at the size of `target`.
+
+    `target` is `(B, H, W)`, `weights` `(C,)`: `F.cross_entropy` of `F.interpolate`, in float32 at least.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    formula = _Formula(None if weights is None else weights.to(logits), label_smoothing)
+    total: Tensor = _ByBands.apply(logits, target, formula, align_corners)
+    return total
+
+
+@dataclass(frozen=True)
+class _Formula:
+    """What a labelled pixel of scores x and label t is worth, as `F.cross_entropy` defines it, and the gradient of it.
+
+    That is `hit * (log sum exp x - x_t)`, where `hit` is the weight of t times `1 - smoothing`, and, for each class c,
+    `spread_c * (log sum exp x - x_c)`, where `spread_c` is the weight of c times `smoothing / classes`.
+    """
+
+    weights: Tensor | None
+    smoothing: float
+
+    def __call__(self, scores: Tensor, labels: Tensor, with_gradient: bool) -> Tensor:
+        """Return the sum over pixels of `scores` `(..., C)`, in whose place the gradient is written, where asked."""
+        labelled = (labels != IGNORE).unsqueeze(-1)
+        labels = labels.long().unsqueeze(-1).where(labelled, 0)
+        hit = labelled * scores.new_tensor(1 - self.smoothing)
+        if self.weights is not None:
+            hit = hit * self.weights[labels]
+        scores -= scores.amax(-1, keepdim=True)
+        share, linear = hit, hit * scores.gather(-1, labels)
+        if self.smoothing:
+            spread = scores.new_full(scores.shape[-1:], self.smoothing / scores.shape[-1])
+            spread = spread if self.weights is None else spread * self.weights
+            share, linear = hit + labelled * spread.sum(), linear + labelled * (scores @ spread).unsqueeze(-1)
+        sums = scores.exp_().sum(-1, keepdim=True)
+        if with_gradient:
+            scores *= share / sums
+            scores.scatter_add_(-1, labels, -hit)
+            if self.smoothing:
+                scores -= labelled * spread
+        return (share * sums.log() - linear).sum()
+
+
+class _ByBands(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, formula: _Formula, align_corners: bool) -> Tensor:
+        (_, classes, source, source_width), (height, width) = logits.shape, target.shape[-2:]
+        pixels = logits.permute(0, 2, 3, 1).contiguous()  # classes last
+        gradient = torch.zeros_like(pixels) if ctx.needs_input_grad[0] else None
+        columns, across = interpolation(range(width), source_width, width, align_corners, logits)
+        wide = width == source_width  # already
+        step = max(1, _BAND.get(logits.device.type, _BAND["cuda"]) // (width * classes))
+        totals = [logits.new_zeros(())]
+        for top in range(0, height, step):
+            rows = range(top, min(top + step, height))
+            needed, down = interpolation(rows, source, height, align_corners, logits)
+            here = slice(rows.start, rows.stop)
+            there = slice(needed.start, needed.stop), slice(columns.start, columns.stop)
+            for i, image in enumerate(pixels[:, *there]):
+                with torch.autocast(logits.device.type, enabled=False):
+                    widened = image if wide else across @ image
+                    scores = (down @ widened.flatten(1)).view(len(rows), width, classes)
+                    totals.append(formula(scores, target[i, here], gradient is not None))
+                    if gradient is not None:
+                        back = (down.T @ scores.flatten(1)).view(len(needed), width, classes)
+                        gradient[i, *there] += back if wide else across.T @ back
+        ctx.save_for_backward(gradient)
+        return torch.stack(totals).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return factor * gradient.permute(0, 3, 1, 2), None, None, None

@@ -1,0 +1,52 @@
+"""Memory of a training step: `python -m tests.benchmarks.memory [experiments/speed_training.md [precision]]`.
+
+The most resident memory, beyond imports, of two steps of what `tests.benchmarks.training` times: network, gradients and
+optimizer included. Each is measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tests.benchmarks.measure import Work, peak_mib
+from tests.benchmarks.published import published_network
+from tests.benchmarks.report import table, write
+from tests.benchmarks.training import CLASSES, STEPS, about, batches, network_of_ours
+
+
+def prepare(name: str, precision: str, size: int) -> Work:
+    """Return what takes the memory."""
+    with torch.device("meta"):  # imports its parts
+        network_of_ours()
+        if name == "published":
+            published_network("encnet_r50", CLASSES)
+    nn.Conv2d(3, 64, 3)(torch.zeros(1, 3, 64, 64)).sum().backward()  # libraries set themselves up
+    inputs = batches(1, size)[0]
+
+    def work() -> None:
+        step = STEPS[name](precision)
+        for _ in range(2):  # from the second on, the optimizer has its state
+            step(inputs)
+
+    return work
+
+
+def main(file: str | None = None, precision: str = "32-true", size: int = 480) -> str:
+    """Measure, print the table, and write it into `file`."""
+    found = {name: peak_mib(prepare, name, precision, size) for name in STEPS}
+    base = next(iter(STEPS))
+    rows = [[name, f"{mib:.0f}", f"{mib / found[base]:.2f}"] for name, mib in found.items()]
+    text = f"{about(size, precision)}\n\n{table(['', 'MiB', 'times'], [*rows, ['to be reached', '', '0.60']])}"
+    print(text)
+    if file is not None:
+        command = f"REFERENCE=<checkout> python -m tests.benchmarks.memory <page> {precision}"
+        write(Path(file), f"Memory of the training step, {precision}", command, text)
+    return text
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

@@ -1,0 +1,171 @@
+"""A training step of EncNet + JPU, ResNet-50: `python -m tests.benchmarks.training [page.md [precision]]`.
+
+A batch of two images of 480x480, 150 classes, auxiliary head and SE loss, SGD with the paper's groups, dropout off.
+With REFERENCE=<a checkout of wuhuikai/FastFCN> its own network and loss take turns with ours, and 20 losses of both are
+compared, from the same weights on the same batches. `precision` is one of Lightning's; processors that do not have
+`bf16-mixed` emulate it, and take ten times as long.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastfcn_pl import build
+from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.footprint import autocast
+from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.weights import official
+from fastfcn_pl.models.weights.names import rename
+from tests.benchmarks.measure import Work, machine, medians
+from tests.benchmarks.published import checkout, published_network
+from tests.benchmarks.report import table, write
+
+BATCH, CLASSES = 2, 150
+Batch = tuple[Tensor, Tensor]
+Step = Callable[[Batch], Tensor]
+"""Trains on a batch and returns the loss that there was before."""
+_CFG = ["model=fastfcn_encnet_r50", "model.backbone.pretrained=false"]
+
+
+def batches(count: int, size: int) -> list[Batch]:
+    """Return images and labels, a tenth of which is ignored."""
+    rng, shape = torch.Generator().manual_seed(1), (BATCH, size, size)
+    made = []
+    for _ in range(count):
+        target = torch.randint(0, CLASSES, shape, generator=rng, dtype=torch.uint8)
+        target[torch.rand(shape, generator=rng) < 0.1] = IGNORE
+        made.append((torch.randn(BATCH, 3, size, size, generator=rng), target))
+    return made
+
+
+def network_of_ours() -> Segmenter:
+    """Return our network, with random weights and without dropout, so that it computes what the published one does."""
+    network = build.model(build.compose(_CFG), CLASSES)
+    _turn_off_dropout(network)
+    return network
+
+
+def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
+    """Return our step, by the recipe, from random weights or from the published network's `state`."""
+    cfg = build.compose(_CFG)
+    # Lightning's module takes the default memory format for half precision on CPUs, where some gradients are wrong.
+    last = cfg.channels_last and (torch.cuda.is_available() or "16" not in precision)
+    form = torch.channels_last if last else torch.contiguous_format
+    network = network_of_ours().to(_device()).to(memory_format=form).train()
+    if state is not None:
+        renamed, _ = rename(state, official.rules("encnet"))
+        network.load_state_dict(renamed)
+    loss, optimizer = build.build(cfg.loss, network.outputs), build.build(cfg.optimizer)(network, BATCH)
+
+    def step(batch: Batch) -> Tensor:
+        images, target = batch[0].to(_device()).contiguous(memory_format=form), batch[1].to(_device())
+        with autocast(_device(), precision):
+            total, _ = loss(network(images), target, network.align_corners)
+        return _learn(optimizer, total)
+
+    return step
+
+
+def published(precision: str, state: dict[str, Tensor] | None = None) -> Step:
+    """Return the published step, with the learning rates of ours."""
+    network = published_network("encnet_r50", CLASSES).to(_device()).train()
+    _turn_off_dropout(network)
+    if state is not None:
+        network.load_state_dict(state)
+    losses = importlib.import_module("encoding.nn").SegmentationLosses
+    cfg = build.compose(_CFG)
+    weights = {"aux_weight": cfg.loss.terms.aux_cross_entropy.weight, "se_weight": cfg.loss.terms.se.weight}
+    criterion = losses(se_loss=True, aux=True, nclass=CLASSES, **weights)
+    rate = cfg.optimizer.lr * BATCH / cfg.optimizer.base_batch_size
+    parts = {"pretrained": 1, "jpu": 10, "head": 10, "auxlayer": 10}
+    groups = [{"params": getattr(network, name).parameters(), "lr": rate * by} for name, by in parts.items()]
+    optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4)
+
+    def step(batch: Batch) -> Tensor:
+        images, target = batch[0].to(_device()), batch[1].to(_device()).long()
+        with autocast(_device(), precision):
+            total = criterion(*network(images), torch.where(target == IGNORE, -1, target))
+        return _learn(optimizer, total)
+
+    return step
+
+
+def _learn(optimizer: torch.optim.Optimizer, total: Tensor) -> Tensor:
+    optimizer.zero_grad()
+    total.backward()
+    optimizer.step()
+    return total.detach()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _turn_off_dropout(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.p = 0.0
+
+
+STEPS: dict[str, Callable[..., Step]] = {"ours": ours}
+if checkout() is not None:
+    STEPS = {"published": published, **STEPS}
+
+
+def losses_of_steps(precision: str, count: int, size: int) -> dict[str, Tensor]:
+    """Return the losses `(count,)` of each contender, from the same weights on the same batches."""
+    state = published_network("encnet_r50", CLASSES).state_dict()
+    found = {}
+    for name, make in STEPS.items():
+        step = make(precision, {key: tensor.clone() for key, tensor in state.items()})
+        found[name] = torch.stack([step(batch) for batch in batches(count, size)]).cpu()
+    return found
+
+
+def main(file: str | None = None, precision: str = "32-true", size: int = 480, small: int = 96, rounds: int = 5) -> str:
+    """Measure, print the table, and write it into `file`; the 20 losses are of images of `small` x `small`."""
+    torch.manual_seed(0)
+    inputs = batches(1, size)[0]
+    seconds = medians({name: _on(make(precision), inputs) for name, make in STEPS.items()}, rounds)
+    base = next(iter(STEPS))
+    rows = [[name, f"{of:.2f}", f"{seconds[base] / of:.2f}"] for name, of in seconds.items()]
+    rows.append(["to be reached", "", "2.00" if "16" in precision else "1.50"])
+    text = f"{about(size, precision)}\n\n{table(['', 's a step', 'times as fast'], rows)}"
+    print(text, flush=True)
+    if len(STEPS) > 1:
+        text += f"\n\n{_agreement(precision, small)}"
+        print(text.splitlines()[-1])
+    if file is not None:
+        command = f"REFERENCE=<checkout> python -m tests.benchmarks.training <page> {precision}"
+        write(Path(file), f"Training step, {precision}", command, text)
+    return text
+
+
+def about(size: int, precision: str) -> str:
+    """Return what is trained, and where, in a line."""
+    return f"{BATCH} images of {size}x{size}, {CLASSES} classes, {precision}. {machine()}"
+
+
+def _on(step: Step, inputs: Batch) -> Work:
+    return lambda: step(inputs)
+
+
+def _agreement(precision: str, size: int, count: int = 20) -> str:
+    found: dict[str, Any] = losses_of_steps(precision, count, size)
+    apart = ((found["ours"] - found["published"]).abs() / found["published"]).max().item()
+    first, last = found["ours"][0].item(), found["ours"][-1].item()
+    return (
+        f"Losses of {count} steps on images of {size}x{size}, from the same weights (ours {first:.4f} to {last:.4f}): "
+        f"at most {apart:.1e} apart, relatively; to be reached: 1e-4."
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
