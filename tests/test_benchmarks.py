@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import data
+from tests.benchmarks import data, inference
 from tests.benchmarks.report import write
 
 REFERENCE = """
@@ -28,6 +29,17 @@ def test_reading_and_augmentation_is_measured(tmp_path: Path, monkeypatch: pytes
     rows = (tmp_path / "speed.md").read_text().splitlines()
     names = ("Pillow", "published class", "ours, data/augmentation=paper", "ours, data/augmentation=mmseg")
     assert all(any(row.startswith(f"| {name}") for row in rows) for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", inference.PARTS)
+def test_inference_is_measured(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if part == "published" and "REFERENCE" not in os.environ:
+        pytest.skip("REFERENCE is not set: no checkout of the published code")
+    monkeypatch.setattr(inference, "SIZE", (65, 97))
+    monkeypatch.setattr(inference, "THREADS", 1)
+    inference.main(str(tmp_path / "speed.md"), part, rounds=1, names="encnet_r50")
+    assert f"## {inference.PARTS[part]}" in (tmp_path / "speed.md").read_text()
 
 
 def test_a_section_replaces_itself_alone(tmp_path: Path) -> None:
