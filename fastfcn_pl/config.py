@@ -112,6 +112,7 @@ class PredictConfig:
     frames: int | None = MISSING
     overwrite: bool = MISSING
     device: str = MISSING
+    precision: str = MISSING
     debug: bool | None = None
 
 

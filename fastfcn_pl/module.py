@@ -17,6 +17,7 @@ from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.inference import Protocol
 from fastfcn_pl.metrics import BoundaryIoU, ConfusionMatrix, Scores
+from fastfcn_pl.models.packed import fastest
 from fastfcn_pl.models.segmenter import Segmenter
 
 
@@ -55,6 +56,7 @@ class SegmentationModule(L.LightningModule):
         self.confusion = ConfusionMatrix(spec.num_classes)
         self.boundary: BoundaryIoU | None = None
         self.scored_images, self.scored_step = 0, -1
+        self._tested: list[Segmenter] = []  # a list, so that its weights are none of the module's
         self.seed: int = config.get("seed", 0)
         self.total_steps: int | None = None
         for name in ("mean", "std"):
@@ -99,7 +101,8 @@ class SegmentationModule(L.LightningModule):
     def predict_labels(self, batch: dict[str, Tensor]) -> Tensor:
         """Return class indices `(B, H, W)` at the label's size, by this module's protocol."""
         height, width = batch["target"].shape[-2:]
-        return self.protocol(self.model, self.normalize(batch["image"]), (height, width)).labels()
+        model = self._tested[0] if self._tested else self.model
+        return self.protocol(model, self.normalize(batch["image"]), (height, width)).labels()
 
     def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
         if batch["index"][0] == BLANK:
@@ -115,6 +118,14 @@ class SegmentationModule(L.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor] | None:
         return self._score(batch)
+
+    def on_test_start(self) -> None:
+        """Make the network that predicts faster; validations in training are too short to be worth its making."""
+        with self.trainer.precision_plugin.forward_context():
+            self._tested = [fastest(self.model, self.device)]
+
+    def on_test_end(self) -> None:
+        self._tested = []
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")

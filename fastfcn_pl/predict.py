@@ -32,18 +32,26 @@ Targets = dict[str, dict[str, Path]]
 
 
 class Predictor:
-    """Labels images as a checkpoint's network and protocol do, on `device`: `auto` is a GPU where there is one."""
+    """Labels images as a checkpoint's network and protocol do, on `device`: `auto` is a GPU where there is one.
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto") -> None:
+    `precision` is what convolutions and products are computed in, in Lightning's words; an exported file has its own.
+    """
+
+    def __init__(self, checkpoint: str | Path, device: str = "auto", precision: str = "32-true") -> None:
         import torch
 
         from fastfcn_pl import exported
         from fastfcn_pl.checkpoint import load
+        from fastfcn_pl.footprint import PRECISIONS
+        from fastfcn_pl.models.packed import fastest
 
+        if precision not in PRECISIONS:
+            raise UserError(f"precision={precision}: no such option; {suggest(precision, PRECISIONS)}")
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.exported = exported.load(checkpoint, self.device) if exported.is_exported(checkpoint) else None
         if self.exported is None:
             self.module = load(checkpoint).to(self.device)
+            self.network = fastest(self.module.model, self.device, PRECISIONS[precision])
         self.spec = self.module.spec if self.exported is None else self.exported.spec
 
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
@@ -70,7 +78,7 @@ class Predictor:
                 raise UserError("the exported file gives labels, not probabilities: export it with gives=logits")
             return ScoreMap.of(self.exported.run(x))
         with torch.no_grad():
-            return self.module.protocol(self.module.model, self.module.normalize(x), (x.shape[2], x.shape[3]))
+            return self.module.protocol(self.network, self.module.normalize(x), (x.shape[2], x.shape[3]))
 
     def _tensor(self, image: str | Path | Image.Image | np.ndarray) -> Tensor:
         """Return an image as uint8 `(1, 3, H, W)`."""
@@ -101,7 +109,7 @@ def predict(cfg: DictConfig) -> None:
     )
     if len(missing) < len(targets):
         print(f"{len(targets) - len(missing)} images are done already (overwrite=true does them again)")
-    predictor = Predictor(cfg.checkpoint, cfg.device)
+    predictor = Predictor(cfg.checkpoint, cfg.device, cfg.precision)
     failed = {}
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:

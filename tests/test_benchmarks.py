@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import data, loss, memory, scoring, startup, training
+from tests.benchmarks import data, inference, loss, memory, scoring, startup, training
 from tests.benchmarks.report import write
 
 REFERENCE = """
@@ -62,6 +63,17 @@ def test_the_start_is_measured() -> None:
 
 def _cells(row: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", inference.PARTS)
+def test_inference_is_measured(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if part == "published" and "REFERENCE" not in os.environ:
+        pytest.skip("REFERENCE is not set: no checkout of the published code")
+    monkeypatch.setattr(inference, "SIZE", (65, 97))
+    monkeypatch.setattr(inference, "THREADS", 1)
+    inference.main(str(tmp_path / "speed.md"), part, rounds=1, names="encnet_r50")
+    assert f"## {inference.PARTS[part]}" in (tmp_path / "speed.md").read_text()
 
 
 def test_a_section_replaces_itself_alone(tmp_path: Path) -> None:

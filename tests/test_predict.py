@@ -10,11 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from omegaconf import DictConfig
 from PIL import Image
 
 from fastfcn_pl import prediction, video
-from fastfcn_pl.contracts import IGNORE, DatasetSpec
+from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data import rle
 from fastfcn_pl.data.labels import own_ids
 from fastfcn_pl.predict import Predictor
@@ -95,6 +96,17 @@ def test_a_folder_of_mixed_images(checkpoint: Path, command: Command, tmp_path: 
     assert "6 images are done already" in done.stdout
     assert "1 images labelled in out" in done.stdout
     assert (tmp_path / "out" / "labels" / "rgb.png").stat().st_mtime_ns == kept
+
+
+def test_the_network_that_predicts_labels_as_the_trained_one_does(checkpoint: Path) -> None:
+    image = photograph(1)[0]
+    predictor = Predictor(checkpoint, "cpu")
+    x = predictor.module.normalize(torch.from_numpy(image.transpose(2, 0, 1).copy())[None])
+    expected = predictor.module.protocol(predictor.module.model, x, image.shape[:2]).labels()[0].numpy()
+    assert (predictor(image) == expected).mean() >= 0.999
+    assert (Predictor(checkpoint, "cpu", "bf16-mixed")(image) == expected).mean() >= 0.9
+    with pytest.raises(UserError, match=r"precision=bf16: no such option; did you mean bf16-mixed\?"):
+        Predictor(checkpoint, "cpu", "bf16")
 
 
 def test_probabilities_and_segments(checkpoint: Path, command: Command, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import torch
 from torch import Tensor, nn
@@ -57,33 +58,51 @@ class IntervalPool(nn.Module):
         return inside / inside.sum(1, keepdim=True)
 
 
-def _fold_batch_norms(model: Segmenter) -> None:
-    """Fold each batch norm into the convolution whose output it takes, as running the network tells."""
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept, so that its id stays its own
-    pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
+def behind_convolutions(model: Segmenter, kinds: tuple[type[nn.Module], ...]) -> dict[nn.Module, list[nn.Conv2d]]:
+    """Return the modules of `kinds` that see nothing but outputs of convolutions, with these, as running it tells.
+
+    A convolution that also runs without one of them behind it is none of these.
+    """
+    # By a tensor's id, which stays its own as long as it is kept, and its version, which in-place sums change.
+    made: dict[tuple[int, int], tuple[nn.Conv2d, Tensor]] = {}
+    found: dict[nn.Module, list[nn.Conv2d | None]] = {}
+    calls: Counter[nn.Conv2d | None] = Counter()
 
     def remember(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(conv, nn.Conv2d)
-        made[id(output)] = conv, output
+        made[id(output), output._version] = conv, output
+        calls[conv] += 1
 
-    def pair(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
-        if id(inputs[0]) in made:
-            pairs[norm] = made[id(inputs[0])][0]
+    def follow(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        conv, _ = made.get((id(inputs[0]), inputs[0]._version), (None, None))
+        found.setdefault(module, []).append(conv)
+        calls[conv] -= 1
 
     hooks = [
         module.register_forward_hook(remember)
         if isinstance(module, nn.Conv2d)
-        else module.register_forward_pre_hook(pair)
+        else module.register_forward_pre_hook(follow)
         for module in model.modules()
-        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
+        if isinstance(module, (nn.Conv2d, *kinds))
     ]
     with torch.no_grad():
         weight = next(model.parameters())
         model(torch.zeros(1, 3, 64, 64, device=weight.device, dtype=weight.dtype))
     for hook in hooks:
         hook.remove()
+    return {
+        module: [conv for conv in convs if conv is not None]
+        for module, convs in found.items()
+        if all(conv is not None and calls[conv] == 0 for conv in convs)
+    }
+
+
+def _fold_batch_norms(model: Segmenter) -> None:
+    """Fold each batch norm into the convolution whose output it takes."""
+    found = behind_convolutions(model, (nn.BatchNorm2d,))
+    pairs = {norm: convs[0] for norm, convs in found.items() if len(convs) == 1}
     for norm, conv in pairs.items():
+        assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         conv.weight, conv.bias = fuse_conv_bn_weights(

@@ -1,0 +1,104 @@
+"""The network as CPUs run it: weights laid out for their kernels, activations inside of convolutions, Winograd's."""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from fastfcn_pl.models.deploy import behind_convolutions, deployed
+from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.winograd import WinogradConv
+
+_INSIDE: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.Hardswish: ("hardswish", []),
+    nn.SiLU: ("swish", []),
+}
+"""Activations that oneDNN computes inside of a convolution, by its names, with their parameters."""
+_LEAST_CHANNELS = 256
+"""Winograd's transforms grow with the channels, its products with their square: with fewer it does not pay."""
+_MOST_PRODUCTS = 0.7
+"""Of the plain convolution's, above which it does not pay either: where dilation leaves parts of tiles empty."""
+
+
+@torch.inference_mode(False)  # whose tensors do not tell whether they were changed in place
+def fastest(model: Segmenter, device: torch.device, dtype: torch.dtype | None = None) -> Segmenter:
+    """Return a copy of `model`, which is on `device`, that gives its logits in the least time there.
+
+    With `dtype` it autocasts to that by itself; under autocast it fits what is around it.
+    """
+    full = dtype is None and not torch.is_autocast_enabled(device.type)
+    if device.type == "cpu" and full and next(model.parameters()).dtype == torch.float32:
+        return packed(model)
+    network = deployed(model).to(memory_format=torch.channels_last)
+    if dtype is not None:
+        network.forward = torch.autocast(device.type, dtype)(network.forward)  # type: ignore[method-assign]
+    return network
+
+
+def packed(model: Segmenter) -> Segmenter:
+    """Return a copy of `model` that gives the same logits on a CPU in less time; it can neither be trained nor moved.
+
+    It is what `deploy.deployed` makes of it, in channels_last, with each dense convolution run the fastest way.
+    """
+    model = deployed(model).to(memory_format=torch.channels_last).requires_grad_(False)
+    behind: dict[nn.Conv2d, nn.Module] = {}
+    for activation, convs in behind_convolutions(model, tuple(_INSIDE)).items():
+        # Where it is not in place, the convolution's own output may be used, too.
+        if type(activation) in _INSIDE and activation.inplace and all(map(_is_plain, convs)):
+            behind |= dict.fromkeys(convs, activation)
+    inside = set(behind.values())
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if child in inside:
+                setattr(parent, name, nn.Identity())
+            elif _is_plain(child):
+                wide = min(child.in_channels, child.out_channels) >= _LEAST_CHANNELS
+                fast = WideConv if wide and WinogradConv.can(child) else PackedConv
+                setattr(parent, name, fast(child, behind.get(child)))
+    return model
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tell whether it is torch's own convolution with padding by zeros, whose size is said."""
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+class PackedConv(nn.Module):
+    """A convolution whose weight is stored as oneDNN's kernel reads it, with the activation behind it inside, if any.
+
+    Without that the weight is brought into this layout at every call.
+    """
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
+        super().__init__()
+        geometry: tuple[Any, ...] = conv.padding, conv.stride, conv.dilation, conv.groups
+        weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(conv.weight.detach().to_mkldnn(), *geometry)
+        name, parameters = ("none", []) if activation is None else _INSIDE[type(activation)]
+        self.options = weight, None if conv.bias is None else conv.bias.detach(), *geometry, name, parameters, ""
+        self.plain = conv.to("meta")  # of which costs are counted
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_meta:
+            return self.plain(x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return torch.ops.mkldnn._convolution_pointwise(x, *self.options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedConv:
+        return self
+
+
+class WideConv(nn.Module):
+    """A 3x3 convolution of many channels, which computes as its input's size makes it faster."""
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
+        super().__init__()
+        self.winograd = WinogradConv(conv, activation)
+        self.plain = PackedConv(conv, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pays = not x.is_meta and self.winograd.products(*x.shape[-2:]) < _MOST_PRODUCTS
+        return self.winograd(x) if pays else self.plain(x)

@@ -1,0 +1,152 @@
+"""Seconds to label an image: `python -m tests.benchmarks.inference [page.md] [published|dilated]`.
+
+`published` runs our networks beside those of the published code, which is in REFERENCE=<a checkout of
+wuhuikai/FastFCN>: the same weights (those of the reference outputs where FASTFCN_SHARED is set, else random ones) and
+the same image of 512x512, batch 1, float32, 2 threads, in turns in one process; medians. Theirs is run as their own
+script for speed runs it, with its auxiliary head. `dilated` runs JPU beside a dilated backbone, both ours, with
+EncNet's first convolution held at one size. With a page, its section is written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from fastfcn_pl import build, checkpoint, scoring
+from fastfcn_pl.footprint import labels
+from fastfcn_pl.inference import logits
+from fastfcn_pl.models.deploy import deployed
+from fastfcn_pl.models.packed import packed
+from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.weights.published import recognise
+from tests.benchmarks.published import NETWORKS, published_network
+from tests.benchmarks.report import table, write
+
+THREADS, SIZE, ROUNDS, CLASSES = 2, (512, 512), 5, 59
+NAMES = {
+    "encnet_r50": ("EncNet + JPU, ResNet-50", 1.8),
+    "encnet_r101": ("EncNet + JPU, ResNet-101", 1.5),
+    "psp_r50": ("PSP + JPU, ResNet-50", 1.5),
+    "deeplab_r50": ("ASPP + JPU, ResNet-50", 1.5),
+}
+"""Of each network, what it is and how many times as fast as the published code it has to be, not compiled."""
+PAPER = 37.56 / 18.77
+"""EncNet with ResNet-50 on a Titan Xp, JPU to dilated, in images a second; JPU's first convolution is the smaller."""
+
+
+def measure(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return the median seconds of each over the rounds, after one to warm up, in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, contender in contenders.items():
+            begun = time.perf_counter()
+            contender()
+            if turn:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def image() -> Tensor:
+    """Return a normalised image in the format that `predict` makes."""
+    x = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def same_weights(theirs: nn.Module) -> Segmenter:
+    """Give `theirs` the weights of the reference outputs, and return our network with them."""
+    if "FASTFCN_SHARED" in os.environ:
+        spec = importlib.util.spec_from_file_location(
+            "weights", Path(os.environ["FASTFCN_SHARED"], "parity", "weights.py")
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        weights = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(weights)
+        theirs.load_state_dict(weights.fill({name: list(t.shape) for name, t in theirs.state_dict().items()}))
+    content = checkpoint.as_ours(recognise(theirs.state_dict()))
+    return checkpoint.restore(content, checkpoint.config_of(content), "the published network").model
+
+
+def against_published(rounds: int, names: list[str]) -> str:
+    """Return the table of our networks against the published ones."""
+    rows = []
+    for name in names:
+        theirs = published_network(name, CLASSES).eval()
+        trained = same_weights(theirs)
+        folded, ours, x = deployed(trained).to(memory_format=torch.channels_last), packed(trained), image()
+        plain = x.contiguous()
+        expected, found = theirs(plain)[0], logits(ours, x)
+        error = float((found - expected).abs().max() / expected.std())
+        equal = float((expected.argmax(1) == labels(ours, x)).double().mean())
+        took = measure(
+            {
+                "theirs": lambda theirs=theirs, plain=plain: theirs(plain)[0],
+                "folded": lambda folded=folded, x=x: logits(folded, x),
+                "ours": lambda ours=ours, x=x: logits(ours, x),
+                "their labels": lambda theirs=theirs, plain=plain: theirs(plain)[0].argmax(1),
+                "our labels": lambda ours=ours, x=x: labels(ours, x),
+            },
+            rounds,
+        )
+        what, bar = NAMES[name]
+        row = [what, *(f"{took[key]:.3f}" for key in ("theirs", "folded", "ours"))]
+        row += [f"{took['theirs'] / took['ours']:.2f}", f"{took['their labels'] / took['our labels']:.2f}", f"{bar}"]
+        rows.append([*row, f"{error:.1e}", f"{100 * equal:.3f} %"])
+        print(rows[-1], flush=True)
+    header = ["", "published, s", "folded, channels_last, s", "ours, s", "times as fast", "labels", "bar"]
+    return table([*header, "largest difference / std", "equal labels"], rows)
+
+
+def against_dilated(rounds: int) -> str:
+    """Return the table of JPU against a dilated backbone, with equal heads, as `predict` runs them."""
+    networks, x = {}, image()
+    for kernel in (1, 3):
+        for neck in ("dilated", "jpu"):
+            keys = [f"model/neck={neck}", f"model.head.kernel_size={kernel}", "model.backbone.pretrained=false"]
+            cfg = build.compose(["model=fastfcn_encnet_r50", *keys, "run_dir=.", "logger=none"])
+            torch.manual_seed(0)
+            networks[neck, kernel] = packed(build.model(cfg, CLASSES))
+    took = measure({f"{neck} {k}": lambda n=n: labels(n, x) for (neck, k), n in networks.items()}, rounds)
+    pairs = {
+        "1x1": ("dilated 1", "jpu 1"),
+        "3x3": ("dilated 3", "jpu 3"),
+        "the paper's: 3x3, 1x1": ("dilated 3", "jpu 1"),
+    }
+    rows = [
+        [name, f"{took[slow]:.3f}", f"{took[fast]:.3f}", f"{took[slow] / took[fast]:.2f}"]
+        for name, (slow, fast) in pairs.items()
+    ]
+    rows.append(["the paper's, published", f"{1 / 18.77:.3f}", f"{1 / 37.56:.3f}", f"{PAPER:.2f}"])
+    return table(["conv5 of EncNet", "dilated, s", "JPU, s", "times as fast"], rows)
+
+
+PARTS = {"published": "Against the published code", "dilated": "JPU against a dilated backbone"}
+
+
+def main(
+    file: str | None = None, part: str | None = None, rounds: int = ROUNDS, names: str = ",".join(NETWORKS)
+) -> str:
+    """Measure, print the tables, and write them into `file`."""
+    torch.set_num_threads(THREADS)
+    text = ""
+    for key in [part] if part else PARTS:
+        with torch.no_grad():
+            text = against_dilated(rounds) if key == "dilated" else against_published(rounds, names.split(","))
+        about = f"{THREADS} threads of {scoring.environment()['processor']}, {SIZE[0]}x{SIZE[1]}, batch 1, float32"
+        text = f"{about}.\n\n{text}"
+        print(text)
+        if file is not None:
+            write(Path(file), PARTS[key], f"python -m tests.benchmarks.inference {Path(file).name} {key}", text)
+    return text
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

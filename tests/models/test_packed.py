@@ -1,0 +1,137 @@
+"""The network that CPUs run computes what the trained one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from fastfcn_pl import build
+from fastfcn_pl.models import packed as packing
+from fastfcn_pl.models.cost import cost
+from fastfcn_pl.models.packed import PackedConv, fastest, packed
+from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.winograd import WinogradConv
+from tests.conftest import TINY
+
+HEADS = ["fcn", "psp", "aspp", "encnet", "aspp_plus", "uper"]
+NECKS = ["jpu_x", "fpn", "bilinear", "none", "dilated", "dilated16"]
+BACKBONES = ["resnet50s", "efficientnet_lite0", "mobilenetv3_large", "convnext_tiny", "swin_tiny"]
+Make = Callable[..., DictConfig]
+
+
+@pytest.fixture(params=[1, packing._LEAST_CHANNELS], ids=["winograd", "plain"])
+def least_channels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(packing, "_LEAST_CHANNELS", request.param)
+    monkeypatch.setattr(packing, "_MOST_PRODUCTS", 100)
+    return request.param
+
+
+def _network(make_config: Make, *overrides: str) -> Segmenter:
+    """Return a network whose norms have seen something."""
+    cfg = make_config("data=shapes", "logger=none", "model.backbone.pretrained=false", *overrides)
+    torch.manual_seed(0)
+    model = build.module(cfg, build.datamodule(cfg).spec).model.eval()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
+            norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    return model
+
+
+def _assert_same(model: Segmenter, *sizes: tuple[int, int]) -> Segmenter:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fast = packed(model)
+    for size in sizes:
+        x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = model(x).logits
+            for form in (torch.channels_last, torch.contiguous_format):
+                found = fast(x.contiguous(memory_format=form)).logits
+                assert found.is_contiguous()
+                assert (found - expected).abs().max() < 1e-4 * expected.std()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    return fast
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head(head: str, make_config: Make, least_channels: int) -> None:
+    fast = _assert_same(_network(make_config, *TINY, f"model/head={head}"), (64, 96), (65, 97), (101, 75))
+    kinds = {type(module) for module in fast.modules()}
+    assert PackedConv in kinds
+    assert (WinogradConv in kinds) == (least_channels == 1)
+    assert not any(isinstance(module, nn.ReLU) for module in fast.neck.modules()), "they are inside of convolutions"
+
+
+@pytest.mark.parametrize("neck", NECKS)
+def test_every_neck(neck: str, make_config: Make, least_channels: int) -> None:
+    _assert_same(_network(make_config, "model.backbone.name=test_resnet", f"model/neck={neck}"), (65, 97))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_families_of_backbones(backbone: str, make_config: Make, least_channels: int) -> None:
+    model = _network(make_config, f"model/backbone={backbone}", "model.neck.width=16", "model.head.channels=16")
+    _assert_same(model, (64, 96), (65, 97))
+
+
+@pytest.mark.slow
+def test_dilated_depthwise_convolutions_keep_their_activations(make_config: Make) -> None:
+    keys = ["model/backbone=efficientnet_lite0", "model/neck=dilated", "model.head.channels=16"]
+    _assert_same(_network(make_config, *keys), (64, 96))
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 5, 12])
+@pytest.mark.parametrize("size", [(1, 1), (4, 8), (13, 6), (30, 31)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd_is_the_convolution(dilation: int, size: tuple[int, int], bias: bool) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(24, 40, 3, padding=dilation, dilation=dilation, bias=bias).double()
+    assert WinogradConv.can(conv)
+    x = torch.randn(3, 24, *size, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(WinogradConv(conv, None)(x), conv(x))
+        torch.testing.assert_close(WinogradConv(conv, nn.ReLU(inplace=True))(x), conv(x).relu())
+
+
+def test_winograds_share_of_products() -> None:
+    wide = [WinogradConv(nn.Conv2d(1, 1, 3, padding=d, dilation=d), None) for d in (1, 12, 36)]
+    assert [round(conv.products(64, 64), 2) for conv in wide] == [0.25, 0.56, 1.27]
+
+
+def test_winograd_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(8, 8, 3, padding=1).double(), torch.randn(2, 8, 30, 17, dtype=torch.float64)
+    monkeypatch.setattr("fastfcn_pl.models.winograd._TILES", 7)
+    with torch.no_grad():
+        torch.testing.assert_close(WinogradConv(conv, None)(x), conv(x))
+
+
+def test_an_activation_stays_where_more_than_it_sees_the_convolution(make_config: Make) -> None:
+    model = _network(make_config, *TINY)
+    model.head.layers[0][2].inplace = False
+    assert any(isinstance(module, nn.ReLU) for module in _assert_same(model, (64, 96)).modules())
+
+
+def test_its_cost_is_counted_as_the_plain_ones(make_config: Make) -> None:
+    model = _network(make_config, *TINY)
+    size = (64, 96)
+    plain, fast = (cost(network, size)["total"] for network in (model, packed(model)))
+    assert fast.gmacs == pytest.approx(plain.gmacs)
+    assert fast.peak_mib <= 1.5 * plain.peak_mib
+
+
+def test_bfloat16_labels_as_float32_does(make_config: Make) -> None:
+    model = _network(make_config, *TINY)
+    x = torch.randn(1, 3, 64, 96)
+    low = fastest(model, torch.device("cpu"), torch.bfloat16)
+    with torch.no_grad():
+        expected, found = model(x).logits, low(x).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            around = fastest(model, torch.device("cpu"))(x).logits
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, around)
+    assert (found.float() - expected).abs().max() < 0.1 * expected.std()
