@@ -85,7 +85,7 @@ def test_a_compiled_network_leaves_no_trace(
     nn_compile = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", partialmethod(compile, backend=backend))
     options = (*SHORT, *AVERAGED, "callbacks.last.every_n_steps=3")
-    options = (*options, "+callbacks.keep._target_=tests.test_resume.Keep", "model.backbone.grad_checkpointing=true")
+    options = (*options, "+callbacks.keep._target_=tests.test_resume.Keep")
     cfg = make_config(*options, "compile=true", "trainer.max_epochs=2")
     train(cfg)
     folder = Path(cfg.run_dir)

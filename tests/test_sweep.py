@@ -77,7 +77,7 @@ def test_each_job_of_a_sweep_has_its_own_ranks(launcher: str, devices: str, comm
     (sweep,) = tmp_path.glob("runs/train/*")
     steps = [json.loads((sweep / job["folder"] / "results.json").read_text())["steps"] for job in found]
     assert steps == [8 // (2 * int(count)) for count in devices.split(",")]
-    assert done.stdout.count("world_size") == 1
+    assert done.stdout.count("Sweep in ") == 1
     assert len(list(tmp_path.glob("runs/train/*"))) == 1, "no rank ran the sweep again"
     runs = [of_kind(sweep / job["folder"], "run")[0] for job in found]
     assert {run.run_group for run in runs} == {f"train/{sweep.name}"}

@@ -24,8 +24,8 @@ CASES = ((1, 1), (1, 2), (2, 1))
 """Ranks, and threads of each: two ranks on two cores have one each by themselves, one rank has both."""
 TEXT = """\
 On {processor}: images a second, the median of {rounds} runs in turns (and the lowest to the highest), of the
-quickstart's network at 128x128, a global batch of {batch}. On one CPU a second rank adds no hardware: it computes on
-the core that a second thread would have, and exchanges gradients after each step.
+quickstart's network at 128x128, a global batch of {batch}. The last two rows use both cores: threads share each
+operation, ranks share the batch and exchange gradients after each step. A second device is not measured here.
 """
 RUN = ["logger=none", "trainer.accelerator=cpu", "data.size=128", "trainer.max_epochs=1", f"trainer.max_steps={STEPS}"]
 RUN += [f"data.train_images={BATCH * STEPS}", "data.val_images=2", "data.num_workers=0", "trainer.log_every_n_steps=3"]
