@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fastfcn_pl.callbacks
 from fastfcn_pl import build, checkpoint
 from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.visualize import comparison
 from tests import wandb_file
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
@@ -34,7 +38,7 @@ OPTIONS += [
     "callbacks.images.worst=2",
 ]
 OPTIONS += ["callbacks.files.code=true", "callbacks.files.checkpoint=true", "callbacks.cost.repeats=1"]
-OPTIONS += ["run_dir=run", "logger.wandb.mode=offline", "logger.wandb.tags=[mine]", "seed=3"]
+OPTIONS += ["run_dir=run", "logger=all", "logger.wandb.mode=offline", "logger.wandb.tags=[mine]", "seed=3"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,14 @@ def test_the_logged_keys_are_the_documented_ones(run: Path) -> None:
 
 def test_numbers_are_logged_at_each_step_and_validation(run: Path) -> None:
     logged = wandb_file.history(run)
-    for key in ("train/loss", "train/cross_entropy", "train/aux_cross_entropy", "train/grad_norm", "lr-SGD/head"):
+    for key in (
+        "train/loss",
+        "train/cross_entropy",
+        "train/aux_cross_entropy",
+        "train/grad_norm",
+        "lr-SGD/head",
+        "lr-SGD/backbone",
+    ):
         assert len(logged[key]) == 4, key
         assert all(isinstance(value, float) for value in logged[key]), key
     assert min(logged["train/grad_norm"]) > 0
@@ -124,6 +135,30 @@ def test_masks_decode_to_labels_prediction_and_errors(run: Path) -> None:
     labels = wandb_file.added_config(run)["_wandb"]["mask/class_labels"]["val/samples/0_wandb_delimeter_truth"]
     assert labels["value"]["0"] == "sky"
     assert labels["value"]["255"] == "ignored"
+
+
+def test_tensorboard_has_the_same_numbers_and_pictures(run: Path) -> None:
+    logged = wandb_file.history(run)
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
+    numbers = {key for key in logged if re.match("(train|val|final)/(?!.*[.])|lr-", key) and key[0] != "_"}
+    assert numbers == {tag for tag in events.Tags()["scalars"] if "/" in tag}
+    for key in numbers:
+        there = [event.value for event in events.Scalars(key)]
+        assert there == pytest.approx([float(value) for value in logged[key]], nan_ok=True), key
+    pictures = {"val/samples/0": 2, "val/samples/1": 2, "val/confusion": 2, "final/confusion": 1, "final/worst": 1}
+    assert {tag: len(events.Images(tag)) for tag in events.Tags()["images"]} == pictures
+
+    def decoded(path: str) -> np.ndarray:
+        return np.asarray(Image.open(_file(run, path)))
+
+    sample = "val/samples/0"
+    truth, prediction = (decoded(logged[f"{sample}.masks.{name}.path"][-1]) for name in ("truth", "prediction"))
+    spec = checkpoint.load(run / "checkpoints" / "last.ckpt").spec
+    expected = {sample: comparison(decoded(logged[f"{sample}.path"][-1]), truth, prediction, spec)}
+    expected["final/confusion"] = decoded(logged["final/confusion.path"][-1])
+    for tag, picture in expected.items():
+        there = np.asarray(Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string)))
+        assert np.array_equal(there, picture), tag
 
 
 def test_classes_and_confusion_are_tables(run: Path) -> None:
@@ -216,3 +251,21 @@ def test_nothing_secret_and_no_place_of_this_machine_is_logged(run: Path) -> Non
     assert config["data"]["root"] == "./CamVid"
     assert config["run_dir"] == "run"
     assert not wandb_file.of_kind(run, "environment"), "it would hold the command line and its paths"
+
+
+def test_jobs_of_a_sweep_are_a_group_whatever_their_ranks_and_a_study_names_its_own(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    small = [*TINY[:-1], "data.train_images=4", "data.val_images=2", "data.size=32", "data.batch_size=2"]
+    small += ["data.num_workers=0", "trainer.max_epochs=1", "trainer.strategy=ddp", "logger.wandb.mode=offline"]
+    small += ["callbacks.cost.repeats=0", "callbacks.samples.count=0", "callbacks.images.worst=0"]
+    swept = command("train", "-m", *small, "trainer.devices=1,2", "hydra.sweep.dir=sweeps/ranks")
+    assert swept.returncode == 0, swept.stderr
+    for job, ranks in enumerate((1, 2)):
+        (started,) = wandb_file.of_kind(tmp_path / "sweeps" / "ranks" / str(job), "run")[:1]
+        assert (started.run_group, started.job_type) == ("sweeps/ranks", "train")
+        assert wandb_file.summary(tmp_path / "sweeps" / "ranks" / str(job))["world_size"] == ranks
+    study = command("train", "-cn", "quickstart", *small, "hydra.run.dir=alone")
+    assert study.returncode == 0, study.stderr
+    started = wandb_file.of_kind(tmp_path / "alone", "run")[0]
+    assert (started.run_group, started.job_type) == ("quickstart", "train")

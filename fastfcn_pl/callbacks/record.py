@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import lightning as L
 import numpy as np
 import wandb
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
 
 
 def wandb_run(trainer: L.Trainer) -> Any:
@@ -30,9 +32,16 @@ def media(trainer: L.Trainer, values: Mapping[str, Any]) -> None:
 
 
 def picture(trainer: L.Trainer, key: str, pixels: np.ndarray) -> None:
-    """Log a picture `(H, W, 3)` of uint8 to TensorBoard."""
-    if (logger := tensorboard(trainer)) is not None:
-        logger.experiment.add_image(key, pixels, trainer.global_step, dataformats="HWC")
+    """Log a picture `(H, W, 3)` of uint8 to TensorBoard, whose own `add_image` would compress it longer."""
+    if (logger := tensorboard(trainer)) is None:
+        return
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+    file, (height, width) = io.BytesIO(), pixels.shape[:2]
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file.getvalue())
+    summary = Summary(value=[Summary.Value(tag=key, image=image)])
+    logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
 
 
 def facts(trainer: L.Trainer, values: Mapping[str, Any]) -> None:

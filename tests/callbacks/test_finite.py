@@ -97,6 +97,9 @@ def test_a_run_stops_at_a_poisoned_loss(command: Command, poisoned: list[str], t
     assert last["global_step"] == 2
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
     assert wandb_file.exit_code(tmp_path / "run") == 1
+    (alert,) = wandb_file.of_kind(tmp_path / "run", "alert")
+    assert (alert.title, alert.level) == ("Training stopped", "ERROR")
+    assert alert.text.startswith("At step 2 the loss is not finite (loss nan")
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_a_file_gets_plain_lines(command: Command, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_terminal_sees_epoch_step_loss_speed_and_time_left(command: Command, tmp_path: Path) -> None:
     write_camvid(tmp_path / "CamVid", train=4, val=2)
-    done = command("train", *OPTIONS, "trainer.max_epochs=1", TTY_COMPATIBLE="1", TERM="xterm-256color", COLUMNS="120")
+    done = command("train", *OPTIONS, "trainer.max_epochs=1", TTY_COMPATIBLE="1", TERM="xterm-256color", COLUMNS="80")
     assert done.returncode == 0, done.stderr
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", done.stdout)
     shown = re.sub(r"\s+", " ", plain)
