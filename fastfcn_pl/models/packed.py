@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, TypeGuard
 
 import torch
@@ -20,7 +21,7 @@ _INSIDE: dict[type[nn.Module], tuple[str, list[float]]] = {
 """Activations that oneDNN computes inside of a convolution, by its names, with their parameters."""
 _LEAST_CHANNELS = 256
 """Winograd's transforms grow with the channels, its products with their square: with fewer it does not pay."""
-_MOST_PRODUCTS = 0.7
+_MOST_PRODUCTS = 0.5
 """Of the plain convolution's, above which it does not pay either: where dilation leaves parts of tiles empty."""
 
 
@@ -70,25 +71,32 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
 class PackedConv(nn.Module):
     """A convolution whose weight is stored as oneDNN's kernel reads it, with the activation behind it inside, if any.
 
-    Without that the weight is brought into this layout at every call.
+    Kernel and layout depend on the input's size, so that the weight is packed at the first input of a size, and kept
+    until another comes. In a layout for another size some convolutions take ten times as long.
     """
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
         super().__init__()
-        geometry: tuple[Any, ...] = conv.padding, conv.stride, conv.dilation, conv.groups
-        weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(conv.weight.detach().to_mkldnn(), *geometry)
-        name, parameters = ("none", []) if activation is None else _INSIDE[type(activation)]
-        self.options = weight, None if conv.bias is None else conv.bias.detach(), *geometry, name, parameters, ""
-        self.plain = conv.to("meta")  # of which costs are counted
+        self.conv = conv
+        self.geometry: tuple[Any, ...] = conv.padding, conv.stride, conv.dilation, conv.groups
+        self.inside = ("none", []) if activation is None else _INSIDE[type(activation)]
+        self._packed: tuple[torch.Size, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_meta:
-            return self.plain(x)
+            return self.conv(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        return torch.ops.mkldnn._convolution_pointwise(x, *self.options)
+        if self._packed is None or self._packed[0] != x.shape:
+            weight = self.conv.weight.detach().to_mkldnn()
+            packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self.geometry, x.shape)
+            self._packed = x.shape, packed
+        options = self._packed[1], self.conv.bias, *self.geometry, *self.inside, ""
+        return torch.ops.mkldnn._convolution_pointwise(x, *options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PackedConv:
-        return self
+        copied = PackedConv(copy.deepcopy(self.conv, memo), None)
+        copied.inside = self.inside  # what is packed is not copied: oneDNN's tensors cannot be
+        return copied
 
 
 class WideConv(nn.Module):

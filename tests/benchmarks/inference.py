@@ -12,25 +12,23 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl import build, checkpoint, scoring
+from fastfcn_pl import build, checkpoint
 from fastfcn_pl.footprint import labels
 from fastfcn_pl.inference import logits
 from fastfcn_pl.models.deploy import deployed
 from fastfcn_pl.models.packed import packed
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.weights.published import recognise
+from tests.benchmarks.measure import machine, medians
 from tests.benchmarks.published import NETWORKS, published_network
 from tests.benchmarks.report import table, write
 
-THREADS, SIZE, ROUNDS, CLASSES = 2, (512, 512), 5, 59
+THREADS, SIZE, ROUNDS, CLASSES = 2, (512, 512), 4, 59
 NAMES = {
     "encnet_r50": ("EncNet + JPU, ResNet-50", 1.8),
     "encnet_r101": ("EncNet + JPU, ResNet-101", 1.5),
@@ -42,16 +40,10 @@ PAPER = 37.56 / 18.77
 """EncNet with ResNet-50 on a Titan Xp, JPU to dilated, in images a second; JPU's first convolution is the smaller."""
 
 
-def measure(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each over the rounds, after one to warm up, in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, contender in contenders.items():
-            begun = time.perf_counter()
-            contender()
-            if turn:
-                seconds[name].append(time.perf_counter() - begun)
-    return {name: median(values) for name, values in seconds.items()}
+NOTES = """`times as fast` is to logits at the image's size, `labels` to class indices (theirs by argmax); `folded` is
+our network with batch norms folded and nothing else, `ours` what `predict` and `evaluate` run on a CPU."""
+SLOW_BFLOAT16 = """bfloat16 is not measured here: this processor has no instructions for it and would take several times
+as long as in float32."""
 
 
 def image() -> Tensor:
@@ -86,7 +78,7 @@ def against_published(rounds: int, names: list[str]) -> str:
         expected, found = theirs(plain)[0], logits(ours, x)
         error = float((found - expected).abs().max() / expected.std())
         equal = float((expected.argmax(1) == labels(ours, x)).double().mean())
-        took = measure(
+        took = medians(
             {
                 "theirs": lambda theirs=theirs, plain=plain: theirs(plain)[0],
                 "folded": lambda folded=folded, x=x: logits(folded, x),
@@ -101,8 +93,9 @@ def against_published(rounds: int, names: list[str]) -> str:
         row += [f"{took['theirs'] / took['ours']:.2f}", f"{took['their labels'] / took['our labels']:.2f}", f"{bar}"]
         rows.append([*row, f"{error:.1e}", f"{100 * equal:.3f} %"])
         print(rows[-1], flush=True)
+    notes = NOTES if torch.ops.mkldnn._is_mkldnn_bf16_supported() else f"{NOTES}\n\n{SLOW_BFLOAT16}"
     header = ["", "published, s", "folded, channels_last, s", "ours, s", "times as fast", "labels", "bar"]
-    return table([*header, "largest difference / std", "equal labels"], rows)
+    return table([*header, "largest difference / std", "equal labels"], rows) + f"\n\n{notes}"
 
 
 def against_dilated(rounds: int) -> str:
@@ -114,7 +107,7 @@ def against_dilated(rounds: int) -> str:
             cfg = build.compose(["model=fastfcn_encnet_r50", *keys, "run_dir=.", "logger=none"])
             torch.manual_seed(0)
             networks[neck, kernel] = packed(build.model(cfg, CLASSES))
-    took = measure({f"{neck} {k}": lambda n=n: labels(n, x) for (neck, k), n in networks.items()}, rounds)
+    took = medians({f"{neck} {k}": lambda n=n: labels(n, x) for (neck, k), n in networks.items()}, rounds)
     pairs = {
         "1x1": ("dilated 1", "jpu 1"),
         "3x3": ("dilated 3", "jpu 3"),
@@ -140,11 +133,10 @@ def main(
     for key in [part] if part else PARTS:
         with torch.no_grad():
             text = against_dilated(rounds) if key == "dilated" else against_published(rounds, names.split(","))
-        about = f"{THREADS} threads of {scoring.environment()['processor']}, {SIZE[0]}x{SIZE[1]}, batch 1, float32"
-        text = f"{about}.\n\n{text}"
+        text = f"{SIZE[0]}x{SIZE[1]}, batch 1, float32; {machine()}\n\n{text}"
         print(text)
         if file is not None:
-            write(Path(file), PARTS[key], f"python -m tests.benchmarks.inference {Path(file).name} {key}", text)
+            write(Path(file), PARTS[key], f"python -m tests.benchmarks.inference {file} {key}", text)
     return text
 
 
