@@ -34,7 +34,7 @@ def fastest(model: Segmenter, device: torch.device, dtype: torch.dtype | None = 
     full = dtype is None and not torch.is_autocast_enabled(device.type)
     if device.type == "cpu" and full and next(model.parameters()).dtype == torch.float32:
         return packed(model)
-    network = deployed(model).to(memory_format=torch.channels_last)
+    network = deployed(model)  # in the memory format that it has
     if dtype is not None:
         network.forward = torch.autocast(device.type, dtype)(network.forward)  # type: ignore[method-assign]
     return network
