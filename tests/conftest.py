@@ -33,6 +33,14 @@ torch.set_num_threads(1)  # workers of pytest-xdist share two cores
 config.register()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is exhaustive is slow."""
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker("slow")
+
+
 @pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does, with `run_dir` in the test's folder."""

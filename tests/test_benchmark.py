@@ -137,7 +137,7 @@ def test_a_speed_up_is_that_of_its_pair() -> None:
     assert comparison.pairs(published, jobs) == [["b", "3.00", "1.50", "2.50"], ["b 1 / 1 a", "3.00", "1.50", "-"]]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sweep_ends_in_ratios(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     small = [o for o in SMALL if "width" not in o]
     done = command("benchmark", "-m", *small, "memory=false", "model/neck=none", "model.backbone.output_stride=8,32,7")

@@ -38,7 +38,7 @@ def test_scoring_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pixel accuracy: equal to theirs" in text
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_loss_is_measured(tmp_path: Path) -> None:
     loss.main(str(tmp_path / "speed.md"), classes=20, size=160, rounds=1)
     plain, ours = [
@@ -47,7 +47,7 @@ def test_the_loss_is_measured(tmp_path: Path) -> None:
     assert float(ours[3]) < float(plain[3])  # MiB
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_training_step_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "STEPS", {"ours": training.ours})
     assert float(_cells(training.main(size=64, rounds=1).splitlines()[4])[1]) > 0
@@ -56,7 +56,7 @@ def test_the_training_step_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mib > 3 * 45e6 * 4 / 2**20  # weights, gradients, momentum
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_start_is_measured() -> None:
     assert startup.main(rounds=1).count("fastfcn_pl.train") == 2
 
@@ -65,7 +65,7 @@ def _cells(row: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("part", inference.PARTS)
 def test_inference_is_measured(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if part == "published" and "REFERENCE" not in os.environ:

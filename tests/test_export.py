@@ -36,7 +36,11 @@ def trained(request: pytest.FixtureRequest, tmp_path: Path, make_config: Callabl
     return tmp_path / "run" / "checkpoints" / "best.ckpt"
 
 
-@pytest.mark.parametrize("trained", ["fcn", "psp", "aspp", "encnet"], indirect=True)
+@pytest.mark.parametrize(
+    "trained",
+    ["encnet", *(pytest.param(head, marks=pytest.mark.exhaustive) for head in ("fcn", "psp", "aspp"))],
+    indirect=True,
+)
 def test_files_label_as_the_checkpoint_at_any_size(trained: Path, command: Command, tmp_path: Path) -> None:
     module, seen = checkpoint.load(trained), set()
     drawn = torch.stack([_picture(i, 96) for i in range(18)]).view(3, 2, 3, 3, 96, 96)

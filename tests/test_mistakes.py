@@ -77,7 +77,7 @@ def _no_split(root: Path) -> None:
     (root / "train.txt").unlink()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.exhaustive), 2])
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -97,6 +97,7 @@ def test_bad_data(
     refused("train", *FAST, f"data.num_workers={workers}", words=words)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -59,7 +59,7 @@ def test_a_sweep_runs_its_jobs_and_says_which_failed(launcher: str, command: Com
     ("launcher", "devices"),
     [
         ("basic", "1,2"),
-        ("submitit_local", "2,1"),
+        pytest.param("submitit_local", "2,1", marks=pytest.mark.exhaustive),
         *(pytest.param("basic", d, marks=pytest.mark.exhaustive) for d in ("2,1", "2,2")),
         *(pytest.param("joblib", d, marks=pytest.mark.exhaustive) for d in ("1,2", "2,1")),
         pytest.param("ray", "1,2", marks=pytest.mark.exhaustive),
