@@ -243,6 +243,7 @@ class Fill(L.Callback):
             resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 
 
+@pytest.mark.exhaustive
 def test_a_full_disk_ends_a_run_of_two_ranks_which_then_goes_on(
     tmp_path: Path, unbroken: Callable[[int], Path]
 ) -> None:

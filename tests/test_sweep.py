@@ -84,7 +84,7 @@ def test_each_job_of_a_sweep_has_its_own_ranks(launcher: str, devices: str, comm
     assert len({run.run_id for run in runs}) == 2, "a run a job, however many ranks it has"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sweep_that_is_told_to_end_says_how_far_it_came(tmp_path: Path) -> None:
     long = [override for override in SMALL if not override.startswith("data.train_images")]
     process = start(tmp_path, "fastfcn_pl.train", "-m", *long, "data.train_images=4,2000", "trainer.devices=2",
@@ -126,7 +126,7 @@ def test_the_search_over_learning_rate_and_width_composes(command: Command) -> N
         assert line in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_search_over_learning_rate_and_width_runs_and_goes_on(command: Command, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     root = write_camvid(tmp_path / "CamVid", train=4, val=1)
