@@ -221,7 +221,7 @@ def test_a_run_that_was_really_trained_reads_like_the_fakes(command: Callable[..
     tiny = ["data.train_images=8", "data.val_images=3", "data.batch_size=4", "data.num_workers=0", "data.size=32"]
     trained = command(
         "train", "-cn", "quickstart", *tiny, "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "logger=none",
-        "trainer.accelerator=cpu", "seed=0,1", "-m",
+        "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu", "seed=0,1", "-m",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     (sweep,) = (tmp_path / "runs" / "quickstart").iterdir()
