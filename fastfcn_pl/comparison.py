@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -137,7 +137,7 @@ def pairs(published: Sequence[dict[str, Any]], found: Sequence[Measured]) -> lis
     return rows
 
 
-def draw(names: Sequence[str], found: Sequence[Measured], path: Path, form: str = "png") -> None:
+def draw(names: Sequence[str], found: Sequence[Measured], path: Path | BinaryIO, form: str = "png") -> None:
     """Draw where each network's time goes and, of several, latency against GMACs, to a PNG or an SVG."""
     from matplotlib.figure import Figure
 

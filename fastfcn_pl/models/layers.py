@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,17 +77,22 @@ class DepthwiseConv(nn.Conv2d):
         slow = dilation > 1 and (reach >= 8 or (torch.is_grad_enabled() and self.weight.requires_grad))
         channels_last = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
         if slow and channels_last and not torch.compiler.is_compiling():
-            return self._in_phases(x)
+            return in_phases(x, dilation, self._undilated)
         return super().forward(x)
 
-    def _in_phases(self, x: Tensor) -> Tensor:
-        """Convolve the pixels of each phase, which are `dilation` apart, as an image of its own, without dilation."""
-        batch, channels, height, width = x.shape
-        d, kernel = self.dilation[0], self.kernel_size[0]
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -width % d, 0, -height % d))
-        rows, columns = x.shape[1] // d, x.shape[2] // d
-        phases = x.reshape(batch, rows, d, columns, d, channels).permute(0, 2, 4, 1, 3, 5)
-        phases = phases.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
-        out = F.conv2d(phases, self.weight, self.bias, padding=kernel // 2, groups=channels).permute(0, 2, 3, 1)
-        out = out.reshape(batch, d, d, rows, columns, channels).permute(0, 3, 1, 4, 2, 5)
-        return out.reshape(batch, rows * d, columns * d, channels)[:, :height, :width].permute(0, 3, 1, 2)
+    def _undilated(self, x: Tensor) -> Tensor:
+        """Convolve `(B, H, W, C)` without dilation."""
+        x, padding = x.permute(0, 3, 1, 2), self.kernel_size[0] // 2
+        return F.conv2d(x, self.weight, self.bias, padding=padding, groups=self.groups).permute(0, 2, 3, 1)
+
+
+def in_phases(x: Tensor, dilation: int, convolve: Callable[[Tensor], Tensor]) -> Tensor:
+    """Convolve the pixels of each phase, which are `dilation` apart, as an image of its own: a dilated convolution.
+
+    `(B, C, H, W)` to `(B, C', H, W)`; `convolve` keeps the size of images `(B, H, W, C)`.
+    """
+    batch, _, height, width = x.shape
+    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -width % dilation, 0, -height % dilation))
+    phases = x.unflatten(1, (-1, dilation)).unflatten(3, (-1, dilation)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    out = convolve(phases).unflatten(0, (batch, dilation, dilation)).permute(0, 3, 1, 4, 2, 5)
+    return out.flatten(3, 4).flatten(1, 2)[:, :height, :width].permute(0, 3, 1, 2)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastfcn_pl.models.layers import in_phases
+
 _Matrix = Sequence[Sequence[float]]
 # Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), section 4.3: what is made of a row of 6 pixels,
 # of a row of the kernel's 3, and of the 6 products the 4 pixels that come out.
@@ -73,17 +75,11 @@ class WinogradConv(nn.Module):
         return _IN**2 * rows * columns / (9 * height * width)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        d = self.dilation
-        x = x.permute(0, 2, 3, 1)
-        if d > 1:
-            x = F.pad(x, (0, 0, 0, -width % d, 0, -height % d))
-            x = x.unflatten(1, (-1, d)).unflatten(3, (-1, d)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        out = self._convolve(x)
-        if d > 1:
-            out = out.unflatten(0, (batch, d, d)).permute(0, 3, 1, 4, 2, 5).flatten(3, 4).flatten(1, 2)
-            out = out[:, :height, :width]
-        out = out.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        if self.dilation > 1:
+            out = in_phases(x, self.dilation, self._convolve)
+        else:
+            out = self._convolve(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out = out.contiguous(memory_format=torch.channels_last)
         return out if self.activation is None else self.activation(out)
 
     def _convolve(self, x: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
+import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from fastfcn_pl import comparison
@@ -96,8 +95,7 @@ def _pairs(rows: Sequence[Sequence[str]]) -> Table:
 
 
 def _chart(names: Sequence[str], found: Sequence[comparison.Measured]) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "chart.svg")
-        comparison.draw(names, found, path, form="svg")
-        text = path.read_text()
+    file = io.BytesIO()
+    comparison.draw(names, found, file, form="svg")
+    text = file.getvalue().decode()
     return text[text.index("<svg") :]
