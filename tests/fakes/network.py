@@ -1,4 +1,4 @@
-"""A network of one convolution: the interface of a `Segmenter`, at next to no cost."""
+"""A network of one convolution, the interface of a `Segmenter` at next to no cost; norms that seem trained."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> ModelOutput:
         return ModelOutput(self.head(self.backbone(x)[-1]) * 3, {})
+
+
+def fill_statistics(model: nn.Module) -> None:
+    """Give the batch norms running statistics, as if they had seen something."""
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
+            norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]

@@ -12,6 +12,7 @@ from torch import nn
 from fastfcn_pl import build
 from fastfcn_pl.models.deploy import IntervalPool, deployed
 from tests.conftest import TINY
+from tests.fakes.network import fill_statistics
 
 HEADS = ["fcn", "psp", "aspp", "encnet", "aspp_plus", "uper"]
 
@@ -30,10 +31,7 @@ def test_logits_are_the_same_and_norms_and_what_only_trains_are_gone(
     cfg = make_config(*TINY, "data=shapes", f"model/head={head}")
     torch.manual_seed(0)
     model = build.module(cfg, build.datamodule(cfg).spec).model.eval()
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
-            norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    fill_statistics(model)
     shipped, x = deployed(model), torch.randn(2, 3, 65, 97)
     with torch.no_grad():
         expected, found = model(x).logits, shipped(x, extras=True)

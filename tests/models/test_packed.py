@@ -16,6 +16,7 @@ from fastfcn_pl.models.packed import PackedConv, fastest, packed
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.winograd import WinogradConv
 from tests.conftest import TINY
+from tests.fakes.network import fill_statistics
 
 HEADS = ["fcn", "psp", "aspp", "encnet", "aspp_plus", "uper"]
 NECKS = ["jpu_x", "fpn", "bilinear", "none", "dilated", "dilated16"]
@@ -35,10 +36,7 @@ def _network(make_config: Make, *overrides: str) -> Segmenter:
     cfg = make_config("data=shapes", "logger=none", "model.backbone.pretrained=false", *overrides)
     torch.manual_seed(0)
     model = build.module(cfg, build.datamodule(cfg).spec).model.eval()
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
-            norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    fill_statistics(model)
     return model
 
 
