@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -55,6 +56,7 @@ Config = DictConfig
 
 _OF_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 _CONTAINERS = ("callbacks", "logger")  # nodes whose children are named by the user
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "NoneType": "null"}
 
 
 def build(node: DictConfig, *args: Any) -> Any:
@@ -201,13 +203,16 @@ def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _check_node(path: str, node: DictConfig) -> None:
-    allowed, required = parameters(_import(path, node["_target_"]))
+    target = _import(path, node["_target_"])
+    allowed, required = parameters(target)
     keys = [str(key) for key in node if key not in _OF_HYDRA]
     for key in keys:
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} has no value: set it with {path}.{key}=...")
         if allowed is not None and key not in allowed:
             raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter; {suggest(key, allowed)}")
+        if isinstance(node[key], str) and (kind := _kind_of_number(target, key)):
+            raise UserError(f"{path}.{key}={node[key]}: give {kind}")
     missing = sorted(required.difference(keys))
     if missing:
         raise UserError(f"{path}.{missing[0]} is not set, and {node['_target_']} needs it: add it to the YAML")
@@ -225,6 +230,14 @@ def parameters(target: Callable[..., Any]) -> tuple[set[str] | None, set[str]]:
     if any(p.kind is p.VAR_KEYWORD for p in found):
         return None, required
     return {p.name for p in found if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}, required
+
+
+def _kind_of_number(target: Callable[..., Any], name: str) -> str | None:
+    """Say what a parameter takes that is for numbers, or for true and false, alone; None for any other."""
+    parameter = inspect.signature(target).parameters.get(name)
+    words = re.findall(r"\w+", inspect.formatannotation(parameter.annotation)) if parameter else []
+    kinds = [_KINDS.get(word) for word in words if word not in ("Optional", "Union", "int" * ("float" in words))]
+    return " or ".join(dict.fromkeys(map(str, kinds))) if kinds and all(kinds) else None
 
 
 def _import(path: str, target: str) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from fastfcn_pl import config
+from tests import forked
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +30,7 @@ TINY = [
 """The smallest net that is still a whole one: timm's network for tests, JPU, head and auxiliary head."""
 
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the server that forks commands
 torch.set_num_threads(1)  # workers of pytest-xdist share two cores
 config.register()
 
@@ -54,17 +56,20 @@ def make_config(tmp_path: Path) -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `python -m fastfcn_pl.<module> <arguments>` in the test's folder, as a user would."""
+    """Run `python -m fastfcn_pl.<module> <arguments>` in the test's folder, as a user would.
 
-    def run(module: str, *arguments: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", f"fastfcn_pl.{module}", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path), "COLUMNS": "100", **env},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+    Where `fresh`, it is with an interpreter of its own, which takes 10 seconds more.
+    """
+
+    def run(
+        module: str, *arguments: str, timeout: float = 300, fresh: bool = False, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        words = [f"fastfcn_pl.{module}", *arguments]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path), "COLUMNS": "100", **env}
+        if not fresh:
+            return forked.run(words, tmp_path, env, timeout)
+        words = [sys.executable, "-m", *words]
+        return subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -76,6 +77,23 @@ def test_a_missing_key_is_an_error(make_config: Callable[..., DictConfig]) -> No
     OmegaConf.set_struct(cfg, False)
     del cfg.model.neck["width"]
     with pytest.raises(UserError, match=r"model\.neck\.width is not set"):
+        build.check(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("trainer.max_epochs", "a whole number"),
+        ("trainer.gradient_clip_val", "a number or null"),
+        ("optimizer.lr", "a number"),
+        ("data.batch_size", "a whole number"),
+    ],
+)
+def test_a_word_in_place_of_a_number_is_an_error(key: str, kind: str, make_config: Callable[..., DictConfig]) -> None:
+    cfg = make_config("trainer.devices=auto")  # where a word is right
+    build.check(cfg)
+    OmegaConf.update(cfg, key, "ten")
+    with pytest.raises(UserError, match=f"^{re.escape(key)}=ten: give {kind}$"):
         build.check(cfg)
 
 

@@ -115,6 +115,7 @@ def test_bad_data(
         (["data.batch_size=100"], ("fewer than data.batch_size=100", "lower the batch size")),
         (["data.batch_size=1", "model/head=psp"], ("data.batch_size=1", "raise the batch size", "model/head=fcn")),
         (["trainer.accelerator=gpu"], ("No supported gpu backend found",)),
+        (["trainer.max_epochs=ten"], ("trainer.max_epochs=ten: give a whole number",)),
         (["trainer.max_epochs=-1"], ("set trainer.max_epochs or trainer.max_steps",)),
         (["trainer.precision=17"], ("trainer cannot be built", "17")),
         (["model.backbone.pretrained=nothing.pth"], ("pretrained=nothing.pth: no such file", "false")),
@@ -194,7 +195,7 @@ def small_disk() -> Iterator[None]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of a file's size is Linux's")
 def test_a_full_disk(command: Command, camvid: Path, small_disk: None, tmp_path: Path) -> None:
-    done = command("train", *FAST)
+    done = command("train", *FAST, fresh=True)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert ".ckpt cannot be written (File too large): make room" in line
@@ -205,4 +206,4 @@ def test_a_full_disk(command: Command, camvid: Path, small_disk: None, tmp_path:
 def test_weights_that_cannot_be_fetched(refused: Callable[..., None], camvid: Path) -> None:
     kept = [a for a in FAST if not a.startswith("model.backbone.")]
     words = ("pretrained weights of resnet18 could not be fetched", "model.backbone.pretrained=false")
-    refused("train", *kept, "model/backbone=resnet18", words=words, HF_HUB_OFFLINE="1")
+    refused("train", *kept, "model/backbone=resnet18", words=words, fresh=True, HF_HUB_OFFLINE="1")

@@ -406,7 +406,7 @@ def test_equal_seeds_give_equal_runs(camvid: str, make_config: Callable[..., Dic
 
 @pytest.mark.exhaustive
 def test_quickstart_learns(command: Command, tmp_path: Path) -> None:
-    done = command("train", "-cn", "quickstart", OMP_NUM_THREADS="2", timeout=900)
+    done = command("train", "-cn", "quickstart", OMP_NUM_THREADS="2", fresh=True, timeout=900)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs" / "quickstart").iterdir()
     assert _results(folder)["mIoU"] >= 0.75

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import fastfcn_pl.callbacks
 from fastfcn_pl import build, checkpoint
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.visualize import comparison
-from tests import wandb_file
+from tests import forked, wandb_file
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 
@@ -49,8 +48,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "WANDB_API_KEY": KEY}
     question = f"question='What says https://me:{LOGIN}@example.org?'"
-    command = [sys.executable, "-m", "fastfcn_pl.train", *OPTIONS, f"data.root={root}", question]
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+    command = ["fastfcn_pl.train", *OPTIONS, f"data.root={root}", question]
+    done = forked.run(command, home, environment, timeout=300)
     assert done.returncode == 0, done.stderr
     (home / "stdout.txt").write_text(done.stdout + done.stderr)
     return home / "run"

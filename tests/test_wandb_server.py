@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from fastfcn_pl import checkpoint
-from tests import wandb_file
+from tests import forked, wandb_file
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 from tests.fakes.wandb_server import Server, StoredRun, wandb_server
@@ -52,9 +51,7 @@ def _run(server: Server, folder: Path, *command: str) -> subprocess.CompletedPro
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "HOME": str(folder / "home")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = forked.run(command, folder, environment, timeout=300)
     assert KEY not in done.stdout + done.stderr
     assert not [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert not [request for request in server.requests if KEY in request]
