@@ -18,13 +18,13 @@ def colorize(labels: np.ndarray, spec: DatasetSpec) -> np.ndarray:
     """Paint class indices `(H, W)` in the data set's colours; ignored pixels are white."""
     table = np.full((256, 3), _IGNORED, np.uint8)
     table[: spec.num_classes] = spec.palette
-    return table[labels]
+    return np.take(table, labels, 0)
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, spec: DatasetSpec, opacity: float = 0.6) -> np.ndarray:
     """Lay the colours of `labels` `(H, W)` over `image` `(H, W, 3)`; ignored pixels show the image."""
-    mixed = (1 - opacity) * image + opacity * colorize(labels, spec)
-    return np.where((labels == IGNORE)[..., None], image, mixed.round().astype(np.uint8))
+    colors = np.where((labels == IGNORE)[..., None], image, colorize(labels, spec))
+    return np.asarray(Image.blend(Image.fromarray(image), Image.fromarray(colors), opacity))
 
 
 def errors(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ def error_map(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Paint wrong pixels vermilion, right ones grey, ignored ones white; both arguments `(H, W)`."""
     table = np.full((256, 3), _IGNORED, np.uint8)
     table[:2] = _RIGHT, _WRONG
-    return table[errors(prediction, target)]
+    return np.take(table, errors(prediction, target), 0)
 
 
 def zoom_of(width: int) -> int:

@@ -100,11 +100,14 @@ class Sample:
         return comparison(self.image, self.target, self.prediction, spec)
 
     def wandb_image(self, spec: DatasetSpec, caption: str | None = None) -> wandb.Image:
-        """Return the image with masks to switch on and off: truth, prediction, and which pixels are wrong."""
+        """Return the image, as JPEG, with masks to switch on and off: truth, prediction, and which pixels are wrong.
+
+        As PNG, each costs 60 ms more, of the training's time, for 480x360 pixels on a slow core.
+        """
         classes = {**dict(enumerate(spec.classes)), IGNORE: "ignored"}
         masks = {
             "truth": {"mask_data": self.target, "class_labels": classes},
             "prediction": {"mask_data": self.prediction, "class_labels": classes},
             "error": {"mask_data": errors(self.prediction, self.target), "class_labels": _ERROR_LABELS},
         }
-        return wandb.Image(self.image, masks=masks, caption=caption)
+        return wandb.Image(self.image, masks=masks, caption=caption, file_type="jpg")
