@@ -12,6 +12,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ def _run(command: list[str], folder: Path, env: dict[str, str], files: tuple[Pat
     except BaseException:
         traceback.print_exc()
         code = 1
-    # With the exception, what it held is gone, as where an interpreter ends: workers of a loader are not waited for.
-    atexit._run_exitfuncs()  # processes of multiprocessing leave them out
+    # As where an interpreter ends: what the exception held is gone, then threads end, then runs what was registered.
+    threading._shutdown()
+    atexit._run_exitfuncs()
     sys.exit(code)

@@ -2,8 +2,9 @@
 
 An epoch of the study `camvid` on all of CamVid, its validation included, with W&B (offline) and TensorBoard on, and
 with `logger=none`. Contenders take turns in one process; ratios are of medians. Processor time is this process's, in
-which other work on the machine shows less than in wall time; W&B's own process works beside it. `output` is a
-page such as experiments/speed.md; `times=<file>` keeps the times of all rounds, to which a later call adds its own.
+which other work on the machine shows less than in wall time; W&B's own process works beside it. What the callbacks
+take that log is timed, too, and does not drown where the machine's speed drifts. `output` is a page such as
+experiments/speed.md; `times=<file>` keeps the times of all rounds, to which a later call adds its own.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from statistics import median
 
 import lightning as L
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import DictConfig
 
 from fastfcn_pl import build, config
 from fastfcn_pl.loggers import closing_wandb
 from tests.benchmarks.report import table, write
 
-Times = tuple[float, float]
-"""Seconds on the wall, and of the processor."""
+Times = tuple[float, float, float]
+"""Seconds on the wall, of the processor, and on the wall inside of callbacks that log."""
+LOGGING = ("Samples", "ClassScores", "GradientNorm", "RunFacts", "RunFiles", "LearningRateMonitor", "Throughput")
 CONTENDERS = {
     "logger=none": ["logger=none"],
     "logger=all": ["logger=all", "logger.wandb.mode=offline"],
@@ -44,6 +47,12 @@ class _Epoch(L.Callback):
         self.times = time.perf_counter() - wall, time.process_time() - processor
 
 
+def _inside(profiler: SimpleProfiler) -> float:
+    """Return the seconds of all hooks of the callbacks that log."""
+    prefixes = tuple(f"[Callback]{name}" for name in LOGGING)
+    return sum(sum(seconds) for name, seconds in profiler.recorded_durations.items() if name.startswith(prefixes))
+
+
 def epoch(root: Path, overrides: Sequence[str]) -> Times:
     """Train for one epoch and return what it took."""
     with tempfile.TemporaryDirectory() as folder:
@@ -52,9 +61,10 @@ def epoch(root: Path, overrides: Sequence[str]) -> Times:
         data, timed = build.datamodule(cfg), _Epoch()
         trainer = build.trainer(cfg)
         trainer.callbacks.append(timed)
+        trainer.profiler = profiler = SimpleProfiler()
         with closing_wandb(folder):
             trainer.fit(build.module(cfg, data.spec), datamodule=data)
-    return timed.times
+    return *timed.times, _inside(profiler)
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
@@ -93,10 +103,15 @@ def main(
     medians = {name: [median(column) for column in zip(*taken, strict=True)] for name, taken in found.items()}
     base, count = medians["logger=none"], len(found["logger=none"])
     rows = [
-        [name, f"{wall:.1f}", f"{wall / base[0]:.3f}", f"{processor:.1f}", f"{processor / base[1]:.3f}"]
-        for name, (wall, processor) in medians.items()
+        [
+            name,
+            *(f"{wall:.1f}", f"{wall / base[0]:.3f}", f"{processor:.1f}", f"{processor / base[1]:.3f}"),
+            *(f"{inside:.2f}", f"{inside / wall:.3f}"),
+        ]
+        for name, (wall, processor, inside) in medians.items()
     ]
-    text = table([f"medians of {count}", "s an epoch", "times", "s of the processor", "times"], rows)
+    heads = ["s an epoch", "times", "s of the processor", "times", "s in callbacks that log", "share of the epoch"]
+    text = table([f"medians of {count}", *heads], rows)
     print(text)
     if output is not None:
         write(output, "Logging", f"python -m tests.benchmarks.logging rounds={count}", text)
