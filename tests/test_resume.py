@@ -202,7 +202,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     ("ranks", "kills"),
     [(2, 1), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ((1, 1), (1, 6), (2, 6)))],
 )
-@pytest.mark.parametrize("moment", ["inside of an epoch", "inside of a save"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("inside of an epoch", marks=pytest.mark.exhaustive), "inside of a save"]
+)
 def test_a_killed_run_ends_like_one_that_was_not(
     moment: str, ranks: int, kills: int, tmp_path: Path, unbroken: Callable[[int], Path]
 ) -> None:

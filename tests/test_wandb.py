@@ -252,6 +252,7 @@ def test_nothing_secret_and_no_place_of_this_machine_is_logged(run: Path) -> Non
     assert not wandb_file.of_kind(run, "environment"), "it would hold the command line and its paths"
 
 
+@pytest.mark.exhaustive
 def test_jobs_of_a_sweep_are_a_group_whatever_their_ranks_and_a_study_names_its_own(
     command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
