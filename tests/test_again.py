@@ -64,7 +64,7 @@ def test_how_far_a_job_came(kept: list[str], state: Before, tmp_path: Path) -> N
         before(cfg, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_sweep_goes_on(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     jobs = [tmp_path / "sweep" / str(number) for number in range(3)]
     process = start(tmp_path, "fastfcn_pl.train", *SWEEP)

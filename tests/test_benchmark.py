@@ -92,7 +92,7 @@ def test_timings_tell_parts_apart() -> None:
     assert all(t >= s + n for t, s, n in zip(*(seconds[k] for k in ("total", "short", "long")), strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_memory_is_what_the_process_takes(make_config: Callable[..., DictConfig]) -> None:
     """Of a network whose activations can be told: training keeps what predicting lets go, and grows with the batch."""
     cfg = make_config(*SMALL, "size=[256,256]", "training.size=[256,256]", "training.batch=4", name="benchmark")

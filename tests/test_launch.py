@@ -111,10 +111,10 @@ def test_a_bug_is_not_hidden() -> None:
 
 
 def test_what_cannot_be_built_is_named(command: Command) -> None:
-    done = command("train", *TINY, "data.batch_size=abc")
+    done = command("train", *TINY, "trainer.precision=17")
     assert done.returncode == 1
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: data cannot be built: TypeError: ")
+    assert line.startswith("error: trainer cannot be built: ")
     assert line.endswith("(+debug=true shows where)")
 
 

@@ -120,6 +120,7 @@ def test_a_run_goes_on_from_each_of_its_checkpoints(
         _assert_equal(_state(folder), expected, str(kept.index(path)))
 
 
+@pytest.mark.exhaustive
 def test_a_moved_run_goes_on_in_its_folder_with_its_w_and_b_run(command: Command, tmp_path: Path) -> None:
     arguments = [*[o for o in SHORT if o != "logger=none"], "logger=wandb", "logger.wandb.mode=offline"]
     done = command("train", *arguments, "hydra.run.dir=first", "+callbacks.keep._target_=tests.test_resume.Keep")
