@@ -235,9 +235,13 @@ def parameters(target: Callable[..., Any]) -> tuple[set[str] | None, set[str]]:
 def _kind_of_number(target: Callable[..., Any], name: str) -> str | None:
     """Say what a parameter takes that is for numbers, or for true and false, alone; None for any other."""
     parameter = inspect.signature(target).parameters.get(name)
-    words = re.findall(r"\w+", inspect.formatannotation(parameter.annotation)) if parameter else []
-    kinds = [_KINDS.get(word) for word in words if word not in ("Optional", "Union", "int" * ("float" in words))]
-    return " or ".join(dict.fromkeys(map(str, kinds))) if kinds and all(kinds) else None
+    words = set(re.findall(r"\w+", inspect.formatannotation(parameter.annotation))) if parameter else set()
+    words -= {"Optional", "Union"}
+    if not words <= _KINDS.keys():
+        return None
+    if "float" in words:
+        words.discard("int")
+    return " or ".join(dict.fromkeys(kind for word, kind in _KINDS.items() if word in words)) or None
 
 
 def _import(path: str, target: str) -> Callable[..., Any]:

@@ -114,7 +114,7 @@ def test_what_cannot_be_built_is_named(command: Command) -> None:
     done = command("train", *TINY, "trainer.precision=17")
     assert done.returncode == 1
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: trainer cannot be built: ")
+    assert line.startswith("error: trainer cannot be built: ValueError: ")
     assert line.endswith("(+debug=true shows where)")
 
 

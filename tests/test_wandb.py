@@ -21,6 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import fastfcn_pl.callbacks
 from fastfcn_pl import build, checkpoint
 from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.data.dataset import SegmentationDataset
+from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.visualize import comparison
 from tests import forked, wandb_file
 from tests.conftest import TINY
@@ -61,6 +63,12 @@ def _file(run: Path, path: str) -> Path:
 
 def _table(run: Path, path: str) -> dict[str, Any]:
     return json.loads(_file(run, path).read_text())
+
+
+def _validated(module: SegmentationModule) -> SegmentationDataset:
+    """Return the samples that the run was validated on."""
+    root = module.hparams["config"]["data"]["root"]
+    return build.datamodule(build.compose(["data=camvid", f"data.root={root}"])).dataset("val")
 
 
 def _documented() -> list[re.Pattern[str]]:
@@ -108,9 +116,7 @@ def test_masks_decode_to_labels_prediction_and_errors(run: Path) -> None:
     """The prediction is that of the last weights, and the truth that of the data set's files."""
     logged = wandb_file.history(run)
     module = checkpoint.load(run / "checkpoints" / "last.ckpt")
-    config = module.hparams["config"]
-    data = build.datamodule(build.compose(["data=camvid", f"data.root={config['data']['root']}"]))
-    samples = data.dataset("val")
+    samples = _validated(module)
     for position, index in enumerate((0, 2)):
         key, sample = f"val/samples/{position}", samples[0, index]
         assert logged[f"{key}._type"] == ["image-file"] * 2
@@ -155,8 +161,7 @@ def test_tensorboard_has_the_same_numbers_and_pictures(run: Path) -> None:
     sample = "val/samples/0"
     truth, prediction = (decoded(logged[f"{sample}.masks.{name}.path"][-1]) for name in ("truth", "prediction"))
     module = checkpoint.load(run / "checkpoints" / "last.ckpt")
-    data = build.datamodule(build.compose(["data=camvid", f"data.root={module.hparams['config']['data']['root']}"]))
-    image = data.dataset("val")[0, 0]["image"].permute(1, 2, 0).numpy()
+    image = _validated(module)[0, 0]["image"].permute(1, 2, 0).numpy()
     expected = {sample: comparison(image, truth, prediction, module.spec)}
     expected["final/confusion"] = decoded(logged["final/confusion.path"][-1])
     for tag, picture in expected.items():
