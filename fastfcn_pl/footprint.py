@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastfcn_pl import build
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.models.deploy import deployed
+from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.scoremap import ScoreMap
 
@@ -81,8 +82,8 @@ def _predict(cfg: build.Config, device: torch.device) -> None:
 
 
 def _train(cfg: build.Config, device: torch.device) -> None:
-    form = memory_format(cfg.channels_last)
-    network = build.model(cfg, cfg.num_classes).to(device).to(memory_format=form).train()
+    network = build.model(cfg, cfg.num_classes).to(device).train()
+    form = lay_out(network, cfg.channels_last, device, half=PRECISIONS[cfg.precision] is not None)
     loss = build.build(cfg.loss, network.outputs)
     batch, size = cfg.training.batch, cfg.training.size
     optimizer = build.build(cfg.optimizer)(network, batch)

@@ -26,7 +26,8 @@ class SegmentationModule(L.LightningModule):
 
     `config` is the run's whole configuration as plain containers: it is saved with the weights, so that a checkpoint
     rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, total_steps)` are
-    called when training starts; with `compile` the network is compiled then, for that run only.
+    called when training starts; with `compile` the network is compiled then, for that run only. `memory_format` is
+    that of the images which `model` takes, see `models.layout`.
     """
 
     mean: Tensor
@@ -42,16 +43,14 @@ class SegmentationModule(L.LightningModule):
         spec: DatasetSpec,
         make_optimizer: Callable[[nn.Module, int], Optimizer],
         make_scheduler: Callable[[Optimizer, int], LRScheduler],
-        channels_last: bool,
+        memory_format: torch.memory_format,
         compile: bool,
         config: dict[str, Any],
     ) -> None:
         super().__init__()
         self.model, self.loss, self.protocol, self.spec = model, loss, protocol, spec
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
-        self.compile_to_train = compile
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        model.to(memory_format=self.memory_format)
+        self.memory_format, self.compile_to_train = memory_format, compile
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
         self.confusion = ConfusionMatrix(spec.num_classes)
         self.boundary: BoundaryIoU | None = None
@@ -64,7 +63,7 @@ class SegmentationModule(L.LightningModule):
             self.register_buffer(name, value, persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turn uint8 images `(B, 3, H, W)` into what the network takes, in the memory format of its weights."""
+        """Turn uint8 images `(B, 3, H, W)` into what the network takes, in the memory format that suits it."""
         normalized = (images.to(self.mean.dtype) - self.mean) / self.std
         return normalized.contiguous(memory_format=self.memory_format)
 

@@ -365,7 +365,8 @@ def test_half_precision_on_a_cpu_leaves_channels_last_alone(
 ) -> None:
     """Lightning takes bfloat16 there whichever of them is named."""
     spec = DatasetSpec("two", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
-    formats = [build.module(make_config(*TINY, f"trainer.precision={p}"), spec).memory_format for p in (precision, 32)]
+    net = [*TINY, "model.backbone.name=test_convnext"]
+    formats = [build.module(make_config(*net, f"trainer.precision={p}"), spec).memory_format for p in (precision, 32)]
     assert formats == [torch.contiguous_format, torch.channels_last]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fastfcn_pl import build
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.footprint import autocast
+from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.weights import official
 from fastfcn_pl.models.weights.names import rename
@@ -55,10 +56,8 @@ def network_of_ours() -> Segmenter:
 def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     """Return our step, by the recipe, from random weights or from the published network's `state`."""
     cfg = build.compose(_CFG)
-    # Lightning's module takes the default memory format for half precision on CPUs, where some gradients are wrong.
-    last = cfg.channels_last and (torch.cuda.is_available() or "16" not in precision)
-    form = torch.channels_last if last else torch.contiguous_format
-    network = network_of_ours().to(_device()).to(memory_format=form).train()
+    network = network_of_ours().to(_device()).train()
+    form = lay_out(network, cfg.channels_last, _device(), half="16" in precision)
     if state is not None:
         renamed, _ = rename(state, official.rules("encnet"))
         network.load_state_dict(renamed)
