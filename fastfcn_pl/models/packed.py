@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.models.deploy import behind_convolutions, deployed
+from fastfcn_pl.models.layers import PointwiseConv
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.winograd import WinogradConv
 
@@ -65,7 +66,8 @@ def packed(model: Segmenter) -> Segmenter:
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Tell whether it is torch's own convolution with padding by zeros, whose size is said."""
-    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    plain = type(module) in (nn.Conv2d, PointwiseConv)
+    return plain and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 class PackedConv(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastfcn_pl.models.backbones.timm import TimmBackbone
-from fastfcn_pl.models.layers import DepthwiseConv, SeparableConv
+from fastfcn_pl.models.layers import DepthwiseConv, PointwiseConv, SeparableConv
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 4, 8])
@@ -53,6 +53,27 @@ def test_a_dilated_backbone_has_its_depthwise_convolutions_in_phases() -> None:
     assert len(dilated) >= 8
     assert all(isinstance(layer, DepthwiseConv) for layer in dilated)
     assert list(net.state_dict()) == list(strided.state_dict())
+
+
+@pytest.mark.parametrize(("stride", "bias"), [(1, False), (1, True), (2, False)])
+def test_a_pointwise_convolution_is_the_plain_one(stride: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 10, 1, stride, bias=bias)
+    layer, x = PointwiseConv.like(plain), torch.randn(2, 6, 13, 16, requires_grad=True)
+    assert layer is not None
+    outputs = plain(x), layer(x)
+    torch.testing.assert_close(*outputs)
+    weights = torch.randn_like(outputs[0])
+    gradients = (torch.autograd.grad((y * weights).sum(), [x, *plain.parameters()]) for y in outputs)
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), outputs[0])
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1, padding=1)])
+def test_only_dense_convolutions_of_a_pixel_are_pointwise(conv: nn.Conv2d) -> None:
+    assert PointwiseConv.like(conv) is None
 
 
 def test_separable_conv_keeps_the_size() -> None:

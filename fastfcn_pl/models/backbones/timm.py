@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from fastfcn_pl.contracts import FeatureInfo, UserError, suggest
-from fastfcn_pl.models.layers import DepthwiseConv
+from fastfcn_pl.models.layers import DepthwiseConv, substitute
 from fastfcn_pl.models.weights import efficientnet_lite
 from fastfcn_pl.models.weights.files import read_state_dict
 
@@ -50,7 +50,7 @@ class TimmBackbone(nn.Module):
         _check_name(name)
         self._layout = _find_layout(name, output_stride)
         self.net = _create(name, self._layout.options, pretrained)
-        _speed_up_dilation(self.net)
+        substitute(self.net, _dilated)
         self.out_info = self._layout.levels.info
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
@@ -79,12 +79,9 @@ class TimmBackbone(nn.Module):
         return found
 
 
-def _speed_up_dilation(net: nn.Module) -> None:
-    """Let our own layer compute dilated depthwise convolutions; names of weights stay."""
-    for parent in list(net.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d) and child.dilation != (1, 1) and (conv := DepthwiseConv.like(child)):
-                setattr(parent, name, conv)
+def _dilated(conv: nn.Conv2d) -> nn.Conv2d | None:
+    """Return our own layer, which computes them faster, in place of a dilated depthwise convolution."""
+    return None if conv.dilation == (1, 1) else DepthwiseConv.like(conv)
 
 
 class _Recomputing:
