@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.hooks import RemovableHandle
 
 from fastfcn_pl.contracts import FeatureInfo, UserError, suggest
 from fastfcn_pl.models.layers import DepthwiseConv, substitute
+from fastfcn_pl.models.recomputing import Recomputing
 from fastfcn_pl.models.weights import efficientnet_lite
 from fastfcn_pl.models.weights.files import read_state_dict
 
@@ -54,7 +52,7 @@ class TimmBackbone(nn.Module):
         self.out_info = self._layout.levels.info
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
-        self._recomputing = _Recomputing() if grad_checkpointing else None
+        self._recomputing = Recomputing() if grad_checkpointing else None
         if grad_checkpointing:
             _checkpoint_gradients(self.net, name)
 
@@ -82,37 +80,6 @@ class TimmBackbone(nn.Module):
 def _dilated(conv: nn.Conv2d) -> nn.Conv2d | None:
     """Return our own layer, which computes them faster, in place of a dilated depthwise convolution."""
     return None if conv.dilation == (1, 1) else DepthwiseConv.like(conv)
-
-
-class _Recomputing:
-    """What runs between two forward passes of a network is gradient checkpointing, which computes parts of it again.
-
-    Batch norms then keep the running statistics that they have, in which the batch is already.
-    """
-
-    def __init__(self) -> None:
-        self._handles: list[RemovableHandle] = []
-
-    def begin(self, net: nn.Module) -> None:
-        for norm in net.modules():  # which may be others than at first, where ranks synchronise them
-            if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats:
-                release = partial(_release, norm.momentum)
-                self._handles += [norm.register_forward_pre_hook(_hold), norm.register_forward_hook(release)]
-
-    def end(self) -> None:
-        while self._handles:
-            self._handles.pop().remove()
-
-
-def _hold(norm: nn.Module, inputs: Any) -> None:
-    assert isinstance(norm, _BatchNorm)
-    assert norm.num_batches_tracked is not None
-    norm.momentum = 0.0
-    norm.num_batches_tracked.sub_(1)
-
-
-def _release(momentum: float | None, norm: nn.Module, inputs: Any, output: Any) -> None:
-    norm.momentum = momentum  # type: ignore[assignment]
 
 
 def _checkpoint_gradients(net: nn.Module, name: str) -> None:

@@ -1,0 +1,41 @@
+"""Batch norms under gradient checkpointing, which computes parts of a network twice."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+
+class Recomputing:
+    """What runs from `begin` to `end`, between two forward passes of a network, is computed for the second time.
+
+    Batch norms then keep the running statistics that they have, in which the batch is already.
+    """
+
+    def __init__(self) -> None:
+        self._handles: list[RemovableHandle] = []
+
+    def begin(self, net: nn.Module) -> None:
+        for norm in net.modules():  # which may be others than at first, where ranks synchronise them
+            if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats:
+                release = partial(_release, norm.momentum)
+                self._handles += [norm.register_forward_pre_hook(_hold), norm.register_forward_hook(release)]
+
+    def end(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+
+def _hold(norm: nn.Module, inputs: Any) -> None:
+    assert isinstance(norm, _BatchNorm)
+    assert norm.num_batches_tracked is not None
+    norm.momentum = 0.0
+    norm.num_batches_tracked.sub_(1)
+
+
+def _release(momentum: float | None, norm: nn.Module, inputs: Any, output: Any) -> None:
+    norm.momentum = momentum  # type: ignore[assignment]
