@@ -43,15 +43,19 @@ def test_sigterm_saves_and_ends(told: str, tmp_path: Path) -> None:
 
 
 def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path) -> None:
-    """Two tasks as srun starts them, by the variables that it sets; the signal reaches each."""
+    """Two tasks as srun starts them, by the variables that it sets; the signal reaches each.
+
+    Where it matters what they say, their interpreters are fresh: torch reads while it is imported what it is to say.
+    """
     asked = write_command(tmp_path / "bin" / "scontrol")
     slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     slurm |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}
     slurm |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     command = [TRAIN, *LONG, "trainer.devices=2"]
 
-    def srun(*more: str) -> list:
-        return [start(tmp_path, *command, *more, **slurm, SLURM_PROCID=r, SLURM_LOCALID=r) for r in ("0", "1")]
+    def srun(*more: str, fresh: bool = True) -> list:
+        tasks = ({"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1"))
+        return [start(tmp_path, *command, *more, fresh=fresh, **slurm, **task) for task in tasks]
 
     tasks = srun()
     assert wait(tasks[0], (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), tasks[0].communicate()
@@ -65,7 +69,7 @@ def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path
     assert not list(tmp_path.rglob("hpc_ckpt*"))
     stopped = _step(tmp_path)
 
-    tasks = srun()
+    tasks = srun(fresh=False)
     assert wait(tasks[0], lambda: _step(tmp_path) > stopped), tasks[0].communicate()
     for task in tasks:
         task.kill()

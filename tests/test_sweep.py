@@ -66,9 +66,11 @@ def test_a_sweep_runs_its_jobs_and_says_which_failed(launcher: str, command: Com
     ],
 )
 def test_each_job_of_a_sweep_has_its_own_ranks(launcher: str, devices: str, command: Command, tmp_path: Path) -> None:
-    extra = _launched_by(launcher)
+    extra, fresh = _launched_by(launcher), (launcher, devices) == ("basic", "2,1")
     quiet = [override for override in SMALL if override != "logger=none"]
-    done = command("train", "-m", *quiet, "logger.wandb.mode=offline", f"trainer.devices={devices}", *extra)
+    done = command(
+        "train", "-m", *quiet, "logger.wandb.mode=offline", f"trainer.devices={devices}", *extra, fresh=fresh
+    )
     assert done.returncode == 0, done.stderr
     found = _jobs(tmp_path)
     assert [job["world_size"] for job in found] == devices.split(",")

@@ -291,10 +291,10 @@ def test_your_own_data_trains_by_the_yaml_of_the_readme(command: Command, tmp_pa
 
 
 def test_two_ranks_score_as_one(command: Command, tmp_path: Path) -> None:
-    """Uneven shares: 7 images on 2 ranks; the weights of one run, scored on both."""
+    """Uneven shares: 7 images on 2 ranks, with interpreters of their own; the weights of one run, scored on both."""
     root = write_camvid(tmp_path / "CamVid", train=4, val=7)
     ddp = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1"]
-    done = command("train", *FAST, f"data.root={root}", *ddp, f"run_dir={tmp_path}/run", timeout=400)
+    done = command("train", *FAST, f"data.root={root}", *ddp, f"run_dir={tmp_path}/run", timeout=400, fresh=True)
     assert done.returncode == 0, done.stderr
     results = _results(tmp_path / "run")
     assert (results["world_size"], results["steps"]) == (2, 1)
