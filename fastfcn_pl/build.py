@@ -27,7 +27,6 @@ from fastfcn_pl.callbacks.agreement import Agreement
 from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.frozen import FrozenJob
-from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.ranks import Started
@@ -85,7 +84,7 @@ def model(cfg: DictConfig, num_classes: int) -> Segmenter:
 
 def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
     """Build network, loss, protocol and optimizer of `cfg`, for the classes of `spec`."""
-    network, device = model(cfg, spec.num_classes), torch.device("cuda" if _on_gpu(cfg) else "cpu")
+    network = model(cfg, spec.num_classes)
     return SegmentationModule(
         network,
         loss=build(cfg.loss, network.outputs),
@@ -93,7 +92,7 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
         spec=spec,
         make_optimizer=build(cfg.optimizer),
         make_scheduler=build(cfg.scheduler),
-        memory_format=lay_out(network, cfg.channels_last, device, half="16" in str(cfg.trainer.precision)),
+        channels_last=cfg.channels_last,
         compile=cfg.get("compile", False),  # of which checkpoints from before it say nothing
         config=plain(cfg),
     )

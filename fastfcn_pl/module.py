@@ -17,6 +17,7 @@ from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.inference import Protocol
 from fastfcn_pl.metrics import BoundaryIoU, ConfusionMatrix, Scores
+from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.models.packed import fastest
 from fastfcn_pl.models.segmenter import Segmenter
 
@@ -26,8 +27,8 @@ class SegmentationModule(L.LightningModule):
 
     `config` is the run's whole configuration as plain containers: it is saved with the weights, so that a checkpoint
     rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, total_steps)` are
-    called when training starts; with `compile` the network is compiled then, for that run only. `memory_format` is
-    that of the images which `model` takes, see `models.layout`.
+    called when training starts; with `compile` the network is compiled then, for that run only. Where `channels_last`
+    is the wrong memory format to train in, training starts with another, see `models.layout`.
     """
 
     mean: Tensor
@@ -43,14 +44,16 @@ class SegmentationModule(L.LightningModule):
         spec: DatasetSpec,
         make_optimizer: Callable[[nn.Module, int], Optimizer],
         make_scheduler: Callable[[Optimizer, int], LRScheduler],
-        memory_format: torch.memory_format,
+        channels_last: bool,
         compile: bool,
         config: dict[str, Any],
     ) -> None:
         super().__init__()
         self.model, self.loss, self.protocol, self.spec = model, loss, protocol, spec
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
-        self.memory_format, self.compile_to_train = memory_format, compile
+        self.channels_last, self.compile_to_train = channels_last, compile
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        model.to(memory_format=self.memory_format)
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
         self.confusion = ConfusionMatrix(spec.num_classes)
         self.boundary: BoundaryIoU | None = None
@@ -63,9 +66,15 @@ class SegmentationModule(L.LightningModule):
             self.register_buffer(name, value, persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turn uint8 images `(B, 3, H, W)` into what the network takes, in the memory format that suits it."""
+        """Turn uint8 images `(B, 3, H, W)` into what the network takes, in the memory format of its weights."""
         normalized = (images.to(self.mean.dtype) - self.mean) / self.std
         return normalized.contiguous(memory_format=self.memory_format)
+
+    def setup(self, stage: str) -> None:
+        """Lay out the weights to learn fast, before anything else holds them."""
+        if stage == "fit":
+            device, half = self.trainer.strategy.root_device, "16" in str(self.trainer.precision)
+            self.memory_format = lay_out(self.model, self.channels_last, device, half)
 
     def on_fit_start(self) -> None:
         """Compile the network in place, behind the callbacks that look into it: the names of its weights stay."""

@@ -261,8 +261,7 @@ from tests.fakes.network import Network
 side, classes = 8000, 150
 spec = DatasetSpec("large", tuple(map(str, range(classes))), ((0, 0, 0),) * classes)
 protocol = partial(inference.{name}, **{options})
-settings = dict(memory_format=torch.contiguous_format, compile=False, config={{}})
-module = SegmentationModule(Network(classes, True), nn.Identity(), protocol, spec, None, None, **settings)
+module = SegmentationModule(Network(classes, True), nn.Identity(), protocol, spec, None, None, False, False, {{}})
 batch = {{"image": torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)}}
 batch |= {{"target": torch.zeros(1, side, side, dtype=torch.uint8), "index": torch.zeros(1, dtype=torch.int64)}}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

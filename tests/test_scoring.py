@@ -57,8 +57,7 @@ class _Data(SegmentationDataModule):
 def _module(spec: DatasetSpec, protocol: Any) -> SegmentationModule:
     network: Any = Network(spec.num_classes, align_corners=True)
     nobody: Any = None
-    form = torch.contiguous_format
-    return SegmentationModule(network, nn.Identity(), protocol, spec, nobody, nobody, form, False, {})
+    return SegmentationModule(network, nn.Identity(), protocol, spec, nobody, nobody, False, False, {})
 
 
 def _all_class_0(model: Any, x: torch.Tensor, size: tuple[int, int]) -> ScoreMap:

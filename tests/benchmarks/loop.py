@@ -17,11 +17,13 @@ from pathlib import Path
 from statistics import median
 
 import lightning as L
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from fastfcn_pl import build, config
 from fastfcn_pl.loggers import closing_wandb
+from fastfcn_pl.models.layout import lay_out
 from tests.benchmarks.measure import machine
 from tests.benchmarks.report import table, write
 
@@ -70,6 +72,7 @@ def bare(overrides: Sequence[str], steps: int) -> list[float]:
     cfg = _compose(overrides)
     data = build.datamodule(cfg)
     module = build.module(cfg, data.spec).train()
+    module.memory_format = lay_out(module.model, cfg.channels_last, torch.device("cpu"), half=False)
     optimizer = module.make_optimizer(module.model, data.batch_size)
     scheduler, begun = module.make_scheduler(optimizer, steps), []
     loader = data.train_dataloader()
