@@ -66,8 +66,9 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
     from fastfcn_pl.launch import choices, overrides
     from fastfcn_pl.models.cost import cost, timings
     from fastfcn_pl.models.deploy import deployed
+    from fastfcn_pl.models.layout import memory_format
 
-    size, form = tuple(cfg.size), footprint.memory_format(cfg.channels_last)
+    size, form = tuple(cfg.size), memory_format(cfg.channels_last)
     network.aux_head = None
     costs = cost(network, size)
     total = costs.pop("total")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fastfcn_pl import build
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.models.deploy import deployed
-from fastfcn_pl.models.layout import lay_out
+from fastfcn_pl.models.layout import lay_out, memory_format
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.scoremap import ScoreMap
 
@@ -28,11 +28,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context that computes in `precision`."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
-
-
-def memory_format(channels_last: bool) -> torch.memory_format:
-    """Return the format of weights and images."""
-    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def labels(network: Segmenter, x: Tensor) -> Tensor:

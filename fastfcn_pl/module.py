@@ -17,7 +17,7 @@ from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.inference import Protocol
 from fastfcn_pl.metrics import BoundaryIoU, ConfusionMatrix, Scores
-from fastfcn_pl.models.layout import lay_out
+from fastfcn_pl.models.layout import lay_out, memory_format
 from fastfcn_pl.models.packed import fastest
 from fastfcn_pl.models.segmenter import Segmenter
 
@@ -52,7 +52,7 @@ class SegmentationModule(L.LightningModule):
         self.model, self.loss, self.protocol, self.spec = model, loss, protocol, spec
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.channels_last, self.compile_to_train = channels_last, compile
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = memory_format(channels_last)
         model.to(memory_format=self.memory_format)
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
         self.confusion = ConfusionMatrix(spec.num_classes)

@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastfcn_pl import checkpoint
+from fastfcn_pl import build, checkpoint
+from fastfcn_pl.contracts import DatasetSpec
 from fastfcn_pl.inference import logits
 from fastfcn_pl.models.layers import DepthwiseConv
 from fastfcn_pl.module import SegmentationModule
@@ -367,6 +368,22 @@ def test_bfloat16_trains_in_bfloat16(
     assert torch.bfloat16 in types
     assert formats == {torch.contiguous_format}
     assert all(v.dtype != torch.bfloat16 for v in _last(folder)["state_dict"].values())
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "bf16-true", "bf16"])
+def test_half_precision_on_a_cpu_leaves_channels_last_alone(
+    precision: str, make_config: Callable[..., DictConfig]
+) -> None:
+    """Lightning takes bfloat16 there whichever of them is named."""
+    spec = DatasetSpec("two", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    formats = []
+    for name in (precision, "32"):
+        cfg = make_config(*TINY, "model.backbone.name=test_convnext", f"trainer.precision={name}")
+        module = build.module(cfg, spec)
+        module.trainer = build.trainer(cfg)
+        module.setup("fit")
+        formats.append(module.memory_format)
+    assert formats == [torch.contiguous_format, torch.channels_last]
 
 
 def test_last_is_last_when_nothing_improves(camvid: str, make_config: Callable[..., DictConfig]) -> None:

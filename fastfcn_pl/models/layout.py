@@ -11,6 +11,11 @@ from fastfcn_pl.models.layers import PointwiseConv, substitute
 from fastfcn_pl.models.segmenter import Segmenter
 
 
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """Return the format of weights and images."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half: bool) -> torch.memory_format:
     """Lay out the weights for training on `device`, in `half` precision or not; return the format of its images.
 
@@ -25,20 +30,18 @@ def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half:
     with EfficientNet-Lite0 the same 1.2 in all.
     """
     on_cpu = device.type == "cpu"
-    dense = on_cpu and not half and _mostly_dense(network.backbone)
-    if not channels_last or dense or (on_cpu and half):
-        network.to(memory_format=torch.contiguous_format)
-        if dense:
-            substitute(network, PointwiseConv.like)
-        return torch.contiguous_format
-    network.to(memory_format=torch.channels_last)
-    if on_cpu:
+    dense = on_cpu and _mostly_dense(network.backbone)
+    if dense:
+        substitute(network, PointwiseConv.like)
+    form = memory_format(channels_last and not dense and not (on_cpu and half))
+    network.to(memory_format=form)
+    if on_cpu and form is torch.channels_last:
         for module in network.modules():
             if _is_dense(module):
                 module.to(memory_format=torch.contiguous_format)
                 module.register_forward_pre_hook(_take)
                 module.register_forward_hook(_give)
-    return torch.channels_last
+    return form
 
 
 def _is_dense(module: nn.Module) -> bool:
@@ -46,7 +49,7 @@ def _is_dense(module: nn.Module) -> bool:
 
 
 def _mostly_dense(backbone: nn.Module) -> bool:
-    """Tell whether most of what its channels are spatially mixed by, or otherwise made of, are dense convolutions."""
+    """Tell whether it has more dense convolutions of more than a pixel than grouped ones and linear layers together."""
     others = [m for m in backbone.modules() if isinstance(m, nn.Linear) or getattr(m, "groups", 1) > 1]
     return sum(map(_is_dense, backbone.modules())) > len(others)
 

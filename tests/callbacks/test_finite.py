@@ -144,7 +144,8 @@ def test_a_layer_that_overflows_is_named_and_no_weight_changes(
     with pytest.raises(UserError, match="at step 0 the loss is not finite"):
         trainer.fit(module, datamodule=datamodule)
     page = Path("run/not_finite/step_0_rank_0.md").read_text()
-    assert "whose output is not finite: model.head.layers.2 (PointwiseConv), whose input's largest value is" in page
+    layer = "model.head.layers.2 (PointwiseConv)"
+    assert f"The first layer whose output is not finite: {layer}, whose input's largest" in page
     top = page.partition("Largest weights")[2].partition("| --- | --- |\n")[2].splitlines()
     assert top[0].startswith("| model.head.layers.2.weight | ")
     assert top[1] == "| model.head.layers.0.1.weight | 1e+20 |"
