@@ -27,7 +27,7 @@ def benchmark(cfg: DictConfig) -> float:
     """Measure the network that `cfg` describes, write and print what was found, and return the latency in ms."""
     import torch
 
-    from fastfcn_pl import build, footprint
+    from fastfcn_pl import build, footprint, signatures
 
     if cfg.precision not in footprint.PRECISIONS:
         raise UserError(f"precision={cfg.precision}: no such option; {suggest(cfg.precision, footprint.PRECISIONS)}")
@@ -36,7 +36,7 @@ def benchmark(cfg: DictConfig) -> float:
         torch.set_num_threads(cfg.threads)
     if cfg.checkpoint is None:
         build.without_pretrained(cfg)
-        build.check(cfg)
+        signatures.check(cfg)
         network, run_folder = build.model(cfg, cfg.num_classes), None
     else:
         path, run_folder = checkpoint_of(cfg.checkpoint)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy._core.multiarray import scalar
 
-from fastfcn_pl import build
+from fastfcn_pl import build, signatures
 from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.palette import voc_colors
 from fastfcn_pl.models.weights.published import Published, recognise
@@ -124,7 +124,7 @@ def as_ours(published: Published, data: build.Config | None = None) -> dict[str,
         spec = DatasetSpec(_NUMBERED, tuple(f"class {i}" for i in range(count)), voc_colors(range(count)))
     else:
         cfg.data = data
-        build.check(cfg)
+        signatures.check(cfg)
         spec = build.datamodule(cfg).spec
     if spec.num_classes != count:
         raise UserError(f"the network has {count} classes, but data set {spec.name} has {spec.num_classes}")

@@ -1,6 +1,6 @@
 """The typed root of each primary config: a misspelt key at the top is refused before anything heavy is imported.
 
-What stands below `model`, `data`, ... is checked against the signatures that it is for: `build.check`.
+What stands below `model`, `data`, ... is checked against the signatures that it is for: `signatures.check`.
 """
 
 from __future__ import annotations

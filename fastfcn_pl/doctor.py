@@ -18,7 +18,7 @@ def doctor(cfg: DictConfig) -> None:
     """
     from PIL import Image  # heavy imports stand here, so that --help and a typo need not wait for them
 
-    from fastfcn_pl import build, diagnosis
+    from fastfcn_pl import build, diagnosis, signatures
     from fastfcn_pl.data.findings import findings
     from fastfcn_pl.data.inspection import inspect
     from fastfcn_pl.data.sources.progress import bar
@@ -28,7 +28,7 @@ def doctor(cfg: DictConfig) -> None:
         raise UserError(f"limit={cfg.limit}: read one image of each split at least, or null for all")
     if cfg.samples < 0:
         raise UserError(f"samples={cfg.samples}: draw some pictures, or 0 for none")
-    build.check(cfg)
+    signatures.check(cfg)
     data, output = build.build(cfg.data, 0), Path(cfg.output)
     if hasattr(data, "check_root"):
         data.check_root()

@@ -11,11 +11,11 @@ def evaluate(cfg: DictConfig) -> float:
     """Score `cfg.checkpoint` as it was trained, except for what `cfg` sets, and return the mIoU."""
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, checkpoint, scoring
+    from fastfcn_pl import build, checkpoint, scoring, signatures
 
     content = checkpoint.read(cfg.checkpoint, cfg.data if "_target_" in cfg.data else None)
     run = as_trained(checkpoint.config_of(content), cfg)
-    build.check(run)
+    signatures.check(run)
     module = checkpoint.restore(content, run, cfg.checkpoint)
     datamodule = build.datamodule(run)
     checkpoint.check_classes(content, datamodule.spec, cfg.checkpoint)

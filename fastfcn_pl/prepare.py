@@ -22,9 +22,10 @@ def prepare(cfg: DictConfig) -> None:
             f"data={launch.choices().get('data')} has no distribution to prepare it from: take a data set of "
             f"{', '.join(options)}, or train without"
         )
-    from fastfcn_pl import build  # heavy imports stand here, so that --help and a typo need not wait for them
+    # Heavy imports stand here, so that --help and a typo need not wait for them.
+    from fastfcn_pl import build, signatures
 
-    build.check(cfg)
+    signatures.check(cfg)
     datamodule = build.build(cfg.data, 0)
     download, source = build.build(cfg.download), build.build(cfg.distribution)
     root = datamodule.root

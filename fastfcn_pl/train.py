@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> float:
     """
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, resume, scoring
+    from fastfcn_pl import build, resume, scoring, signatures
     from fastfcn_pl.loggers import MetricsFile, closing_wandb, how_to_view, new_id
     from fastfcn_pl.redaction import redacted
 
@@ -33,7 +33,7 @@ def train(cfg: DictConfig) -> float:
         cfg = begun.config(cfg, launch.overrides())
     if begun is not None or cfg.init_from is not None:
         build.without_pretrained(cfg)
-    build.check(cfg)
+    signatures.check(cfg)
     if cfg.seed < 0:
         raise UserError(f"seed={cfg.seed}: use 0 or a larger number")
     if "wandb" in cfg.logger and cfg.logger.wandb.id is None:

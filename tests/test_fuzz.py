@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl import build, checkpoint, config
+from fastfcn_pl import build, checkpoint, config, signatures
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.files import ColorReader, FileSource, read_ids
@@ -184,7 +184,7 @@ def test_any_value(folder_config: DictConfig, changed: dict[str, Any]) -> None:
 
     def read() -> SegmentationDataset:
         cfg.data.update(changed)
-        build.check(cfg)
+        signatures.check(cfg)
         return build.datamodule(cfg).dataset("train")
 
     dataset = _value_or_line(read)

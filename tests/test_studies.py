@@ -15,7 +15,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import build, config
+from fastfcn_pl import build, config, signatures
 from fastfcn_pl.models.cost import cost
 from fastfcn_pl.train import train
 from tests.fakes.ade20k import write_ade20k
@@ -47,7 +47,7 @@ TRAINED = [study for study in STUDIES if study not in BENCHMARKS]
 @pytest.mark.parametrize("study", STUDIES)
 def test_each_run_of_a_study_composes_and_fits(study: str, make_config: Callable[..., DictConfig]) -> None:
     for overrides in cells(study):
-        build.check(make_config(*overrides, name=study))
+        signatures.check(make_config(*overrides, name=study))
 
 
 @pytest.mark.parametrize("study", SWEEPS)

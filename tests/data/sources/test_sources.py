@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from fastfcn_pl import build
+from fastfcn_pl import build, signatures
 from fastfcn_pl.config import CONF_DIR
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.data import rle
@@ -69,10 +69,10 @@ def _times(folder: Path) -> dict[Path, int]:
 @pytest.mark.parametrize("source", SOURCES)
 def test_option_fits_its_signature(source: str, tmp_path: Path) -> None:
     cfg = config(source, tmp_path)
-    build.check(cfg)
-    for path, node in build._targets(cfg, ""):
-        keys = {str(key) for key in node} - set(build._OF_HYDRA)
-        assert keys == build.parameters(get_object(node["_target_"]))[0], path
+    signatures.check(cfg)
+    for path, node in signatures._targets(cfg, ""):
+        keys = {str(key) for key in node} - set(signatures.OF_HYDRA)
+        assert keys == signatures.parameters(get_object(node["_target_"]))[0], path
     option = yaml.safe_load((CONF_DIR / "distribution" / f"{source}.yaml").read_text())
     digits = {"md5": 32, "sha1": 40, "sha256": 64}
     for archive in option["archives"].values():
