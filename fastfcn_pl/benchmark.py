@@ -62,7 +62,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
     import numpy as np
     import torch
 
-    from fastfcn_pl import build, footprint, scoring
+    from fastfcn_pl import build, footprint, provenance
     from fastfcn_pl.launch import choices, overrides
     from fastfcn_pl.models.cost import cost, timings
     from fastfcn_pl.models.deploy import deployed
@@ -90,7 +90,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
         }
         for name, values in milliseconds.items()
     }
-    about = scoring.environment()
+    about = provenance.environment()
     return {
         "parameters": total.parameters,
         "gmacs": total.gmacs,

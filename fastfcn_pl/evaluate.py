@@ -11,7 +11,7 @@ def evaluate(cfg: DictConfig) -> float:
     """Score `cfg.checkpoint` as it was trained, except for what `cfg` sets, and return the mIoU."""
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, checkpoint, scoring, signatures
+    from fastfcn_pl import build, checkpoint, provenance, scoring, signatures
 
     content = checkpoint.read(cfg.checkpoint, cfg.data if "_target_" in cfg.data else None)
     run = as_trained(checkpoint.config_of(content), cfg)
@@ -22,7 +22,7 @@ def evaluate(cfg: DictConfig) -> float:
     L.seed_everything(run.seed, workers=True, verbose=False)
     trainer = build.trainer(run)
     results = scoring.score(trainer, module, datamodule, cfg.split, cfg.boundary_ratio)
-    results |= {"checkpoint": cfg.checkpoint, **scoring.environment()}
+    results |= {"checkpoint": cfg.checkpoint, **provenance.environment()}
     if trainer.is_global_zero:
         scoring.report(results, module, cfg.run_dir)
     return results["mIoU"]

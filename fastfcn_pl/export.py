@@ -27,7 +27,7 @@ def export(cfg: DictConfig) -> None:
     """Write `cfg.checkpoint`'s network as `cfg.format`, and check the file; one that differs is not left."""
     import torch
 
-    from fastfcn_pl import build, checkpoint, exported, scoring, staging
+    from fastfcn_pl import build, checkpoint, exported, provenance, staging
     from fastfcn_pl.models.deploy import Deployed
 
     output = _output(cfg)
@@ -40,7 +40,7 @@ def export(cfg: DictConfig) -> None:
     network = Deployed(module.model, module.mean, module.std, cfg.gives).eval()
     metadata: dict[str, Any] = {"spec": module.spec.to_dict(), "gives": cfg.gives, "protocol": "native"}
     metadata |= {"mean": module.mean.flatten().tolist(), "std": module.std.flatten().tolist()}
-    metadata |= {"checkpoint": Path(cfg.checkpoint).name, **scoring.environment()}
+    metadata |= {"checkpoint": Path(cfg.checkpoint).name, **provenance.environment()}
     with staging.staged(output) as staged:
         hidden = staged.with_suffix(output.suffix)
         try:

@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> float:
     """
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, resume, scoring, signatures
+    from fastfcn_pl import build, provenance, resume, signatures
     from fastfcn_pl.loggers import MetricsFile, closing_wandb, how_to_view, new_id
     from fastfcn_pl.redaction import redacted
 
@@ -38,7 +38,7 @@ def train(cfg: DictConfig) -> float:
         raise UserError(f"seed={cfg.seed}: use 0 or a larger number")
     if "wandb" in cfg.logger and cfg.logger.wandb.id is None:
         cfg.logger.wandb.id = new_id()
-    environment = scoring.environment()  # now: the checkout may be another one when training ends
+    environment = provenance.environment()  # now: the checkout may be another one when training ends
     about = {"choices": launch.choices(cfg.run_dir if begun else None), **environment}
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.datamodule(cfg)

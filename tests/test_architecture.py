@@ -11,13 +11,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fastfcn_pl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
-    {"contracts", "resize", "results", "scoremap", "staging", "redaction"},
+    {"contracts", "resize", "results", "provenance", "scoremap", "staging", "redaction"},
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
     {"callbacks", "loggers", "scoring", "saving", "diagnosis"},
     {"config", "frozen", "sweep", "comparison", "ranks"},
-    {"again", "mistakes"},
+    {"again", "mistakes", "signatures"},
     {"build"},
     {"checkpoint", "launch"},
     {"resume", "footprint", "reports"},
@@ -36,20 +36,10 @@ ALLOWED_WITHIN = {
     ("export", "predict"),
     ("comparison", "sweep"),
 }
+_COMPOSE = ["config", "frozen", "sweep", "comparison", "again", "mistakes", "signatures", "build", "launch", "resume"]
 HOMES = {
-    "hydra": {"config", "frozen", "sweep", "comparison", "again", "mistakes", "build", "launch", "resume", *LAYERS[-1]},
-    "omegaconf": {
-        "config",
-        "frozen",
-        "sweep",
-        "comparison",
-        "again",
-        "mistakes",
-        "build",
-        "launch",
-        "resume",
-        *LAYERS[-1],
-    },
+    "hydra": {*_COMPOSE, *LAYERS[-1]},
+    "omegaconf": {*_COMPOSE, *LAYERS[-1]},
     "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
     "timm": {"models/backbones"},
     "cv2": {"data/pixels"},
@@ -74,7 +64,9 @@ def _imports(file: Path) -> Iterator[str]:
 
 
 def _layer(part: str) -> int:
-    return next(i for i, layer in enumerate(LAYERS) if part in layer)
+    found = [i for i, layer in enumerate(LAYERS) if part in layer]
+    assert found, f"{part} is in no layer: add it to the one that it belongs to"
+    return found[0]
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent != PACKAGE or f.stem != "__init__"], ids=_place)

@@ -11,7 +11,8 @@ import lightning as L
 from fastfcn_pl.callbacks import record
 from fastfcn_pl.data.fingerprint import fingerprint
 from fastfcn_pl.module import SegmentationModule
-from fastfcn_pl.scoring import git_commit, protocol_name
+from fastfcn_pl.provenance import git_commit
+from fastfcn_pl.scoring import protocol_name
 
 _PARTS = ("backbone", "neck", "head", "aux_head")
 

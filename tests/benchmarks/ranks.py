@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fastfcn_pl.scoring import environment
+from fastfcn_pl.provenance import environment
 from tests.benchmarks.report import table, write
 
 FILE = Path(__file__).parents[2] / "experiments" / "cluster.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fastfcn_pl.scoring import environment
+from fastfcn_pl.provenance import environment
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,0 +1,41 @@
+"""Where a result comes from: the commit of the code, the versions of its libraries and the hardware."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = ("torch", "lightning", "timm", "numpy", "pillow")
+
+
+def environment() -> dict[str, Any]:
+    """Return the commit of the code and the versions and the hardware that it ran on."""
+    return {
+        "commit": git_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "processor": _processor(),
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, `-dirty` behind it if changed; else None."""
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in another's checkout
+        return _git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
