@@ -22,8 +22,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_LIBRARIES = ["lightning.pytorch", "torchvision", "cv2", "matplotlib.figure", "hydra"]
-"""Not what looks at its process, or makes files for it, while it is imported: this package, W&B, and timm with it."""
+from wandb.sdk.data_types._private import MEDIA_TMP
+
+_LIBRARIES = ["lightning.pytorch", "timm", "wandb", "torchvision", "cv2", "matplotlib.figure", "hydra"]
+"""Not this package, which looks at its process while it is imported."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_LIBRARIES)
 _Files = tuple[Path, Path]
@@ -81,6 +83,8 @@ def _run(command: list[str], folder: Path, env: dict[str, str], said: _Files, gr
     os.chdir(folder)
     sys.path[:0] = [str(folder), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = list(command)
+    MEDIA_TMP._finalizer.detach()  # a folder that W&B makes while it is imported: the server's
+    MEDIA_TMP.__init__("wandb-media")  # type: ignore[misc]  # this process's
     code = None
     try:
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
