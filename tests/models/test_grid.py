@@ -85,7 +85,7 @@ def _once(recipe: str) -> object:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", map(_once, RECIPES))
+@pytest.mark.parametrize("recipe", [_once(recipe) for recipe in RECIPES])
 def test_a_recipe_compiles_and_exports_whole(recipe: str) -> None:
     """With a small backbone and small widths: no graph break, and an exported program that computes the same."""
     stride = build.compose([f"model={recipe}", "run_dir=."]).model.backbone.output_stride
