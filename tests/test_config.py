@@ -33,6 +33,7 @@ def test_option_fits_its_signature(option: str, make_config: Callable[..., DictC
         _fits(make_config(f"{group}={name}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [o for o in OPTIONS if o.startswith("data/") and o.count("/") == 1])
 @pytest.mark.parametrize("augmentation", [o for o in OPTIONS if o.startswith("data/augmentation/")])
 def test_any_data_set_takes_any_augmentation(

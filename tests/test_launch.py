@@ -27,6 +27,7 @@ def test_torch_is_not_imported_before_the_config_is_known_good() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_help_lists_groups_and_keys(command: Command) -> None:
     done = command("train", "--help")
     assert done.returncode == 0

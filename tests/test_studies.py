@@ -40,10 +40,11 @@ def cells(study: str) -> list[list[str]]:
 
 
 SWEEPS = [study for study in STUDIES if len(cells(study)) > 1]
-BENCHMARKS = [study for study in SWEEPS if study.startswith("paper_speed")]
+BENCHMARKS = [study for study in SWEEPS if "_speed" in study]
 TRAINED = [study for study in STUDIES if study not in BENCHMARKS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_each_run_of_a_study_composes_and_fits(study: str, make_config: Callable[..., DictConfig]) -> None:
     for overrides in cells(study):
@@ -109,6 +110,7 @@ def test_a_study_runs_ends_in_a_table_and_is_reported(
     assert "| dilated16 |" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", BENCHMARKS)
 def test_costs_are_those_of_an_independent_counter(study: str, make_config: Callable[..., DictConfig]) -> None:
     """Each network of the studies of speed, and so all of the paper's, at 512x512."""

@@ -115,6 +115,7 @@ def test_optuna_goes_on_behind_a_job_that_failed(command: Command, tmp_path: Pat
 SEARCH = "lr_width_search"
 
 
+@pytest.mark.slow
 def test_the_search_over_learning_rate_and_width_composes(command: Command) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     done = command("train", "-cn", SEARCH, "--cfg", "all")

@@ -53,6 +53,7 @@ def _rank(rank: int, port: int, parts: list[Any], results: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_the_mean_is_over_the_labelled_pixels_of_all_ranks() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4), dtype=torch.uint8)

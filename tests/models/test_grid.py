@@ -66,6 +66,7 @@ def test_cell(backbone: str, neck: str, head: str) -> None:
 RECIPES = sorted(path.stem for path in (config.CONF_DIR / "model").glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_parameters_of_a_recipe_are_golden(recipe: str) -> None:
     """Counted on the meta device, 59 classes; JPU's and JPU-X's are the official code's (19,735,552 and 19,719,168)."""
