@@ -85,9 +85,9 @@ def _train(cfg: build.Config, device: torch.device) -> None:
     x = torch.randn(batch, 3, *size, device=device).contiguous(memory_format=form)
     target = torch.randint(0, cfg.num_classes, (batch, *size), dtype=torch.uint8, device=device)
     for _ in range(2):
+        optimizer.zero_grad()
         with autocast(device, cfg.precision):
             total, _terms = loss(network(x), target, network.align_corners)
-        optimizer.zero_grad()
         total.backward()
         optimizer.step()
 

@@ -85,7 +85,10 @@ class SegmentationModule(L.LightningModule):
         """Make what the network draws depend on (seed, epoch, batch, rank) alone, as what the augmentation draws does.
 
         A run that goes on needs no generator's state then, and ranks draw different numbers.
+        The gradients of the step before, which Lightning would keep through the forward pass, make room for it.
         """
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.zero_grad()
         key = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 

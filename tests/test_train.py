@@ -322,9 +322,21 @@ def _last(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def test_accumulation_makes_fewer_steps(camvid: str, make_config: Callable[..., DictConfig]) -> None:
+def test_accumulation_makes_fewer_steps(
+    camvid: str, make_config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients are there in a forward pass while they accumulate, and no longer."""
+    held = []
+
+    def training_step(module: SegmentationModule, *batch: Any) -> torch.Tensor:
+        held.append(any(p.grad is not None for p in module.parameters()))
+        return trained(module, *batch)
+
+    trained = SegmentationModule.training_step
+    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
     flags = ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0", "trainer.log_every_n_steps=0"]
     assert _last(_train(make_config, camvid, *flags))["global_step"] == 2  # 2 epochs of 2 batches
+    assert held == [False, True, False, True]
 
 
 def test_steps_can_be_counted_in_place_of_epochs(camvid: str, make_config: Callable[..., DictConfig]) -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastfcn_pl.models.folded import conv_of_normalized, foldable
+
 
 class ConvNormAct(nn.Sequential):
     """Convolution without bias, batch norm, ReLU; `(B, C, H, W)` to `(B, out_channels, H, W)`."""
@@ -36,6 +38,15 @@ class SeparableConv(nn.Sequential):
             _norm(out_channels, groups),
             nn.ReLU(inplace=True),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        depthwise, norm, pointwise, outer_norm, relu = self
+        x = depthwise(x)
+        if isinstance(pointwise, PointwiseConv) and pointwise.multiplies(x) and foldable(norm, pointwise):
+            x = conv_of_normalized(norm, pointwise, x)
+        else:
+            x = pointwise(norm(x))
+        return relu(outer_norm(x))
 
 
 def _norm(channels: int, groups: int | None) -> nn.Module:
@@ -102,9 +113,13 @@ class PointwiseConv(nn.Conv2d):
         new.stride, new.weight, new.bias = conv.stride, conv.weight, conv.bias
         return new
 
-    def forward(self, x: Tensor) -> Tensor:
+    def multiplies(self, x: Tensor) -> bool:
+        """Tell whether products of matrices compute this convolution of `x`."""
         learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if not learns or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return learns and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.multiplies(x):
             return super().forward(x)
         x = x[..., :: self.stride[0], :: self.stride[1]]
         weight = self.weight.flatten(1).expand(len(x), -1, -1)

@@ -79,9 +79,9 @@ def bare(overrides: Sequence[str], steps: int) -> list[float]:
     while len(begun) < steps:
         for batch in loader:
             begun.append(time.perf_counter())
+            optimizer.zero_grad()
             output = module.model(module.normalize(batch["image"]))
             total, _ = module.loss(output, batch["target"], module.model.align_corners)
-            optimizer.zero_grad()
             total.backward()
             optimizer.step()
             scheduler.step()

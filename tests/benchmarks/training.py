@@ -63,10 +63,13 @@ def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     loss, optimizer = build.build(cfg.loss, network.outputs), build.build(cfg.optimizer)(network, BATCH)
 
     def step(batch: Batch) -> Tensor:
+        optimizer.zero_grad()
         images, target = batch[0].to(_device()).contiguous(memory_format=form), batch[1].to(_device())
         with autocast(_device(), precision):
             total, _ = loss(network(images), target, network.align_corners)
-        return _learn(optimizer, total)
+        total.backward()
+        optimizer.step()
+        return total.detach()
 
     return step
 
@@ -87,19 +90,15 @@ def published(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4)
 
     def step(batch: Batch) -> Tensor:
+        optimizer.zero_grad()
         images, target = batch[0].to(_device()), batch[1].to(_device()).long()
         with autocast(_device(), precision):
             total = criterion(*network(images), torch.where(target == IGNORE, -1, target))
-        return _learn(optimizer, total)
+        total.backward()
+        optimizer.step()
+        return total.detach()
 
     return step
-
-
-def _learn(optimizer: torch.optim.Optimizer, total: Tensor) -> Tensor:
-    optimizer.zero_grad()
-    total.backward()
-    optimizer.step()
-    return total.detach()
 
 
 def _device() -> torch.device:
