@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
 
 from fastfcn_pl.models.folded import conv_of_normalized, foldable
 
@@ -42,7 +45,7 @@ class SeparableConv(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         depthwise, norm, pointwise, outer_norm, relu = self
         x = depthwise(x)
-        if isinstance(pointwise, PointwiseConv) and pointwise.multiplies(x) and foldable(norm, pointwise):
+        if isinstance(pointwise, PointwiseConv) and pointwise.multiplies(x) and foldable(norm, pointwise, x):
             x = conv_of_normalized(norm, pointwise, x)
         else:
             x = pointwise(norm(x))
@@ -67,6 +70,8 @@ class DepthwiseConv(nn.Conv2d):
         """Return one with `conv`'s own parameters, None where it is another kind of convolution."""
         channels, kernel, dilation = conv.in_channels, conv.kernel_size[0], conv.dilation[0]
         new = cls(channels, dilation, kernel, conv.bias is not None)
+        if kernel % 2 == 0:
+            return None
         same = ("out_channels", "groups", "kernel_size", "dilation", "padding", "stride", "padding_mode")
         if type(conv) is not nn.Conv2d or any(getattr(conv, name) != getattr(new, name) for name in same):
             return None
@@ -85,16 +90,42 @@ class DepthwiseConv(nn.Conv2d):
         # in phases, 3x3 of 384 channels and dilation 8 takes 28 ms forward and backward in place of 200, of 2 takes 30
         # in place of 102, 5x5 of 1152 and dilation 4 takes 201 in place of 1249 (8 x 24x32 pixels, one core).
         dilation, reach = self.dilation[0], self.dilation[0] * (self.kernel_size[0] // 2)
-        slow = dilation > 1 and (reach >= 8 or (torch.is_grad_enabled() and self.weight.requires_grad))
-        channels_last = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
-        if slow and channels_last and not torch.compiler.is_compiling():
-            return in_phases(x, dilation, self._undilated)
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        if dilation > 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            if x.is_contiguous(memory_format=torch.channels_last):
+                if learns or reach >= 8:
+                    return in_phases(x, dilation, self._undilated)
+            elif learns and self.bias is None:
+                return _Dilated.apply(x, self.weight, dilation)
         return super().forward(x)
 
     def _undilated(self, x: Tensor) -> Tensor:
         """Convolve `(B, H, W, C)` without dilation."""
         x, padding = x.permute(0, 3, 1, 2), self.kernel_size[0] // 2
         return F.conv2d(x, self.weight, self.bias, padding=padding, groups=self.groups).permute(0, 2, 3, 1)
+
+
+class _Dilated(torch.autograd.Function):
+    """A dilated depthwise convolution of one stride and an odd kernel, in the default memory format.
+
+    Its gradient is a convolution with the mirrored weight, for which oneDNN has faster kernels than for gradients: of
+    1536 channels, for map and weight, 210 ms in place of 290 (2 maps of 60x60, 2 threads).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.options = {"padding": dilation * (weight.shape[-1] // 2), "dilation": dilation, "groups": len(weight)}
+        return F.conv2d(x, weight, **ctx.options)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        of_x = F.conv2d(gradient, weight.flip(2, 3), **ctx.options) if wanted[0] else None
+        of_weight = conv2d_weight(x, weight.shape, gradient, **ctx.options) if wanted[1] else None
+        return of_x, of_weight, None
 
 
 class PointwiseConv(nn.Conv2d):

@@ -78,6 +78,8 @@ def test_others_are_left_as_they_are(norm: nn.Module, change: Callable[..., obje
     conv = nn.Conv2d(6, 10, 1, bias=False)
     if change is not None:
         change(norm, conv)
-    assert not foldable(norm, conv)
-    assert foldable(nn.BatchNorm2d(6), nn.Conv2d(6, 10, 1, bias=False))
-    assert not foldable(nn.BatchNorm2d(6), nn.Conv2d(6, 10, 1))
+    x = torch.randn(2, 6, 1, 1)
+    assert not foldable(norm, conv, x)
+    assert foldable(nn.BatchNorm2d(6), nn.Conv2d(6, 10, 1, bias=False), x)
+    assert not foldable(nn.BatchNorm2d(6), nn.Conv2d(6, 10, 1, bias=False), x[:1])
+    assert not foldable(nn.BatchNorm2d(6), nn.Conv2d(6, 10, 1), x)

@@ -30,11 +30,15 @@ def test_depthwise_gradient_in_bfloat16_is_float32s(dilation: int, memory_format
 
 @pytest.mark.parametrize("size", [(24, 32), (23, 30), (3, 5), (1, 1)])
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (3, 8), (5, 2), (5, 4), (7, 3)])
-def test_a_depthwise_convolution_in_phases_is_the_plain_one(size: tuple[int, int], kernel: int, dilation: int) -> None:
+@pytest.mark.parametrize("form", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_dilated_depthwise_convolution_is_the_plain_one(
+    size: tuple[int, int], kernel: int, dilation: int, form: torch.memory_format, bias: bool
+) -> None:
     torch.manual_seed(0)
-    layer = DepthwiseConv(6, dilation, kernel, bias=True).to(memory_format=torch.channels_last)
-    x = torch.randn(2, 6, *size).to(memory_format=torch.channels_last).requires_grad_()
-    wanted = (x, layer.weight, layer.bias)
+    layer = DepthwiseConv(6, dilation, kernel, bias=bias).to(memory_format=form)
+    x = torch.randn(2, 6, *size).to(memory_format=form).requires_grad_()
+    wanted = (x, *layer.parameters())
     plain = F.conv2d(x, layer.weight, layer.bias, padding=layer.padding, dilation=dilation, groups=6)
     weights = torch.randn_like(plain)
     found = layer(x)
