@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import data, inference, loss, memory, scoring, startup, training
+from tests.benchmarks import data, inference, loop, loss, memory, scoring, startup, training
 from tests.benchmarks.report import write
+from tests.fakes.camvid import write_camvid
 
 REFERENCE = """
 class BaseDataset:
@@ -54,6 +55,15 @@ def test_the_training_step_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "STEPS", training.STEPS)
     mib = float(_cells(memory.main(size=64).splitlines()[4])[1])
     assert mib > 3 * 45e6 * 4 / 2**20  # weights, gradients, momentum
+
+
+@pytest.mark.exhaustive
+def test_the_loop_is_measured(tmp_path: Path) -> None:
+    """What both do is most of a step, even of a small network."""
+    root = write_camvid(tmp_path / "CamVid", train=16, val=2)
+    text = loop.main(rounds=1, steps=8, root=root, overrides=["data.augmentation.crop_size=[96,96]"])
+    bare = _cells(next(line for line in text.splitlines() if line.startswith("| bare")))
+    assert 0 < float(bare[2]) < 0.2 * float(bare[1])
 
 
 @pytest.mark.exhaustive
