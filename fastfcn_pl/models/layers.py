@@ -69,9 +69,9 @@ class DepthwiseConv(nn.Conv2d):
     def like(cls, conv: nn.Conv2d) -> DepthwiseConv | None:
         """Return one with `conv`'s own parameters, None where it is another kind of convolution."""
         channels, kernel, dilation = conv.in_channels, conv.kernel_size[0], conv.dilation[0]
-        new = cls(channels, dilation, kernel, conv.bias is not None)
         if kernel % 2 == 0:
             return None
+        new = cls(channels, dilation, kernel, conv.bias is not None)
         same = ("out_channels", "groups", "kernel_size", "dilation", "padding", "stride", "padding_mode")
         if type(conv) is not nn.Conv2d or any(getattr(conv, name) != getattr(new, name) for name in same):
             return None
@@ -90,7 +90,7 @@ class DepthwiseConv(nn.Conv2d):
         # in phases, 3x3 of 384 channels and dilation 8 takes 28 ms forward and backward in place of 200, of 2 takes 30
         # in place of 102, 5x5 of 1152 and dilation 4 takes 201 in place of 1249 (8 x 24x32 pixels, one core).
         dilation, reach = self.dilation[0], self.dilation[0] * (self.kernel_size[0] // 2)
-        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        learns = _learns(self)
         if dilation > 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
             if x.is_contiguous(memory_format=torch.channels_last):
                 if learns or reach >= 8:
@@ -103,6 +103,10 @@ class DepthwiseConv(nn.Conv2d):
         """Convolve `(B, H, W, C)` without dilation."""
         x, padding = x.permute(0, 3, 1, 2), self.kernel_size[0] // 2
         return F.conv2d(x, self.weight, self.bias, padding=padding, groups=self.groups).permute(0, 2, 3, 1)
+
+
+def _learns(conv: nn.Conv2d) -> bool:
+    return torch.is_grad_enabled() and conv.weight.requires_grad
 
 
 class _Dilated(torch.autograd.Function):
@@ -146,8 +150,12 @@ class PointwiseConv(nn.Conv2d):
 
     def multiplies(self, x: Tensor) -> bool:
         """Tell whether products of matrices compute this convolution of `x`."""
-        learns = torch.is_grad_enabled() and self.weight.requires_grad
-        return learns and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return (
+            _learns(self)
+            and x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.multiplies(x):

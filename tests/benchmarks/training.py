@@ -67,9 +67,7 @@ def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
         images, target = batch[0].to(_device()).contiguous(memory_format=form), batch[1].to(_device())
         with autocast(_device(), precision):
             total, _ = loss(network(images), target, network.align_corners)
-        total.backward()
-        optimizer.step()
-        return total.detach()
+        return _learn(optimizer, total)
 
     return step
 
@@ -94,11 +92,15 @@ def published(precision: str, state: dict[str, Tensor] | None = None) -> Step:
         images, target = batch[0].to(_device()), batch[1].to(_device()).long()
         with autocast(_device(), precision):
             total = criterion(*network(images), torch.where(target == IGNORE, -1, target))
-        total.backward()
-        optimizer.step()
-        return total.detach()
+        return _learn(optimizer, total)
 
     return step
+
+
+def _learn(optimizer: torch.optim.Optimizer, total: Tensor) -> Tensor:
+    total.backward()
+    optimizer.step()
+    return total.detach()
 
 
 def _device() -> torch.device:
