@@ -17,8 +17,8 @@ from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.inference import Protocol
 from fastfcn_pl.metrics import BoundaryIoU, ConfusionMatrix, Scores
+from fastfcn_pl.models.fastest import fastest
 from fastfcn_pl.models.layout import lay_out, memory_format
-from fastfcn_pl.models.packed import fastest
 from fastfcn_pl.models.segmenter import Segmenter
 
 

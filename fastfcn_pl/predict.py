@@ -43,7 +43,7 @@ class Predictor:
         from fastfcn_pl import exported
         from fastfcn_pl.checkpoint import load
         from fastfcn_pl.footprint import PRECISIONS
-        from fastfcn_pl.models.packed import fastest
+        from fastfcn_pl.models.fastest import fastest
 
         if precision not in PRECISIONS:
             raise UserError(f"precision={precision}: no such option; {suggest(precision, PRECISIONS)}")

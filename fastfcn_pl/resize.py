@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -34,8 +35,11 @@ def resize_rows(x: Tensor, rows: range, source: int, target: int, width: int, al
     """
     above, weight = _coordinates(rows, source, target, align_corners)
     x = resize(x.permute(0, 3, 1, 2), (x.shape[1], width), align_corners).permute(0, 2, 3, 1)
-    out = x.new_empty(len(x), len(rows), *x.shape[2:])
-    weight, first = weight.to(x)[:, None, None], 0
+    weight = weight.to(x)[:, None, None]
+    if x.device.type != "cpu":
+        i = (above - above[0]).to(x.device)
+        return torch.lerp(x[:, i], x[:, (i + 1).clamp(max=x.shape[1] - 1)], weight)
+    out, first = x.new_empty(len(x), len(rows), *x.shape[2:]), 0
     # The rows between the same two source rows at once: gathering these for each row costs more than all the rest.
     for row, count in zip(*(v.tolist() for v in torch.unique_consecutive(above, return_counts=True)), strict=True):
         i, end = row - int(above[0]), first + count
@@ -45,17 +49,20 @@ def resize_rows(x: Tensor, rows: range, source: int, target: int, width: int, al
     return out
 
 
-def interpolation(rows: range, source: int, target: int, align_corners: bool, like: Tensor) -> tuple[range, Tensor]:
+@functools.lru_cache(maxsize=256)  # on a GPU, each would wait until it has done all that came before
+def interpolation(
+    rows: range, source: int, target: int, align_corners: bool, dtype: torch.dtype, device: torch.device
+) -> tuple[range, Tensor]:
     """Return which of `source` rows the `rows` of an image resized to `target` rows are interpolated from, and how.
 
-    That is a matrix `(len(rows), n)` in the precision of `like`, whose product with those `n` rows are `rows`.
+    That is a matrix `(len(rows), n)`, to be read only, whose product with those `n` rows are `rows`.
     """
-    above, weight = _coordinates(rows, source, target, align_corners, like.dtype)
+    above, weight = _coordinates(rows, source, target, align_corners, dtype)
     first, last = int(above[0]), min(int(above[-1]) + 1, source - 1)
-    matrix, i = torch.zeros(len(rows), last + 1 - first, dtype=like.dtype), torch.arange(len(rows))
+    matrix, i = torch.zeros(len(rows), last + 1 - first, dtype=dtype), torch.arange(len(rows))
     matrix[i, above - first] = 1 - weight
     matrix[i, (above + 1).clamp(max=last) - first] += weight
-    return range(first, last + 1), matrix.to(like.device)
+    return range(first, last + 1), matrix.to(device)
 
 
 def _coordinates(

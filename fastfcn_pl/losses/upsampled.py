@@ -75,13 +75,14 @@ class _ByBands(torch.autograd.Function):
         (_, classes, source, source_width), (height, width) = logits.shape, target.shape[-2:]
         pixels = logits.permute(0, 2, 3, 1).contiguous()  # classes last
         gradient = torch.zeros_like(pixels) if ctx.needs_input_grad[0] else None
-        columns, across = interpolation(range(width), source_width, width, align_corners, logits)
+        options = align_corners, logits.dtype, logits.device
+        columns, across = interpolation(range(width), source_width, width, *options)
         wide = width == source_width  # already
         step = max(1, _BAND.get(logits.device.type, _BAND["cuda"]) // (width * classes))
         totals = [logits.new_zeros(())]
         for top in range(0, height, step):
             rows = range(top, min(top + step, height))
-            needed, down = interpolation(rows, source, height, align_corners, logits)
+            needed, down = interpolation(rows, source, height, *options)
             here = slice(rows.start, rows.stop)
             there = slice(needed.start, needed.stop), slice(columns.start, columns.stop)
             for i, image in enumerate(pixels[:, *there]):

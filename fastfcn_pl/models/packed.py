@@ -26,25 +26,11 @@ _MOST_PRODUCTS = 0.5
 """Of the plain convolution's, above which it does not pay either: where dilation leaves parts of tiles empty."""
 
 
-@torch.inference_mode(False)  # whose tensors do not tell whether they were changed in place
-def fastest(model: Segmenter, device: torch.device, dtype: torch.dtype | None = None) -> Segmenter:
-    """Return a copy of `model`, which is on `device`, that gives its logits in the least time there.
-
-    With `dtype` it autocasts to that by itself; under autocast it fits what is around it.
-    """
-    full = dtype is None and not torch.is_autocast_enabled(device.type)
-    if device.type == "cpu" and full and next(model.parameters()).dtype == torch.float32:
-        return packed(model)
-    network = deployed(model)  # in the memory format that it has
-    if dtype is not None:
-        network.forward = torch.autocast(device.type, dtype)(network.forward)  # type: ignore[method-assign]
-    return network
-
-
-def packed(model: Segmenter) -> Segmenter:
+def packed(model: Segmenter, winograd: bool = True) -> Segmenter:
     """Return a copy of `model` that gives the same logits on a CPU in less time; it can neither be trained nor moved.
 
-    It is what `deploy.deployed` makes of it, in channels_last, with each dense convolution run the fastest way.
+    It is what `deploy.deployed` makes of it, in channels_last, with each dense convolution run the fastest way; with
+    `winograd` that may be Winograd's, which is for float32.
     """
     model = deployed(model).to(memory_format=torch.channels_last).requires_grad_(False)
     behind: dict[nn.Conv2d, nn.Module] = {}
@@ -58,7 +44,7 @@ def packed(model: Segmenter) -> Segmenter:
             if child in inside:
                 setattr(parent, name, nn.Identity())
             elif _is_plain(child):
-                wide = min(child.in_channels, child.out_channels) >= _LEAST_CHANNELS
+                wide = winograd and min(child.in_channels, child.out_channels) >= _LEAST_CHANNELS
                 fast = WideConv if wide and WinogradConv.can(child) else PackedConv
                 setattr(parent, name, fast(child, behind.get(child)))
     return model
@@ -74,7 +60,8 @@ class PackedConv(nn.Module):
     """A convolution whose weight is stored as oneDNN's kernel reads it, with the activation behind it inside, if any.
 
     Kernel and layout depend on the input's size, so that the weight is packed at the first input of a size, and kept
-    until another comes. In a layout for another size some convolutions take ten times as long.
+    until another comes. In a layout for another size some convolutions take ten times as long. It computes in the
+    precision that the weight has.
     """
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
@@ -87,7 +74,7 @@ class PackedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.is_meta:
             return self.conv(x)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.to(self.conv.weight.dtype).contiguous(memory_format=torch.channels_last)
         if self._packed is None or self._packed[0] != x.shape:
             weight = self.conv.weight.detach().to_mkldnn()
             packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self.geometry, x.shape)

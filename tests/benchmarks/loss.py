@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
-from tests.benchmarks.measure import Work, difference, machine, medians, peak_mib
+from tests.benchmarks.measure import Work, device, difference, machine, medians, peak_mib
 from tests.benchmarks.report import table, write
 
 NAMES = {"plain": "F.interpolate, F.cross_entropy", "ours": "by bands"}
@@ -27,7 +27,7 @@ def batch(classes: int, size: int) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(0)
     target = torch.randint(0, classes, (2, size, size), generator=rng, dtype=torch.uint8)
     target[torch.rand(2, size, size, generator=rng) < 0.1] = IGNORE
-    return 3 * torch.randn(2, classes, size // 8, size // 8, generator=rng), target
+    return (3 * torch.randn(2, classes, size // 8, size // 8, generator=rng)).to(device()), target.to(device())
 
 
 def plain(logits: Tensor, target: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def main(file: str | None = None, classes: int = 150, size: int = 480, rounds: i
     for name, title in NAMES.items():
         apart = [f"{difference(one, other):.1e}" for one, other in zip(step(name, *inputs), plain, strict=True)]
         ratios = [f"{seconds[name] / seconds['plain']:.2f}", f"{memory[name] / memory['plain']:.3f}"]
-        rows.append([title, f"{1e3 * seconds[name]:.0f}", ratios[0], f"{memory[name]:.0f}", ratios[1], *apart])
+        rows.append([title, f"{1e3 * seconds[name]:.3g}", ratios[0], f"{memory[name]:.0f}", ratios[1], *apart])
     rows.append(["to be reached", "", "0.60", "", "0.100", "1e-06", "1e-06"])
     text = (
         f"2 images of {classes} classes, logits {size // 8}x{size // 8}, labels {size}x{size}, float32. {machine()}\n"

@@ -17,24 +17,35 @@ from fastfcn_pl.provenance import environment
 Work = Callable[[], object]
 
 
+def device() -> torch.device:
+    """Return where the networks are measured: on a GPU where there is one that CUDA_VISIBLE_DEVICES does not hide."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def medians(contenders: dict[str, Work], rounds: int) -> dict[str, float]:
-    """Return seconds on the wall of each: medians over rounds in which they take turns, after one to warm up."""
+    """Return seconds on the wall of each: medians over rounds in which they take turns, after some to warm up.
+
+    On a GPU a round is ten times as many calls of each in turn, of which only the last is waited for.
+    """
+    calls, warm_up = (10, 2) if device().type == "cuda" else (1, 1)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
+    for turn in range(warm_up + rounds):
         for name, work in contenders.items():
             start = time.perf_counter()
-            work()
-            if torch.cuda.is_available():
+            for _ in range(calls):
+                work()
+            if device().type == "cuda":
                 torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
+            if turn >= warm_up:
+                seconds[name].append((time.perf_counter() - start) / calls)
     return {name: median(of) for name, of in seconds.items()}
 
 
 def peak_mib(prepare: Callable[..., Work], *args: object) -> float:
-    """Return the most MiB of resident memory that `prepare(*args)()` takes beyond what there was before that call.
+    """Return the most MiB that `prepare(*args)()` takes beyond what there was before that call.
 
-    `prepare` runs in the new process, too. Linux alone tells.
+    On a GPU that is what torch has allocated on it, on a CPU resident memory, which Linux alone tells. `prepare` runs
+    in the new process, too.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak_mib, prepare, *args).result()
@@ -42,6 +53,11 @@ def peak_mib(prepare: Callable[..., Work], *args: object) -> float:
 
 def _peak_mib(prepare: Callable[..., Work], *args: object) -> float:
     work = prepare(*args)
+    if device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     before = _resident("VmRSS")
     work()
@@ -55,8 +71,14 @@ def _resident(field: str) -> int:
 
 def machine() -> str:
     """Return what figures were measured on, in a line."""
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else environment()["processor"]
-    return f"{where}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}."
+    threads = f"{torch.get_num_threads()} threads"
+    where = f"{processor()}, {threads}" if device().type == "cpu" else processor()
+    return f"{where}, Python {platform.python_version()}, torch {torch.__version__}."
+
+
+def processor() -> str:
+    """Return the name of what networks are measured on."""
+    return torch.cuda.get_device_name() if device().type == "cuda" else environment()["processor"]
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -1,6 +1,6 @@
 """Memory of a training step: `python -m tests.benchmarks.memory [experiments/speed_training.md [precision]]`.
 
-The most resident memory, beyond imports, of two steps of what `tests.benchmarks.training` times: network, gradients and
+The most memory, beyond imports, of two steps of what `tests.benchmarks.training` times: network, gradients and
 optimizer included. Each is measured in a process of its own.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tests.benchmarks.measure import Work, peak_mib
+from tests.benchmarks.measure import Work, device, peak_mib
 from tests.benchmarks.published import published_network
 from tests.benchmarks.report import table, write
 from tests.benchmarks.training import CLASSES, STEPS, about, batches, network_of_ours
@@ -24,7 +24,8 @@ def prepare(name: str, precision: str, size: int) -> Work:
         network_of_ours()
         if name == "published":
             published_network("encnet_r50", CLASSES)
-    nn.Conv2d(3, 64, 3)(torch.zeros(1, 3, 64, 64)).sum().backward()  # libraries set themselves up
+    first = nn.Conv2d(3, 64, 3).to(device())
+    first(torch.zeros(1, 3, 64, 64, device=device())).sum().backward()  # libraries set themselves up
     inputs = batches(1, size)[0]
 
     def work() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fastfcn_pl.provenance import environment
+from tests.benchmarks.measure import processor
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -18,7 +18,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def write(file: Path, title: str, command: str, text: str) -> None:
     """Put `text` into the section `title` of `file`, in place of what it held."""
-    section = f"## {title}\n\n`{command}`, {environment()['processor']}, torch {torch.__version__}\n\n{text}\n"
+    section = f"## {title}\n\n`{command}`, {processor()}, torch {torch.__version__}\n\n{text}\n"
     before = file.read_text() if file.exists() else "# Speed\n"
     kept = re.sub(rf"## {re.escape(title)}\n.*?(?=^## |\Z)", "", before, flags=re.DOTALL | re.MULTILINE)
     file.write_text(f"{kept.rstrip()}\n\n{section}")

@@ -1,9 +1,9 @@
-"""A training step of EncNet + JPU, ResNet-50: `python -m tests.benchmarks.training [page.md [precision]]`.
+"""A training step of EncNet + JPU, ResNet-50: `python -m tests.benchmarks.training [page.md [precision [batch]]]`.
 
-A batch of two images of 480x480, 150 classes, auxiliary head and SE loss, SGD with the paper's groups, dropout off.
-With REFERENCE=<a checkout of wuhuikai/FastFCN> its own network and loss take turns with ours, and losses of both are
-compared, from the same weights on the same batches, in float32 and float64. `precision` is one of Lightning's;
-processors that do not have `bf16-mixed` emulate it, and take ten times as long.
+A batch of two or of `batch` images of 480x480, 150 classes, auxiliary head and SE loss, SGD with the paper's groups,
+dropout off. With REFERENCE=<a checkout of wuhuikai/FastFCN> its own network and loss take turns with ours; in float32
+losses of both are compared, from the same weights on the same batches, and in float64. `precision` is one of
+Lightning's; processors that do not have `bf16-mixed` emulate it, and take ten times as long.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.weights import official
 from fastfcn_pl.models.weights.names import rename
-from tests.benchmarks.measure import Work, machine, medians
+from tests.benchmarks.measure import Work, device, machine, medians
 from tests.benchmarks.published import checkout, published_network
 from tests.benchmarks.report import table, write
 
@@ -34,14 +34,14 @@ Step = Callable[[Batch], Tensor]
 _CFG = ["model=fastfcn_encnet_r50", "model.backbone.pretrained=false"]
 
 
-def batches(count: int, size: int) -> list[Batch]:
+def batches(count: int, size: int, images: int = BATCH) -> list[Batch]:
     """Return images and labels, a tenth of which is ignored."""
-    rng, shape = torch.Generator().manual_seed(1), (BATCH, size, size)
+    rng, shape = torch.Generator().manual_seed(1), (images, size, size)
     made = []
     for _ in range(count):
         target = torch.randint(0, CLASSES, shape, generator=rng, dtype=torch.uint8)
         target[torch.rand(shape, generator=rng) < 0.1] = IGNORE
-        made.append((torch.randn(BATCH, 3, size, size, generator=rng), target))
+        made.append((torch.randn(images, 3, size, size, generator=rng), target))
     return made
 
 
@@ -55,8 +55,8 @@ def network_of_ours() -> Segmenter:
 def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     """Return our step, by the recipe, from random weights or from the published network's `state`."""
     cfg = build.compose(_CFG)
-    network = network_of_ours().to(_device()).train()
-    form = lay_out(network, cfg.channels_last, _device(), half="16" in precision)
+    network = network_of_ours().to(device()).train()
+    form = lay_out(network, cfg.channels_last, device(), half="16" in precision)
     if state is not None:
         renamed, _ = rename(state, official.rules("encnet"))
         network.load_state_dict(renamed)
@@ -64,8 +64,8 @@ def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
 
     def step(batch: Batch) -> Tensor:
         optimizer.zero_grad()
-        images, target = batch[0].to(_device()).contiguous(memory_format=form), batch[1].to(_device())
-        with autocast(_device(), precision):
+        images, target = batch[0].to(device()).contiguous(memory_format=form), batch[1].to(device())
+        with autocast(device(), precision):
             total, _ = loss(network(images), target, network.align_corners)
         return _learn(optimizer, total)
 
@@ -74,7 +74,7 @@ def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
 
 def published(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     """Return the published step, with the learning rates of ours."""
-    network = published_network("encnet_r50", CLASSES).to(_device()).train()
+    network = published_network("encnet_r50", CLASSES).to(device()).train()
     _turn_off_dropout(network)
     if state is not None:
         network.load_state_dict(state)
@@ -89,8 +89,8 @@ def published(precision: str, state: dict[str, Tensor] | None = None) -> Step:
 
     def step(batch: Batch) -> Tensor:
         optimizer.zero_grad()
-        images, target = batch[0].to(_device()), batch[1].to(_device()).long()
-        with autocast(_device(), precision):
+        images, target = batch[0].to(device()), batch[1].to(device()).long()
+        with autocast(device(), precision):
             total = criterion(*network(images), torch.where(target == IGNORE, -1, target))
         return _learn(optimizer, total)
 
@@ -101,10 +101,6 @@ def _learn(optimizer: torch.optim.Optimizer, total: Tensor) -> Tensor:
     total.backward()
     optimizer.step()
     return total.detach()
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _turn_off_dropout(network: nn.Module) -> None:
@@ -134,29 +130,38 @@ def losses_of_steps(make: Callable[..., Step], size: int, dtype: torch.dtype, of
         torch.set_default_dtype(default)
 
 
-def main(file: str | None = None, precision: str = "32-true", size: int = 480, small: int = 96, rounds: int = 5) -> str:
+def main(
+    file: str | None = None,
+    precision: str = "32-true",
+    images: int = BATCH,
+    size: int = 480,
+    small: int = 96,
+    rounds: int = 5,
+) -> str:
     """Measure, print the table, and write it into `file`; the 20 losses are of images of `small` x `small`."""
     torch.manual_seed(0)
-    inputs = batches(1, size)[0]
+    x, target = batches(1, size, images)[0]
+    inputs = x.to(device()), target.to(device())
     seconds = medians({name: _on(make(precision), inputs) for name, make in STEPS.items()}, rounds)
     base = next(iter(STEPS))
-    rows = [[name, f"{of:.2f}", f"{seconds[base] / of:.2f}"] for name, of in seconds.items()]
+    rows = [[name, f"{1e3 * of:.0f}", f"{seconds[base] / of:.2f}"] for name, of in seconds.items()]
     rows.append(["to be reached", "", "2.00" if "16" in precision else "1.50"])
-    text = f"{about(size, precision)}\n\n{table(['', 's a step', 'times as fast'], rows)}"
+    text = f"{about(size, precision, images)}\n\n{table(['', 'ms a step', 'times as fast'], rows)}"
     print(text, flush=True)
-    if len(STEPS) > 1:
-        agreement = _agreement(small)
+    if len(STEPS) > 1 and precision == "32-true":
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            agreement = _agreement(small)
         print(agreement)
         text += f"\n\n{agreement}"
     if file is not None:
-        command = f"REFERENCE=<checkout> python -m tests.benchmarks.training <page> {precision}"
-        write(Path(file), f"Training step, {precision}", command, text)
+        command = f"REFERENCE=<checkout> python -m tests.benchmarks.training <page> {precision} {images}"
+        write(Path(file), f"Training step of {images} images, {precision}", command, text)
     return text
 
 
-def about(size: int, precision: str) -> str:
+def about(size: int, precision: str, images: int = BATCH) -> str:
     """Return what is trained, and where, in a line."""
-    return f"{BATCH} images of {size}x{size}, {CLASSES} classes, {precision}. {machine()}"
+    return f"{images} images of {size}x{size}, {CLASSES} classes, {precision}. {machine()}"
 
 
 def _on(step: Step, inputs: Batch) -> Work:
@@ -180,4 +185,4 @@ def _agreement(size: int) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:3], *map(int, sys.argv[3:4]))

@@ -12,7 +12,7 @@ from torch import nn
 from fastfcn_pl import build
 from fastfcn_pl.models import packed as packing
 from fastfcn_pl.models.cost import cost
-from fastfcn_pl.models.packed import PackedConv, fastest, packed
+from fastfcn_pl.models.packed import PackedConv, packed
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.winograd import WinogradConv
 from tests.conftest import TINY
@@ -121,16 +121,3 @@ def test_its_cost_is_counted_as_the_plain_ones(make_config: Make) -> None:
     plain, fast = (cost(network, size)["total"] for network in (model, packed(model)))
     assert fast.gmacs == pytest.approx(plain.gmacs)
     assert fast.peak_mib <= 1.5 * plain.peak_mib
-
-
-def test_bfloat16_labels_as_float32_does(make_config: Make) -> None:
-    model = _network(make_config, *TINY)
-    x = torch.randn(1, 3, 64, 96)
-    low = fastest(model, torch.device("cpu"), torch.bfloat16)
-    with torch.no_grad():
-        expected, found = model(x).logits, low(x).logits
-        with torch.autocast("cpu", torch.bfloat16):
-            around = fastest(model, torch.device("cpu"))(x).logits
-    assert found.dtype == torch.bfloat16
-    assert torch.equal(found, around)
-    assert (found.float() - expected).abs().max() < 0.1 * expected.std()

@@ -1,0 +1,204 @@
+"""What only a GPU runs: its kernels against the formula or the CPU's, and the commands on it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+
+from fastfcn_pl import build
+from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.losses.cross_entropy import CrossEntropy
+from fastfcn_pl.models import fastest as making
+from fastfcn_pl.models.fastest import fastest
+from fastfcn_pl.models.layout import lay_out
+from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.predict import Predictor
+from fastfcn_pl.scoremap import ScoreMap
+from tests.conftest import TINY
+from tests.fakes.network import fill_statistics
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Make = Callable[..., DictConfig]
+PRECISIONS = ["32-true", "bf16-mixed", "16-mixed"]
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in float32, not in TensorFloat-32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def _module(make_config: Make, *overrides: str) -> SegmentationModule:
+    cfg = make_config("data=shapes", *TINY, *overrides)
+    torch.manual_seed(0)
+    module = build.module(cfg, build.datamodule(cfg).spec)
+    fill_statistics(module.model)
+    return module
+
+
+def _image(*size: int, seed: int = 0) -> Tensor:
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("head", ["fcn", "psp", "aspp", "encnet"])
+def test_it_gives_the_logits_of_the_cpu(head: str, make_config: Make) -> None:
+    model = _module(make_config, f"model/head={head}").model.eval()
+    with torch.no_grad():
+        expected = model(_image(65, 97)).logits
+        found = fastest(model.to(GPU), GPU)(_image(65, 97).to(GPU)).logits
+    assert (found.cpu() - expected).abs().max() < 1e-4 * expected.std()
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(None, 1e-4), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
+def test_it_records_the_size_that_comes_again(
+    dtype: torch.dtype | None, error: float, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "_BEFORE_RECORDING", 2)
+    model = _module(make_config, "model/head=encnet").model.eval().to(GPU)
+    fast, recorded = fastest(model, GPU, dtype), []
+    for size, count in (((64, 96), 5), ((65, 97), 4), ((64, 96), 1)):
+        for i in range(count):
+            x = _image(*size, seed=i).to(GPU)
+            with torch.no_grad():
+                expected = model(x).logits
+            with torch.inference_mode(i % 2 == 0), torch.no_grad():
+                found = fast(x).logits
+            assert (found.float() - expected).abs().max() < error * expected.std(), (size, i)
+            recorded.append(fast.forward._graph is not None)  # type: ignore[attr-defined]
+    assert recorded == [False, False, True, True, True, False, False, True, True, False]
+
+
+@pytest.mark.parametrize("backbone", ["convnext_tiny", "swin_tiny", "mobilenetv3_large", "efficientnet_lite0"])
+def test_other_families_are_recorded(backbone: str, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "_BEFORE_RECORDING", 1)
+    cfg = make_config("data=shapes", f"model/backbone={backbone}", "model.backbone.pretrained=false")
+    model = build.model(cfg, 4).eval().to(GPU)
+    with torch.no_grad():
+        x = _image(96, 128).to(GPU)
+        expected, fast = model(x).logits, fastest(model, GPU)
+        for _ in range(3):
+            found = fast(x).logits
+    assert (found - expected).abs().max() < 1e-3 * expected.std()
+
+
+@pytest.mark.parametrize("classes", [5, 150])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_by_bands_is_the_formula(classes: int, smoothing: float) -> None:
+    rng = torch.Generator("cuda").manual_seed(0)
+    logits = 3 * torch.randn(2, classes, 33, 40, device=GPU, generator=rng)
+    target = torch.randint(0, classes, (2, 257, 313), device=GPU, dtype=torch.uint8, generator=rng)
+    target[:, :40] = IGNORE
+    results = []
+    for plain in (True, False):
+        x = logits.clone().requires_grad_()
+        if plain:
+            full = F.interpolate(x, target.shape[-2:], mode="bilinear", align_corners=True)
+            value = F.cross_entropy(full, target.long(), ignore_index=IGNORE, label_smoothing=smoothing)
+        else:
+            value = CrossEntropy(class_weights=None, label_smoothing=smoothing)(x, target, True)
+        value.backward()
+        results.append((value.detach(), x.grad))
+    (value, gradient), (found, of_bands) = results
+    assert abs(found / value - 1) < 1e-6
+    assert (of_bands - gradient).abs().max() < 2e-6 * gradient.abs().max()
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_labels_are_those_of_the_cpu(align_corners: bool) -> None:
+    logits = torch.randn(2, 59, 65, 86, generator=torch.Generator().manual_seed(0))
+    maps = [ScoreMap.of(logits.to(d)).resized((512, 683), align_corners) for d in (CPU, GPU)]
+    scores = [m.scores().cpu() for m in maps]
+    torch.testing.assert_close(*scores, rtol=0, atol=1e-5)
+    assert (maps[0].labels() == maps[1].labels().cpu()).double().mean() > 0.9999
+
+
+def test_a_training_step_never_waits_for_the_gpu(make_config: Make) -> None:
+    cfg = make_config("data=shapes", "model/head=encnet", *TINY)
+    module = _module(make_config, "model/head=encnet").to(GPU).train()
+    module.memory_format = lay_out(module.model, True, GPU, half=True)
+    optimizer = build.build(cfg.optimizer)(module.model, 2)
+    images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8, device=GPU)
+    target = torch.randint(0, 4, (2, 96, 128), dtype=torch.uint8, device=GPU)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            total, _ = module.loss(module.model(module.normalize(images)), target, module.model.align_corners)
+        total.backward()
+        optimizer.step()
+
+    step()  # libraries set themselves up, sizes are looked up
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_gradients_in_bfloat16_are_as_good_as_those_of_the_default_memory_format(make_config: Make) -> None:
+    images, target = _image(96, 128), torch.randint(0, 4, (2, 96, 128), dtype=torch.uint8)
+
+    def gradients(channels_last: bool, low: bool) -> dict[str, Tensor]:
+        module = _module(make_config, "model/head=encnet").to(GPU).train()
+        form = lay_out(module.model, channels_last, GPU, half=low)
+        torch.manual_seed(0)
+        with torch.autocast("cuda", torch.bfloat16, enabled=low):
+            x = images.to(GPU).contiguous(memory_format=form)
+            module.loss(module.model(x), target.to(GPU), module.model.align_corners)[0].backward()
+        return {name: p.grad.flatten() for name, p in module.model.named_parameters() if p.grad is not None}
+
+    exact, ours, plain = gradients(True, False), gradients(True, True), gradients(False, True)
+    worst = {name: [float(F.cosine_similarity(g[name], exact[name], 0)) for g in (ours, plain)] for name in exact}
+    assert all(of_ours > of_plain - 0.05 for of_ours, of_plain in worst.values()), worst
+    whole = [torch.cat(list(g.values())) for g in (ours, exact)]
+    assert F.cosine_similarity(*whole, 0) > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_network_is_trained_scored_and_predicts(precision: str, command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    found = command(
+        *("train", "-cn", "quickstart", f"run_dir={run}", "logger=none", "trainer.accelerator=gpu"),
+        *(f"trainer.precision={precision}", "trainer.gradient_clip_val=10"),
+        fresh=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "mIoU" in found.stdout
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).resize((320, 240))
+    best = next((run / "checkpoints").glob("best*.ckpt"))
+    labels = [Predictor(best, device, p)(picture) for device, p in (("cpu", "32-true"), ("cuda", precision))]
+    assert (labels[0] == labels[1]).mean() > 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["compile=true", "callbacks=ema", "trainer.strategy=ddp", "trainer.benchmark=true"])
+def test_options_of_training(option: str, command: Command, tmp_path: Path) -> None:
+    found = command(
+        *("train", "-cn", "quickstart", f"run_dir={tmp_path / 'run'}", "logger=none", "trainer.accelerator=gpu"),
+        *("trainer.max_epochs=1", "trainer.precision=bf16-mixed", option),
+        fresh=True,
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.slow
+def test_the_cost_is_measured_on_it(command: Command, tmp_path: Path) -> None:
+    found = command(
+        "benchmark", f"run_dir={tmp_path}", "device=cuda", "precision=bf16-mixed", "size=[128,160]", *TINY[:2]
+    )
+    assert found.returncode == 0, found.stderr
+    assert torch.cuda.get_device_name() in found.stdout + (tmp_path / "benchmark.json").read_text()
