@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -31,14 +32,14 @@ def source_rows(rows: range, source: int, target: int, align_corners: bool) -> r
 def resize_rows(x: Tensor, rows: range, source: int, target: int, width: int, align_corners: bool) -> Tensor:
     """Return the `rows` of an image of `source` rows resized to `(target, width)`, as `resize` of the whole has them.
 
-    `x` `(B, n, w, C)` is the image's `source_rows`, classes last; the result is `(B, len(rows), width, C)`.
+    `x` `(B, n, w, C)` is the image's `source_rows`; the result is `(B, len(rows), width, C)`, on CPUs classes last in
+    memory, too.
     """
+    if x.device.type != "cpu":
+        return _resize_rows_of_gpu(x.permute(0, 3, 1, 2), rows, source, target, width, align_corners)
     above, weight = _coordinates(rows, source, target, align_corners)
     x = resize(x.permute(0, 3, 1, 2), (x.shape[1], width), align_corners).permute(0, 2, 3, 1)
     weight = weight.to(x)[:, None, None]
-    if x.device.type != "cpu":
-        i = (above - above[0]).to(x.device)
-        return torch.lerp(x[:, i], x[:, (i + 1).clamp(max=x.shape[1] - 1)], weight)
     out, first = x.new_empty(len(x), len(rows), *x.shape[2:]), 0
     # The rows between the same two source rows at once: gathering these for each row costs more than all the rest.
     for row, count in zip(*(v.tolist() for v in torch.unique_consecutive(above, return_counts=True)), strict=True):
@@ -47,6 +48,17 @@ def resize_rows(x: Tensor, rows: range, source: int, target: int, width: int, al
         torch.lerp(*pair, weight[first:end], out=out[:, first:end])
         first = end
     return out
+
+
+def _resize_rows_of_gpu(x: Tensor, rows: range, source: int, target: int, width: int, align_corners: bool) -> Tensor:
+    """Return the same of `(B, C, n, w)`, which stays in that order: there an argmax over classes is faster so."""
+    if len(rows) == target:
+        return resize(x, (target, width), align_corners).permute(0, 2, 3, 1)
+    above, weight = _coordinates(rows, source, target, align_corners)
+    x = resize(x, (x.shape[2], width), align_corners)
+    i = (above - above[0]).to(x.device)
+    below = (i + 1).clamp(max=x.shape[2] - 1)
+    return torch.lerp(x[:, :, i], x[:, :, below], weight.to(x)[:, None]).permute(0, 2, 3, 1)
 
 
 @functools.lru_cache(maxsize=256)  # on a GPU, each would wait until it has done all that came before
@@ -63,6 +75,27 @@ def interpolation(
     matrix[i, above - first] = 1 - weight
     matrix[i, (above + 1).clamp(max=last) - first] += weight
     return range(first, last + 1), matrix.to(device)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where each row of a resized image comes from: `above` and, by its `weight`, the one below that.
+
+    `above` is `(target,)` int32, `weight` `(target,)` float32; `first` `(source + 1,)` int32 is, of each source row,
+    the first row that it or a later one is above.
+    """
+
+    above: Tensor
+    weight: Tensor
+    first: Tensor
+
+
+@functools.lru_cache(maxsize=256)
+def resized_rows(source: int, target: int, align_corners: bool, device: torch.device) -> Rows:
+    """Return, on `device`, how `source` rows become `target` rows."""
+    above, weight = _coordinates(range(target), source, target, align_corners)
+    first = torch.searchsorted(above, torch.arange(source + 1))
+    return Rows(above.int().to(device), weight.to(device), first.int().to(device))
 
 
 def _coordinates(

@@ -40,8 +40,8 @@ class Box(NamedTuple):
 class ScoreMap:
     """A map of scores of `shape` `(B, h, w, C)`; `rows(top, bottom)` makes `(B, bottom - top, w, C)` of it, float32.
 
-    Classes come last in memory, where their argmax is cheap. Scores are `logits`, or else weights that sum to no
-    particular number.
+    On CPUs classes come last in memory, where their argmax is cheap. Scores are `logits`, or else weights that sum to
+    no particular number.
     """
 
     shape: tuple[int, int, int, int]
@@ -53,7 +53,8 @@ class ScoreMap:
     def of(cls, logits: Tensor) -> ScoreMap:
         """Return a map of `logits` `(B, C, h, w)`."""
         batch, classes, height, width = logits.shape
-        x = logits.float().permute(0, 2, 3, 1).contiguous()
+        x = logits.float().permute(0, 2, 3, 1)
+        x = x.contiguous() if x.device.type == "cpu" else x
         return cls((batch, height, width, classes), x.device, lambda top, bottom: x[:, top:bottom], logits=True)
 
     def resized(self, size: tuple[int, int], align_corners: bool) -> ScoreMap:

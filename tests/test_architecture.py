@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fastfcn_pl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
-    {"contracts", "resize", "results", "provenance", "scoremap", "staging", "redaction"},
+    {"contracts", "kernels", "resize", "results", "provenance", "scoremap", "staging", "redaction"},
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},

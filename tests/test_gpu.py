@@ -19,6 +19,7 @@ from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.models import fastest as making
 from fastfcn_pl.models.fastest import fastest
+from fastfcn_pl.models.layers import DepthwiseConv
 from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.predict import Predictor
@@ -92,21 +93,54 @@ def test_other_families_are_recorded(backbone: str, make_config: Make, monkeypat
     assert (found - expected).abs().max() < 1e-3 * expected.std()
 
 
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (3, 8), (5, 4)])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_dilated_depthwise_convolution_is_the_plain_one(
+    kernel: int, dilation: int, dtype: torch.dtype, error: float, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    layer = DepthwiseConv(70, dilation, kernel, bias=bias).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 70, 23, 37, requires_grad=True)
+    results = []
+    for device in (CPU, GPU):
+        layer.zero_grad()
+        layer.to(device, torch.float64 if device == CPU else torch.float32)
+        there = (x.double() if device == CPU else x).to(device, memory_format=torch.channels_last).detach()
+        there.requires_grad_()
+        with torch.autocast(device.type, dtype, enabled=device == GPU and dtype != torch.float32):
+            with torch.no_grad():
+                predicted = layer(there)
+            out = layer(there)
+        assert out.dtype == (torch.float64 if device == CPU else dtype)
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(predicted, out) or bias, "the bias is added before rounding, or after it"
+        (out * torch.arange(37, device=device) / 37).mean().backward()
+        results.append([v.double().cpu() for v in (out, predicted, there.grad, *(p.grad for p in layer.parameters()))])
+    for expected, found in zip(*results, strict=True):
+        assert (found - expected).norm() < error * expected.norm()
+
+
 @pytest.mark.parametrize("classes", [5, 150])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_by_bands_is_the_formula(classes: int, smoothing: float) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_loss_is_the_formula(classes: int, smoothing: float, weighted: bool, align_corners: bool) -> None:
     rng = torch.Generator("cuda").manual_seed(0)
     logits = 3 * torch.randn(2, classes, 33, 40, device=GPU, generator=rng)
     target = torch.randint(0, classes, (2, 257, 313), device=GPU, dtype=torch.uint8, generator=rng)
     target[:, :40] = IGNORE
+    weights = torch.linspace(0.5, 2, classes).tolist() if weighted else None
+    loss = CrossEntropy(class_weights=weights, label_smoothing=smoothing).to(GPU)
     results = []
     for plain in (True, False):
         x = logits.clone().requires_grad_()
         if plain:
-            full = F.interpolate(x, target.shape[-2:], mode="bilinear", align_corners=True)
-            value = F.cross_entropy(full, target.long(), ignore_index=IGNORE, label_smoothing=smoothing)
+            full = F.interpolate(x, target.shape[-2:], mode="bilinear", align_corners=align_corners)
+            options = {"weight": loss.weights, "ignore_index": IGNORE, "label_smoothing": smoothing}
+            value = F.cross_entropy(full, target.long(), **options)
         else:
-            value = CrossEntropy(class_weights=None, label_smoothing=smoothing)(x, target, True)
+            value = loss(x, target, align_corners)
         value.backward()
         results.append((value.detach(), x.grad))
     (value, gradient), (found, of_bands) = results

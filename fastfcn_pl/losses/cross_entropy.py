@@ -34,5 +34,7 @@ class CrossEntropy(nn.Module):
             raise UserError(f"class_weights has {len(self.weights)} numbers for {logits.shape[1]} classes")
         total = upsampled_cross_entropy(logits, target, self.weights, self.label_smoothing, align_corners)
         labelled = target != IGNORE
-        count = labelled.sum() if self.weights is None else self.weights[target[labelled].long()].sum()
-        return mean_over_ranks(total, count)
+        if self.weights is None:
+            return mean_over_ranks(total, labelled.sum())
+        weights = self.weights[target.long().where(labelled, 0)]  # selecting the labelled ones would wait for a GPU
+        return mean_over_ranks(total, (weights * labelled).sum())

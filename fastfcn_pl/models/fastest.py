@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.contracts import ModelOutput
 from fastfcn_pl.models.deploy import deployed
+from fastfcn_pl.models.fused import fuse_activations
 from fastfcn_pl.models.layers import DepthwiseConv, PointwiseConv
 from fastfcn_pl.models.packed import packed
 from fastfcn_pl.models.segmenter import Segmenter
@@ -33,6 +34,8 @@ def fastest(model: Segmenter, device: torch.device, dtype: torch.dtype | None = 
         network = packed(model, winograd=dtype is None)
     else:
         network = deployed(model).requires_grad_(False)  # in the memory format that it has
+        if device.type == "cuda" and torch.backends.cudnn.is_available():
+            fuse_activations(network)
     forward: Forward = network.forward
     if dtype is not None:
         _cast_weights(network, dtype)

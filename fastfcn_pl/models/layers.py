@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
+from fastfcn_pl import kernels
 from fastfcn_pl.models.folded import conv_of_normalized, foldable
 
 
@@ -80,8 +81,9 @@ class DepthwiseConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda:
-            return super().forward(x)
-        if torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16:
+            return self._on_gpu(x)
+        low = torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16
+        if low and _learns(self):
             # A dilated depthwise convolution in bfloat16 and channels_last has a wrong weight gradient, without a
             # warning (torch 2.14); tests/models/test_layers.py holds it to float32's. The weight's strides count too,
             # and contiguous() does not touch them where a dimension is 1: flattening does.
@@ -98,6 +100,19 @@ class DepthwiseConv(nn.Conv2d):
             elif learns and self.bias is None:
                 return _Dilated.apply(x, self.weight, dilation)
         return super().forward(x)
+
+    def _on_gpu(self, x: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        ours = self.dilation[0] > 1 and dtype != torch.float64 and x.is_contiguous(memory_format=torch.channels_last)
+        if not (ours and kernels.runs_on(x)):
+            return super().forward(x)
+        from fastfcn_pl.models.depthwise_kernels import DepthwiseConv2d, convolve
+
+        x, weight = x.to(dtype), self.weight.to(dtype)
+        if not torch.is_grad_enabled():
+            return convolve(x, weight, self.dilation[0], self.bias)
+        out: Tensor = DepthwiseConv2d.apply(x, weight, self.dilation[0])
+        return out if self.bias is None else out + self.bias.to(dtype)[:, None, None]
 
     def _undilated(self, x: Tensor) -> Tensor:
         """Convolve `(B, H, W, C)` without dilation."""

@@ -91,7 +91,9 @@ def published(precision: str, state: dict[str, Tensor] | None = None) -> Step:
         optimizer.zero_grad()
         images, target = batch[0].to(device()), batch[1].to(device()).long()
         with autocast(device(), precision):
-            total = criterion(*network(images), torch.where(target == IGNORE, -1, target))
+            outputs = [out if out.dtype == torch.float64 else out.float() for out in network(images)]
+        # Outside: torch refuses its binary cross entropy under a GPU's autocast.
+        total = criterion(*outputs, torch.where(target == IGNORE, -1, target))
         return _learn(optimizer, total)
 
     return step
