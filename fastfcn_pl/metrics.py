@@ -67,7 +67,7 @@ def confusion(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Count pixels of class indices of one shape: `(num_classes, num_classes)` int64, rows true, columns predicted."""
     n = num_classes
     # Ignored pixels are counted in a row of their own that is dropped: cheaper than selecting the others.
-    rows = torch.where(target == IGNORE, n, target.long())
+    rows = target.long().masked_fill(target == IGNORE, n)
     return torch.bincount((rows * n + prediction).flatten(), minlength=(n + 1) * n).view(n + 1, n)[:n]
 
 

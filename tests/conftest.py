@@ -32,6 +32,8 @@ TINY = [
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the server that forks commands
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for GPUs run in Python
 torch.set_num_threads(1)  # workers of pytest-xdist share two cores
 config.register()
 

@@ -113,9 +113,9 @@ def test_a_dilated_depthwise_convolution_is_the_plain_one(
                 predicted = layer(there)
             out = layer(there)
         assert out.dtype == (torch.float64 if device == CPU else dtype)
-        assert out.is_contiguous(memory_format=torch.channels_last)
+        assert device == CPU or out.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(predicted, out) or bias, "the bias is added before rounding, or after it"
-        (out * torch.arange(37, device=device) / 37).mean().backward()
+        (out * torch.arange(37, device=device) / 37).sum().backward()
         results.append([v.double().cpu() for v in (out, predicted, there.grad, *(p.grad for p in layer.parameters()))])
     for expected, found in zip(*results, strict=True):
         assert (found - expected).norm() < error * expected.norm()
@@ -191,13 +191,16 @@ def test_gradients_in_bfloat16_are_as_good_as_those_of_the_default_memory_format
         with torch.autocast("cuda", torch.bfloat16, enabled=low):
             x = images.to(GPU).contiguous(memory_format=form)
             module.loss(module.model(x), target.to(GPU), module.model.align_corners)[0].backward()
-        return {name: p.grad.flatten() for name, p in module.model.named_parameters() if p.grad is not None}
+        return {
+            name: p.grad.contiguous().flatten() for name, p in module.model.named_parameters() if p.grad is not None
+        }
 
     exact, ours, plain = gradients(True, False), gradients(True, True), gradients(False, True)
-    worst = {name: [float(F.cosine_similarity(g[name], exact[name], 0)) for g in (ours, plain)] for name in exact}
-    assert all(of_ours > of_plain - 0.05 for of_ours, of_plain in worst.values()), worst
-    whole = [torch.cat(list(g.values())) for g in (ours, exact)]
-    assert F.cosine_similarity(*whole, 0) > 0.99
+    for layers in ("", "backbone", "neck", "head", "aux_head"):
+        whole = [torch.cat([g[name] for name in exact if name.startswith(layers)]) for g in (ours, plain, exact)]
+        of_ours, of_plain = (float(F.cosine_similarity(g, whole[2], 0)) for g in whole[:2])
+        assert of_ours > of_plain - 0.01, layers
+        assert of_ours > 0.95, layers
 
 
 @pytest.mark.slow

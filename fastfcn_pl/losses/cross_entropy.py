@@ -36,5 +36,5 @@ class CrossEntropy(nn.Module):
         labelled = target != IGNORE
         if self.weights is None:
             return mean_over_ranks(total, labelled.sum())
-        weights = self.weights[target.long().where(labelled, 0)]  # selecting the labelled ones would wait for a GPU
+        weights = self.weights[target.long().masked_fill(~labelled, 0)]  # indexing by a mask would wait for a GPU
         return mean_over_ranks(total, (weights * labelled).sum())

@@ -19,7 +19,7 @@ class Dice(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         probability = resize_logits(logits, target.shape[-2:], align_corners).softmax(1)
         classes, labelled = probability.shape[1], target != IGNORE
-        labels = torch.where(labelled, target, 0).long()
+        labels = target.masked_fill(~labelled, 0).long()
         hits = probability.gather(1, labels.unsqueeze(1)).squeeze(1)[labelled]  # of the true class, (N,)
         overlap = hits.new_zeros(classes).index_add(0, labels[labelled], hits)
         predicted = (probability * labelled.unsqueeze(1)).sum((0, 2, 3))

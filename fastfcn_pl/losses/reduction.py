@@ -16,4 +16,4 @@ def mean_over_ranks(total: Tensor, count: Tensor) -> Tensor:
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(count)
         count = count / dist.get_world_size()
-    return total / torch.where(count > 0, count, 1.0)
+    return total / count.masked_fill(count == 0, 1)

@@ -20,7 +20,7 @@ class SELoss(nn.Module):
         classes = se_logits.shape[1]
         se_logits = se_logits if se_logits.dtype == torch.float64 else se_logits.float()
         rows = torch.arange(len(target), device=target.device)[:, None]
-        labels = torch.where(target == IGNORE, classes, target.long()).flatten(1)
+        labels = target.long().masked_fill(target == IGNORE, classes).flatten(1)
         occurs = torch.zeros(len(target), classes + 1, device=target.device)
         occurs[rows, labels] = 1
         occurs = occurs[:, :classes]

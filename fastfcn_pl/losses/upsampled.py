@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -54,7 +55,7 @@ class _Formula:
     def __call__(self, scores: Tensor, labels: Tensor, with_gradient: bool) -> Tensor:
         """Return the sum over pixels of `scores` `(..., C)`, in whose place the gradient is written, where asked."""
         labelled = (labels != IGNORE).unsqueeze(-1)
-        labels = labels.long().unsqueeze(-1).where(labelled, 0)
+        labels = labels.long().unsqueeze(-1).masked_fill(~labelled, 0)
         hit = labelled.to(scores.dtype) * (1 - self.smoothing)
         if self.weights is not None:
             hit = hit * self.weights[labels]
@@ -128,9 +129,11 @@ class _ByKernels(torch.autograd.Function):
             gradient = upsampled_kernels.gradient(wide, target, rows, formula, logarithms)
             if width != source_width:
                 options = align_corners, logits.dtype, logits.device
-                _, across = interpolation(range(width), source_width, width, *options)
+                columns, across = interpolation(range(width), source_width, width, *options)
                 with torch.autocast(logits.device.type, enabled=False):
-                    gradient = across.T @ gradient
+                    narrow = across.T @ gradient
+                unused = columns.start, source_width - columns.stop
+                gradient = F.pad(narrow, (0, 0, *unused)) if any(unused) else narrow
             ctx.save_for_backward(gradient)
         return total
 

@@ -97,17 +97,16 @@ def _loss(
     upper, share = tl.load(above + y), tl.load(weight + y)
     one = _load_row(wide, image, upper, source, x, c, width, classes, known)
     other = _load_row(wide, image, tl.minimum(upper + 1, source - 1), source, x, c, width, classes, known)
-    scores = tl.where(known, one + share * (other - one), -float("inf"))
+    scores = tl.where((c < classes)[None, :], one + share * (other - one), -float("inf"))
     here = row.to(tl.int64) * width + x
     label = tl.load(target + here, mask=x < width, other=ignore).to(tl.int32)
     labelled = (label != ignore) & (x < width)
     most = tl.max(scores, axis=1)
-    most = tl.where(x < width, most, 0.0)
     logarithm = most + tl.log(tl.sum(tl.exp(scores - most[:, None]), axis=1))
     is_label = (label[:, None] == c[None, :]) & known
     hit = tl.sum(tl.where(is_label, tl.load(hits + c, mask=c < classes, other=0.0)[None, :], 0.0), axis=1)
     spread = tl.load(spreads + c, mask=c < classes, other=0.0)[None, :]
-    found = tl.where(known, scores, 0.0)
+    found = tl.where((c < classes)[None, :], scores, 0.0)
     linear = tl.sum(tl.where(is_label, found * hit[:, None], 0.0) + found * spread, axis=1)
     worth = (hit + tl.sum(spread, axis=1)) * logarithm - linear
     tl.store(logarithms + here, logarithm, mask=x < width)
@@ -132,7 +131,7 @@ def _add_rows(
     width,
     x,
     c,
-    known,
+    classes,
     ignore,
     share_of_one,
     share_of_other,
@@ -146,7 +145,7 @@ def _add_rows(
         is_label = label[:, None] == c[None, :]
         hit = tl.sum(tl.where(is_label, hits[None, :], 0.0), axis=1)
         logarithm = tl.load(logarithms + here, mask=x < width, other=0.0)
-        scores = tl.where(known, one + share * (other - one), -float("inf"))
+        scores = tl.where((c < classes)[None, :], one + share * (other - one), -float("inf"))
         probability = tl.exp(scores - logarithm[:, None])
         of_pixel = (hit + tl.sum(spread, axis=0))[:, None] * probability
         of_pixel = of_pixel - tl.where(is_label, hit[:, None], 0.0) - spread[None, :]
@@ -188,11 +187,11 @@ def _gradient(
     of_last = tl.where(row == source - 1, 1.0, 0.0)  # which is the row below itself
     # fmt: off
     total = _add_rows(total, here, below, begin, end, weight, target, of_labels, spread, logarithms,
-                      image, height, width, x, c, known, ignore, 1.0, of_last)
+                      image, height, width, x, c, classes, ignore, 1.0, of_last)
     begin, end = tl.load(first + tl.maximum(row - 1, 0)), tl.load(first + row)  # none for the first row
     over = _load_row(wide, image, tl.maximum(row - 1, 0), source, x, c, width, classes, known)
     total = _add_rows(total, over, here, begin, end, weight, target, of_labels, spread, logarithms,
-                      image, height, width, x, c, known, ignore, 0.0, 1.0)
+                      image, height, width, x, c, classes, ignore, 0.0, 1.0)
     # fmt: on
     out = (place.to(tl.int64) * width + x[:, None]) * classes + c[None, :]
     tl.store(made + out, total, mask=known)

@@ -1,0 +1,44 @@
+"""The depthwise convolution for GPUs is the plain one, map and gradients; without a GPU Triton interprets it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("triton")
+from fastfcn_pl.models.depthwise_kernels import DepthwiseConv2d, convolve
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 2), (3, 8), (5, 4)])
+@pytest.mark.parametrize("size", [(2, 6, 5, 19), (1, 70, 3, 16), (1, 3, 5, 1)])
+def test_it_is_the_plain_one(kernel: int, dilation: int, size: tuple[int, int, int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(*size, device=DEVICE).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(size[1], 1, kernel, kernel, device=DEVICE, requires_grad=True)
+    plain = F.conv2d(x.double(), weight.double(), None, 1, dilation * (kernel // 2), dilation, size[1])
+    found = DepthwiseConv2d.apply(x, weight, dilation)
+    torch.testing.assert_close(found.double(), plain, atol=1e-5, rtol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    above = torch.randn(*size, device=DEVICE)
+    expected = torch.autograd.grad(plain, (x, weight), above.double())
+    for gradient, of_plain in zip(torch.autograd.grad(found, (x, weight), above), expected, strict=True):
+        torch.testing.assert_close(gradient, of_plain, atol=1e-4, rtol=1e-4)
+
+
+def test_the_bias_is_inside() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 9, 21, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(6, 1, 3, 3, device=DEVICE), torch.randn(6, device=DEVICE)
+    expected = convolve(x, weight, 2) + bias[:, None, None]
+    torch.testing.assert_close(convolve(x, weight, 2, bias), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_gradient_that_is_asked_for_is_made() -> None:
+    x = torch.randn(1, 4, 5, 6, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(4, 1, 3, 3, device=DEVICE, requires_grad=True)
+    DepthwiseConv2d.apply(x, weight, 2).sum().backward()
+    assert x.grad is None
+    assert weight.grad is not None
