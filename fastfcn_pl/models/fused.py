@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastfcn_pl.models.convolutions import PointwiseConv
 from fastfcn_pl.models.deploy import behind_convolutions
-from fastfcn_pl.models.layers import PointwiseConv
 from fastfcn_pl.models.segmenter import Segmenter
 
 

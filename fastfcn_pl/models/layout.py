@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.models.layers import DepthwiseConv, PointwiseConv, substitute
+from fastfcn_pl.models.convolutions import DepthwiseConv, PointwiseConv, substitute
 from fastfcn_pl.models.segmenter import Segmenter
 
 

@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from fastfcn_pl.models.convolutions import PointwiseConv, in_phases
 from fastfcn_pl.models.deploy import behind_convolutions, deployed
-from fastfcn_pl.models.layers import PointwiseConv, in_phases
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.winograd import WinogradConv
 

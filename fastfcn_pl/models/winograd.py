@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.models.layers import in_phases
+from fastfcn_pl.models.convolutions import in_phases
 
 _Matrix = Sequence[Sequence[float]]
 # Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), section 4.3: what is made of a row of 6 pixels,

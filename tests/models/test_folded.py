@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.models import layers
+from fastfcn_pl.models.convolutions import PointwiseConv, substitute
 from fastfcn_pl.models.folded import conv_of_normalized, foldable
-from fastfcn_pl.models.layers import PointwiseConv, SeparableConv, substitute
+from fastfcn_pl.models.layers import SeparableConv
 
 
 def _norm(momentum: float | None = 0.1) -> nn.BatchNorm2d:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastfcn_pl.contracts import FeatureInfo, UserError, suggest
-from fastfcn_pl.models.layers import DepthwiseConv, substitute
+from fastfcn_pl.models.convolutions import DepthwiseConv, substitute
 from fastfcn_pl.models.recomputing import Recomputing
 from fastfcn_pl.models.weights import efficientnet_lite
 from fastfcn_pl.models.weights.files import read_state_dict

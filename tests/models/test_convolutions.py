@@ -1,4 +1,4 @@
-"""Layers: outputs and gradients in each memory format and precision that training may choose."""
+"""Convolutions: outputs and gradients in each memory format and precision that training may choose."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastfcn_pl.models.backbones.timm import TimmBackbone
-from fastfcn_pl.models.layers import DepthwiseConv, PointwiseConv, SeparableConv
+from fastfcn_pl.models.convolutions import DepthwiseConv, PointwiseConv
+from fastfcn_pl.models.layers import SeparableConv
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 4, 8])
