@@ -15,8 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl.config import KEPT
 from fastfcn_pl.contracts import UserError, differences, listed
+from fastfcn_pl.resolvers import KEPT
 
 _LINGERING = 10.0
 """Seconds for which the workers of a run that was killed may live on."""
@@ -37,7 +37,7 @@ def before(cfg: DictConfig, folder: Path) -> tuple[Before, Path]:
     """
     results, last = (Path(cfg.run_dir, kept) for kept in KEPT)
     config = folder / ".hydra" / "config.yaml"
-    if config.is_file():  # Hydra's, of the start that came to something: see `config.job_folder`
+    if config.is_file():  # Hydra's, of the start that came to something: see `resolvers.job_folder`
         there, here = _plain(OmegaConf.load(config)), _plain(OmegaConf.create(OmegaConf.to_yaml(cfg)))
         if found := differences(there, here):
             keys = listed([f"{key}: {then} then, {now} now" for key, then, now in found], most=3)

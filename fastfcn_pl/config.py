@@ -11,20 +11,16 @@ from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl import resolvers
 
 _PACKAGE = Path(__file__).parent
 _HOME = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
 CONF_DIR, STUDIES_DIR = _HOME / "conf", _HOME / "experiments"
 """Where options and studies are: inside an installed package, beside it in a checkout."""
-KEPT = ("results.json", "checkpoints/last.ckpt")
-"""What a run leaves, in its folder, that a later start of it goes on with."""
 
 
 @dataclass
@@ -192,81 +188,11 @@ class Studies(SearchPathPlugin):
         search_path.append("fastfcn_pl", str(STUDIES_DIR))
 
 
-def run_folder(checkpoint: str | None, runs: str, name: str) -> str:
-    """Return the folder of a job: `name` below `runs` for a new run, else that of the run which wrote `checkpoint`.
-
-    `last` stands for the youngest `last.ckpt` of the runs in `runs`. Raises UserError where there is none, and for
-    `auto`, for which the command line names the folder.
-    """
-    if checkpoint is None:
-        return f"{runs}/{name}"
-    if checkpoint == "auto":
-        raise UserError(
-            "checkpoint=auto goes on with what is in the run's folder, which has to be the same at each start: set "
-            f"hydra.run.dir={runs}/<name>"
-        )
-    if checkpoint == "last":
-        found = sorted(Path(runs).glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise UserError(f"checkpoint=last: no run below {runs}/ has a checkpoints/last.ckpt yet; start one without")
-        return str(found[-1].parents[1])
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise UserError(f"checkpoint={checkpoint}: no such file; a run's are in its folder checkpoints/")
-    if path.parent.name != "checkpoints":
-        raise UserError(
-            f"checkpoint={checkpoint} is not in a run's folder checkpoints/, where the run could go on: "
-            "put it back, or start a new run from its weights with init_from="
-        )
-    return str(path.parents[1])
-
-
-def job_folder(checkpoint: str | None, run_dir: str) -> str | None:
-    """Return where Hydra keeps a job's configuration, in the run's folder: a run that goes on keeps its first one.
-
-    So does a job of a sweep that is started again, where the first start came to something.
-    """
-    if checkpoint not in (None, "auto"):
-        return None
-    again = checkpoint == "auto" or HydraConfig.get().mode is RunMode.MULTIRUN
-    return None if again and any(Path(run_dir, kept).is_file() for kept in KEPT) else ".hydra"
-
-
-def case(value: str, cases: dict[str, Any]) -> Any:
-    """Return which of the `cases` is for `value`, or for its last word: `EncNetHead` for a `_target_` that ends in it.
-
-    So a study says what differs from one of its jobs to another, such as the weight of a loss by the head.
-    """
-    name = value.rsplit(".", 1)[-1]
-    if name not in cases:
-        raise UserError(f"this study has no case for {name}: it knows {', '.join(cases)}; set the key itself")
-    return cases[name]
-
-
-def run_group() -> str | None:
-    """Return what this run has in common with others: its sweep's folder, the end of its path, or else its study."""
-    if not HydraConfig.initialized():
-        return None
-    job = HydraConfig.get()
-    if job.mode is RunMode.MULTIRUN:
-        return "/".join(Path(job.sweep.dir).parts[-2:])
-    return job.job.config_name if job.job.config_name != "train" else None
-
-
-def choices() -> dict[str, str]:
-    """Return the option chosen in each config group, such as `model/neck: jpu`, of this job; empty outside of one."""
-    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    return {k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")}
-
-
 def register() -> None:
     """Make studies, schemas and resolvers known to Hydra, under the names that the primary configs refer to."""
     Plugins.instance().register(Studies)
-    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
-    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
-    OmegaConf.register_new_resolver("run_group", run_group, replace=True)
-    OmegaConf.register_new_resolver("choices", choices, replace=True)
-    OmegaConf.register_new_resolver("case", case, replace=True)
+    for resolver in resolvers.ALL:
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)

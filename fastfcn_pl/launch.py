@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import config, sweep
+from fastfcn_pl import config, resolvers, sweep
 from fastfcn_pl.again import alone, goes_on
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.frozen import FLAG, FrozenJob, thaw
@@ -236,7 +236,7 @@ def choices(folder: str | None = None) -> dict[str, str]:
     With `folder`, of the job that began the run in that folder.
     """
     if folder is None:
-        return config.choices()
+        return resolvers.choices()
     path = Path(folder, ".hydra", "hydra.yaml")
     chosen = OmegaConf.load(path).hydra.runtime.choices if path.is_file() else {}
     return {k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")}

@@ -15,7 +15,7 @@ LAYERS = [
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
-    {"callbacks", "loggers", "scoring", "saving", "diagnosis"},
+    {"callbacks", "loggers", "scoring", "saving", "diagnosis", "resolvers"},
     {"config", "frozen", "sweep", "comparison", "ranks"},
     {"again", "mistakes", "signatures"},
     {"build"},
@@ -36,7 +36,19 @@ ALLOWED_WITHIN = {
     ("export", "predict"),
     ("comparison", "sweep"),
 }
-_COMPOSE = ["config", "frozen", "sweep", "comparison", "again", "mistakes", "signatures", "build", "launch", "resume"]
+_COMPOSE = [
+    "resolvers",
+    "config",
+    "frozen",
+    "sweep",
+    "comparison",
+    "again",
+    "mistakes",
+    "signatures",
+    "build",
+    "launch",
+    "resume",
+]
 HOMES = {
     "hydra": {*_COMPOSE, *LAYERS[-1]},
     "omegaconf": {*_COMPOSE, *LAYERS[-1]},

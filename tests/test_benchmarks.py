@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
-from tests.benchmarks import data, inference, loop, loss, memory, scoring, startup, training
+from fastfcn_pl.train import train
+from tests.benchmarks import data, inference, loop, loss, memory, precision, scoring, startup, training
 from tests.benchmarks.report import write
+from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 
 REFERENCE = """
@@ -73,6 +77,15 @@ def test_the_start_is_measured() -> None:
 
 def _cells(row: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+@pytest.mark.exhaustive
+def test_labels_in_bfloat16_are_compared(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
+    small = ["data=shapes", "data.train_images=4", "data.val_images=2", "data.size=64", "data.num_workers=0"]
+    train(make_config(*TINY, *small, "data.batch_size=2", "trainer.max_steps=1", "callbacks.cost.repeats=0"))
+    text = precision.main(str(tmp_path / "run" / "checkpoints" / "last.ckpt"), str(tmp_path / "speed.md"))
+    assert "2 images of shapes val" in text
+    assert 50 < float(text.splitlines()[-1].partition(" %")[0]) <= 100
 
 
 @pytest.mark.exhaustive

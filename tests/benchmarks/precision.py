@@ -24,8 +24,8 @@ def main(path: str, file: str | None = None) -> str:
     """Measure, print the table, and write it into `file`."""
     predictors = {precision: Predictor(path, "auto", precision) for precision in PRECISIONS}
     cfg = checkpoint.config_of(checkpoint.read(path))
-    val = build.datamodule(cfg).dataset("val")
-    classes = val.source.spec.num_classes
+    datamodule = build.datamodule(cfg)
+    val, classes = datamodule.dataset("val"), datamodule.spec.num_classes
     matrices = {precision: torch.zeros(classes, classes, dtype=torch.int64) for precision in PRECISIONS}
     same = pixels = 0
     for index in range(len(val.source)):
@@ -39,7 +39,7 @@ def main(path: str, file: str | None = None) -> str:
         pixels += labels["32-true"].numel()
     scores = {precision: Scores.of(matrix) for precision, matrix in matrices.items()}
     rows = [[name, f"{100 * of.mean_iou:.2f}", f"{100 * of.pixel_accuracy:.2f}"] for name, of in scores.items()]
-    what = f"{len(val.source)} images of {val.source.spec.name} val. {machine()}"
+    what = f"{len(val.source)} images of {datamodule.spec.name} val. {machine()}"
     text = f"{what}\n\n{table(['', 'mIoU, %', 'pixel accuracy, %'], rows)}\n\n"
     text += (
         f"{100 * same / pixels:.2f} % of pixels have the same label; to be reached: 99 %, and mIoU within 0.2 points."

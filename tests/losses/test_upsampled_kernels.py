@@ -10,6 +10,7 @@ from fastfcn_pl import kernels
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.losses.upsampled import upsampled_cross_entropy
 
+pytestmark = pytest.mark.slow
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = [((6, 7), (20, 25)), ((1, 1), (7, 5)), ((5, 4), (1, 1)), ((6, 5), (6, 5)), ((13, 5), (14, 5)), ((9, 8), (4, 3))]
 

@@ -39,6 +39,7 @@ class _Crossings(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
 @pytest.mark.parametrize("weights", ["null", "[1, 2, 3, 4, 5, 6, 7, 8]"])
 def test_a_training_step_stays_on_the_gpu(
