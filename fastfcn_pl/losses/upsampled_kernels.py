@@ -31,7 +31,7 @@ class Formula:
 
 
 def loss(wide: Tensor, target: Tensor, rows: Rows, formula: Formula) -> tuple[Tensor, Tensor]:
-    """Return the sum over pixels, and the logarithms `(B, H, W)` that `gradient` takes.
+    """Return the sum over pixels, and the logarithms `(B, H, W)` that `gradient` takes; NaN for a label of no class.
 
     `wide` `(B, h, W, C)` are logits, contiguous, `rows` tells how they become H rows, `target` is `(B, H, W)`.
     """
@@ -104,14 +104,16 @@ def _loss(
     label = tl.load(target + here, mask=x < width, other=ignore).to(tl.int32)
     labelled = (label != ignore) & (x < width)
     most = tl.max(scores, axis=1)
-    logarithm = most + tl.log(tl.sum(tl.exp(scores - most[:, None]), axis=1))
+    scores -= most[:, None]
+    logarithm = tl.log(tl.sum(tl.exp(scores), axis=1))
     is_label = (label[:, None] == c[None, :]) & known
     hit = tl.sum(tl.where(is_label, tl.load(hits + c, mask=c < classes, other=0.0)[None, :], 0.0), axis=1)
     spread = tl.load(spreads + c, mask=c < classes, other=0.0)[None, :]
     found = tl.where((c < classes)[None, :], scores, 0.0)
     linear = tl.sum(tl.where(is_label, found * hit[:, None], 0.0) + found * spread, axis=1)
     worth = (hit + tl.sum(spread, axis=1)) * logarithm - linear
-    tl.store(logarithms + here, logarithm, mask=x < width)
+    worth = tl.where(label < classes, worth, float("nan"))  # torch's own would stop the process
+    tl.store(logarithms + here, most + logarithm, mask=x < width)
     total = tl.sum(tl.where(labelled, worth, 0.0), axis=0)
     tl.store(sums + row * tl.num_programs(1) + tl.program_id(1), total)
 

@@ -34,7 +34,7 @@ def fastest(model: Segmenter, device: torch.device, dtype: torch.dtype | None = 
         network = packed(model, winograd=dtype is None)
     else:
         network = deployed(model).requires_grad_(False)  # in the memory format that it has
-        if device.type == "cuda" and torch.backends.cudnn.is_available():
+        if device.type == "cuda" and torch.backends.cudnn.is_available() and torch.version.hip is None:
             fuse_activations(network)
     forward: Forward = network.forward
     if dtype is not None:

@@ -28,6 +28,7 @@ def fuse_activations(model: Segmenter) -> None:
 
 def _is_plain(conv: nn.Conv2d) -> bool:
     plain = type(conv) in (nn.Conv2d, PointwiseConv) and conv.groups == 1 and conv.bias is not None
+    plain &= conv.weight.dtype != torch.float64  # for which cuDNN has no such kernel
     return plain and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 

@@ -90,11 +90,13 @@ def published(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     def step(batch: Batch) -> Tensor:
         optimizer.zero_grad()
         images, target = batch[0].to(device()), batch[1].to(device()).long()
-        with autocast(device(), precision):
-            outputs = [out if out.dtype == torch.float64 else out.float() for out in network(images)]
-        # Outside: torch refuses its binary cross entropy under a GPU's autocast.
-        total = criterion(*outputs, torch.where(target == IGNORE, -1, target))
-        return _learn(optimizer, total)
+
+        def outputs() -> list[Tensor]:
+            with autocast(device(), precision):
+                return [out if out.dtype == torch.float64 else out.float() for out in network(images)]
+
+        # Outside of autocast, where a GPU's refuses its binary cross entropy; kept by no name, which would take memory.
+        return _learn(optimizer, criterion(*outputs(), torch.where(target == IGNORE, -1, target)))
 
     return step
 

@@ -54,6 +54,24 @@ def test_nothing_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not logits.grad.any()
 
 
+def test_large_logits_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)) + 3000
+    target = torch.zeros(1, 9, 9, dtype=torch.uint8)
+    values = []
+    for ours in (True, False):
+        monkeypatch.setattr(kernels, "runs_on", lambda x, ours=ours: ours)
+        device = DEVICE if ours else "cpu"
+        values.append(upsampled_cross_entropy(logits.to(device), target.to(device), None, 0.0, True).cpu())
+    torch.testing.assert_close(*values, rtol=1e-5, atol=0)
+
+
+def test_a_label_of_no_class_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "runs_on", lambda x: True)
+    logits, target = torch.randn(1, 3, 2, 2, device=DEVICE), torch.zeros(1, 5, 5, dtype=torch.uint8, device=DEVICE)
+    target[0, 2, 2] = 3
+    assert upsampled_cross_entropy(logits, target, None, 0.0, True).isnan()
+
+
 def test_without_a_gradient_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "runs_on", lambda x: True)
     logits, target = torch.randn(1, 3, 2, 2, device=DEVICE), torch.zeros(1, 5, 5, dtype=torch.uint8, device=DEVICE)
