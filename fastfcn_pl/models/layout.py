@@ -19,10 +19,10 @@ def memory_format(channels_last: bool) -> torch.memory_format:
 def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half: bool) -> torch.memory_format:
     """Lay out the weights for training on `device`, in `half` precision or not; return the format of its images.
 
-    Without `channels_last` it is torch's default format, and so it is on CPUs in half precision where a dilated and
-    grouped convolution is none of ours: it may have a wrong gradient in channels_last. Where none is, a step of
-    EncNet + JPU with ResNet-50 in bfloat16 takes 2.5 s, 3.5 in the default format (2 images of 480x480, 2 threads of a
-    Xeon with AMX).
+    Without `channels_last` it is torch's default format, and so it is on CPUs in half precision where a grouped
+    convolution is none of ours: dilated ones have a wrong gradient in channels_last, and others are not known to have a
+    right one. Where all are dense or ours, a step of EncNet + JPU with ResNet-50 in bfloat16 takes 2.5 s, 3.5 in the
+    default format (2 images of 480x480, 2 threads of a Xeon with AMX).
 
     In float32 on CPUs, dense convolutions of more than a pixel take 3 to 5 times as long for the gradient of their
     weight in channels_last, and depthwise ones are faster there. So a backbone of dense ones is in the default format,
@@ -33,7 +33,7 @@ def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half:
     """
     on_cpu = device.type == "cpu"
     dense = on_cpu and not half and _mostly_dense(network.backbone)
-    wrong = on_cpu and half and any(map(_is_dilated_and_grouped, network.modules()))
+    wrong = on_cpu and half and any(map(_is_grouped_by_torch, network.modules()))
     if dense:
         substitute(network, PointwiseConv.like)
     form = memory_format(channels_last and not dense and not wrong)
@@ -51,10 +51,8 @@ def _is_dense(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.groups == 1 and module.kernel_size != (1, 1)
 
 
-def _is_dilated_and_grouped(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Conv2d) or isinstance(module, DepthwiseConv):
-        return False
-    return module.groups > 1 and max(module.dilation) > 1
+def _is_grouped_by_torch(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and not isinstance(module, DepthwiseConv) and module.groups > 1
 
 
 def _mostly_dense(backbone: nn.Module) -> bool:

@@ -82,24 +82,17 @@ def test_a_gpu_has_channels_last_throughout() -> None:
     assert set.union(*seen.values()) == {False}
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "mobilenetv3_small_050"])
-def test_a_cpu_in_half_precision_has_channels_last_throughout(backbone: str) -> None:
-    network = _network(backbone)
+def test_a_cpu_in_half_precision_has_channels_last_throughout() -> None:
+    network = _network("test_resnet")
     form = lay_out(network, True, CPU, half=True)
     assert form is torch.channels_last
     seen = _formats(network, torch.randn(2, 3, 96, 128).contiguous(memory_format=form))
     assert set.union(*seen.values()) == {False}
 
 
-def test_the_default_format_where_it_is_asked_for() -> None:
+@pytest.mark.parametrize(("channels_last", "half"), [(False, False), (True, True)])
+def test_the_default_format_where_it_is_asked_for_or_alone_right(channels_last: bool, half: bool) -> None:
     network = _network("mobilenetv3_small_050")
-    assert lay_out(network, False, CPU, half=False) is torch.contiguous_format
+    assert lay_out(network, channels_last, CPU, half) is torch.contiguous_format
     seen = _formats(network, torch.randn(2, 3, 96, 128))
     assert seen[False, True] == seen[True, False] == {True}
-
-
-def test_the_default_format_in_half_precision_where_it_may_alone_be_right() -> None:
-    network = _network("test_resnet")
-    network.head.foreign = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4)
-    assert lay_out(network, True, CPU, half=True) is torch.contiguous_format
-    assert lay_out(network, True, GPU, half=True) is torch.channels_last
