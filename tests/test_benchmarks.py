@@ -25,6 +25,7 @@ class BaseDataset:
 """
 
 
+@pytest.mark.slow
 def test_reading_and_augmentation_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "encoding" / "datasets").mkdir(parents=True)
     (tmp_path / "encoding" / "datasets" / "base.py").write_text(REFERENCE)

@@ -40,7 +40,11 @@ def _formats(network: nn.Module, x: Tensor) -> dict[tuple[bool, bool], set[bool]
 
 
 @pytest.mark.parametrize(
-    "backbone", ["test_resnet", "test_efficientnet", "test_convnext", "swin_tiny_patch4_window7_224"]
+    "backbone",
+    [
+        *("test_resnet", "test_efficientnet", "test_convnext"),
+        pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow),
+    ],
 )
 def test_numbers_stay_in_whatever_format(backbone: str) -> None:
     plain, x = _network(backbone), torch.randn(2, 3, 96, 128)

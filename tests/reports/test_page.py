@@ -144,6 +144,7 @@ def test_costs_measured_in_different_ways_do_not_share_a_chart(tmp_path: Path) -
     assert "; or by benchmark, batch 1 of 512x512 on GPU" in page.read_text()
 
 
+@pytest.mark.slow
 def test_two_hundred_runs_are_a_page_in_seconds(tmp_path: Path) -> None:
     for i in range(200):
         overrides = [f"optimizer.lr={0.001 * (i + 1):.3f}", f"model.neck.width={32 * (i % 4 + 1)}"]
