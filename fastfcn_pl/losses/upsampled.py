@@ -33,11 +33,9 @@ def upsampled_cross_entropy(
     `target` is `(B, H, W)`, `weights` `(C,)`: `F.cross_entropy` of `F.interpolate`, in float32 at least.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    weights = None if weights is None else weights.to(logits)
-    if logits.dtype == torch.float32 and kernels.runs_on(logits):
-        total: Tensor = _ByKernels.apply(logits, target, weights, label_smoothing, align_corners)
-    else:
-        total = _ByBands.apply(logits, target, _Formula(weights, label_smoothing), align_corners)
+    formula = _Formula(None if weights is None else weights.to(logits), label_smoothing)
+    computed = _ByKernels if logits.dtype == torch.float32 and kernels.runs_on(logits) else _ByBands
+    total: Tensor = computed.apply(logits, target, formula, align_corners)
     return total
 
 
@@ -74,7 +72,17 @@ class _Formula:
         return (share * sums.log() - linear).sum()
 
 
-class _ByBands(torch.autograd.Function):
+class _WithGradient(torch.autograd.Function):
+    """A loss whose forward pass saves the gradient of its logits, `(B, h, w, C)`."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return factor * gradient.permute(0, 3, 1, 2), None, None, None
+
+
+class _ByBands(_WithGradient):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, formula: _Formula, align_corners: bool) -> Tensor:
         (_, classes, source, source_width), (height, width) = logits.shape, target.shape[-2:]
@@ -101,32 +109,24 @@ class _ByBands(torch.autograd.Function):
         ctx.save_for_backward(gradient)
         return torch.stack(totals).sum()
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return factor * gradient.permute(0, 3, 1, 2), None, None, None
 
-
-class _ByKernels(torch.autograd.Function):
+class _ByKernels(_WithGradient):
     """The same on a GPU, where it is launched in a few pieces, whatever the number of bands would be."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, weights: Tensor | None, smoothing: float, align_corners: bool
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, formula: _Formula, align_corners: bool) -> Tensor:
         from fastfcn_pl.losses import upsampled_kernels
 
         (_, classes, source, source_width), (height, width) = logits.shape, target.shape[-2:]
-        of_classes = logits.new_ones(classes) if weights is None else weights
-        shares = of_classes * (1 - smoothing), of_classes * (smoothing / classes)
-        formula = upsampled_kernels.Formula(*shares, ignore=IGNORE)
+        weights = logits.new_ones(classes) if formula.weights is None else formula.weights
+        shares = weights * (1 - formula.smoothing), weights * (formula.smoothing / classes)
+        of_classes = upsampled_kernels.Formula(*shares, ignore=IGNORE)
         rows = resized_rows(source, height, align_corners, logits.device)
         wide = resize(logits.contiguous(memory_format=torch.channels_last), (source, width), align_corners)
         wide = wide.permute(0, 2, 3, 1).contiguous()
-        total, logarithms = upsampled_kernels.loss(wide, target, rows, formula)
+        total, logarithms = upsampled_kernels.loss(wide, target, rows, of_classes)
         if ctx.needs_input_grad[0]:
-            gradient = upsampled_kernels.gradient(wide, target, rows, formula, logarithms)
+            gradient = upsampled_kernels.gradient(wide, target, rows, of_classes, logarithms)
             if width != source_width:
                 options = align_corners, logits.dtype, logits.device
                 columns, across = interpolation(range(width), source_width, width, *options)
@@ -136,9 +136,3 @@ class _ByKernels(torch.autograd.Function):
                 gradient = F.pad(narrow, (0, 0, *unused)) if any(unused) else narrow
             ctx.save_for_backward(gradient)
         return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return factor * gradient.permute(0, 3, 1, 2), None, None, None, None

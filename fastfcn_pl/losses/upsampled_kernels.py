@@ -37,8 +37,7 @@ def loss(wide: Tensor, target: Tensor, rows: Rows, formula: Formula) -> tuple[Te
     """
     (_, source, width, classes), (batch, height, _) = wide.shape, target.shape
     logarithms = torch.empty(target.shape, device=wide.device, dtype=torch.float32)
-    block = triton.next_power_of_2(classes)
-    pixels = max(1, _SCORES // block)
+    pixels, block = _tile(classes)
     grid = batch * height, triton.cdiv(width, pixels)
     sums = torch.empty(grid, device=wide.device, dtype=torch.float32)
     of_classes = formula.hits, formula.spreads
@@ -54,8 +53,7 @@ def gradient(wide: Tensor, target: Tensor, rows: Rows, formula: Formula, logarit
     """Return the gradient of the sum with respect to `wide`."""
     (batch, source, width, classes), height = wide.shape, target.shape[1]
     made = torch.empty_like(wide)
-    block = triton.next_power_of_2(classes)
-    pixels = max(1, _SCORES // block)
+    pixels, block = _tile(classes)
     grid = batch * source, triton.cdiv(width, pixels)
     of_classes = formula.hits, formula.spreads
     with torch.cuda.device_of(wide):
@@ -64,6 +62,12 @@ def gradient(wide: Tensor, target: Tensor, rows: Rows, formula: Formula, logarit
             *(source, height, width, classes, formula.ignore, pixels, block),
         )
     return made
+
+
+def _tile(classes: int) -> tuple[int, int]:
+    """Return how many pixels are computed at a time, and of how many classes, a power of 2."""
+    block = triton.next_power_of_2(classes)
+    return max(1, _SCORES // block), block
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +39,8 @@ class DepthwiseConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda:
             return self._on_gpu(x)
-        low = torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16
-        if low and _learns(self):
+        learns = _learns(self)
+        if learns and (torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16):
             # A dilated depthwise convolution in bfloat16 and channels_last has a wrong weight gradient, without a
             # warning (torch 2.14); tests/models/test_convolutions.py holds it to float32's. The weight's strides
             # count too, and contiguous() does not touch them where a dimension is 1: flattening does.
@@ -51,7 +51,6 @@ class DepthwiseConv(nn.Conv2d):
         # in phases, 3x3 of 384 channels and dilation 8 takes 28 ms forward and backward in place of 200, of 2 takes 30
         # in place of 102, 5x5 of 1152 and dilation 4 takes 201 in place of 1249 (8 x 24x32 pixels, one core).
         dilation, reach = self.dilation[0], self.dilation[0] * (self.kernel_size[0] // 2)
-        learns = _learns(self)
         if dilation > 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
             if x.is_contiguous(memory_format=torch.channels_last):
                 if learns or reach >= 8:
@@ -141,6 +140,12 @@ class PointwiseConv(nn.Conv2d):
         else:
             out = torch.baddbmm(self.bias[:, None], weight, x.flatten(2))
         return out.unflatten(2, x.shape[2:])
+
+
+def is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tell whether it computes what torch's own convolution does, with padding by zeros, whose size is said."""
+    plain = type(module) in (nn.Conv2d, PointwiseConv)
+    return plain and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def substitute(net: nn.Module, like: Callable[[nn.Conv2d], nn.Conv2d | None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,20 @@ def behind_convolutions(model: Segmenter, kinds: tuple[type[nn.Module], ...]) ->
         for module, convs in found.items()
         if all(conv is not None and calls[conv] == 0 for conv in convs)
     }
+
+
+def activations_inside(
+    model: Segmenter, kinds: tuple[type[nn.Module], ...], can: Callable[[nn.Conv2d], bool]
+) -> dict[nn.Conv2d, nn.Module]:
+    """Return the activations of exactly these `kinds` that convolutions which `can` may compute inside, by convolution.
+
+    They are in place: else the convolution's own output may be used, too.
+    """
+    found: dict[nn.Conv2d, nn.Module] = {}
+    for activation, convs in behind_convolutions(model, kinds).items():
+        if type(activation) in kinds and activation.inplace and all(map(can, convs)):
+            found |= dict.fromkeys(convs, activation)
+    return found
 
 
 def _fold_batch_norms(model: Segmenter) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.models.convolutions import PointwiseConv, in_phases
-from fastfcn_pl.models.deploy import behind_convolutions, deployed
+from fastfcn_pl.models.convolutions import in_phases, is_plain
+from fastfcn_pl.models.deploy import activations_inside, deployed
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.winograd import WinogradConv
 
@@ -34,17 +34,13 @@ def packed(model: Segmenter, winograd: bool = True) -> Segmenter:
     `winograd` that may be Winograd's, which is for float32.
     """
     model = deployed(model).to(memory_format=torch.channels_last).requires_grad_(False)
-    behind: dict[nn.Conv2d, nn.Module] = {}
-    for activation, convs in behind_convolutions(model, tuple(_INSIDE)).items():
-        # Where it is not in place, the convolution's own output may be used, too.
-        if type(activation) in _INSIDE and activation.inplace and all(map(_is_plain, convs)):
-            behind |= dict.fromkeys(convs, activation)
+    behind = activations_inside(model, tuple(_INSIDE), is_plain)
     inside = set(behind.values())
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if child in inside:
                 setattr(parent, name, nn.Identity())
-            elif _is_plain(child):
+            elif is_plain(child):
                 setattr(parent, name, _fast(child, winograd)(child, behind.get(child)))
     return model
 
@@ -53,12 +49,6 @@ def _fast(conv: nn.Conv2d, winograd: bool) -> Callable[[nn.Conv2d, nn.Module | N
     if winograd and min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS and WinogradConv.can(conv):
         return WideConv
     return PhasedConv if not winograd and PhasedConv.can(conv) else PackedConv
-
-
-def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Tell whether it is torch's own convolution with padding by zeros, whose size is said."""
-    plain = type(module) in (nn.Conv2d, PointwiseConv)
-    return plain and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 class PackedConv(nn.Module):

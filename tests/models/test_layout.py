@@ -78,17 +78,10 @@ def test_depthwise_convolutions_are_channels_last_and_dense_ones_are_not(backbon
     assert seen[False, True] == {True}
 
 
-def test_a_gpu_has_channels_last_throughout() -> None:
+@pytest.mark.parametrize("device", [CPU, GPU], ids=str)
+def test_half_precision_has_channels_last_throughout(device: torch.device) -> None:
     network = _network("test_resnet")
-    form = lay_out(network, True, GPU, half=True)
-    assert form is torch.channels_last
-    seen = _formats(network, torch.randn(2, 3, 96, 128).contiguous(memory_format=form))
-    assert set.union(*seen.values()) == {False}
-
-
-def test_a_cpu_in_half_precision_has_channels_last_throughout() -> None:
-    network = _network("test_resnet")
-    form = lay_out(network, True, CPU, half=True)
+    form = lay_out(network, True, device, half=True)
     assert form is torch.channels_last
     seen = _formats(network, torch.randn(2, 3, 96, 128).contiguous(memory_format=form))
     assert set.union(*seen.values()) == {False}
