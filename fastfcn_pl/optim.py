@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from fastfcn_pl.contracts import UserError
 
@@ -34,4 +35,19 @@ def optimizer(
         {"name": "backbone", "params": backbone, "lr": scaled},
         {"name": "head", "params": head, "lr": scaled * head_lr_ratio},
     ]
-    return algorithm([group for group in groups if group["params"]])
+    made = algorithm([group for group in groups if group["params"]])
+    _make_momentum(made)
+    return made
+
+
+def _make_momentum(optimizer: Optimizer) -> None:
+    """Give SGD the momentum that its first step would make: of zeros, which that step turns into the gradients.
+
+    So it lies together. Made in the step it would lie scattered over the memory that the step leaves free, and keep it
+    from being used as a whole.
+    """
+    if type(optimizer) is SGD:
+        for group in optimizer.param_groups:
+            if group["momentum"] and not group["dampening"]:
+                for parameter in group["params"]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

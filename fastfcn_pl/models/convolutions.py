@@ -82,6 +82,12 @@ def _learns(conv: nn.Conv2d) -> bool:
     return torch.is_grad_enabled() and conv.weight.requires_grad
 
 
+def learns_in_full(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Tell whether it learns on a CPU, and not in half precision."""
+    full = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return _learns(conv) and full and x.device.type == "cpu"
+
+
 class _Dilated(torch.autograd.Function):
     """A dilated depthwise convolution of one stride and an odd kernel, in the default memory format.
 
@@ -123,12 +129,7 @@ class PointwiseConv(nn.Conv2d):
 
     def multiplies(self, x: Tensor) -> bool:
         """Tell whether products of matrices compute this convolution of `x`."""
-        return (
-            _learns(self)
-            and x.device.type == "cpu"
-            and x.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-        )
+        return learns_in_full(self, x)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.multiplies(x):

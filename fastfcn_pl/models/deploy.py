@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from fastfcn_pl.models.lean import LeanReLU
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.resize import resize_logits
 
@@ -17,8 +18,8 @@ from fastfcn_pl.resize import resize_logits
 def deployed(model: Segmenter) -> Segmenter:
     """Return a copy of `model` in eval mode that computes the same logits with fewer operations.
 
-    It has no auxiliary head and no branch for the SE loss; batch norms behind a convolution are folded into it, and
-    adaptive pools are products with matrices, which exporters take at any size.
+    It has no auxiliary head and no branch for the SE loss; batch norms behind a convolution are folded into it,
+    adaptive pools are products with matrices, which exporters take at any size, and activations are torch's.
     """
     model = copy.deepcopy(model).eval()
     model.aux_head = None
@@ -29,6 +30,8 @@ def deployed(model: Segmenter) -> Segmenter:
         for name, child in parent.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 setattr(parent, name, IntervalPool(_side(child)))
+            elif isinstance(child, LeanReLU):
+                setattr(parent, name, nn.ReLU(inplace=True))
     return model
 
 

@@ -26,7 +26,7 @@ class Encoding(nn.Module):
             pixels = x.flatten(2).transpose(1, 2)  # (B, N, C)
             pixels = pixels if pixels.dtype == torch.float64 else pixels.float()
             codewords, scale = self.codewords.to(pixels.dtype), self.scale.to(pixels.dtype)
-            products = pixels @ codewords.T
+            products = pixels @ codewords.T.expand(pixels.shape[0], -1, -1)  # torch copies pixels for one matrix
             distances = pixels.square().sum(2, keepdim=True) - 2 * products + codewords.square().sum(1)
             assignment = (scale * distances).softmax(dim=2)  # (B, N, K)
             return assignment.transpose(1, 2) @ pixels - assignment.sum(1).unsqueeze(2) * codewords

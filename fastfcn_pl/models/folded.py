@@ -11,10 +11,19 @@ from torch.autograd.function import once_differentiable
 
 def foldable(norm: nn.Module, conv: nn.Conv2d, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
     """Tell whether `conv_of_normalized` does all that `conv(norm(x))` does, which no hook looks into."""
+    return learns_plainly(norm, x) and conv.bias is None and conv.stride == (1, 1) and not watched(norm, conv)
+
+
+def learns_plainly(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
+    """Tell whether it is a batch norm that takes the statistics of `x`, and runs as it is written."""
     plain = type(norm) is nn.BatchNorm2d and norm.training and norm.affine and norm.track_running_stats
-    alone = conv.bias is None and conv.stride == (1, 1) and x.numel() > x.shape[1]  # one pixel has no variance
-    watched = any(m._forward_hooks or m._forward_pre_hooks for m in (norm, conv))
-    return plain and alone and not watched and not torch.compiler.is_compiling()
+    many = x.numel() > x.shape[1]  # one pixel has no variance
+    return plain and many and not torch.compiler.is_compiling()
+
+
+def watched(*modules: nn.Module) -> bool:
+    """Tell whether a hook looks into one of them."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def conv_of_normalized(norm: nn.BatchNorm2d, conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -25,14 +34,19 @@ def conv_of_normalized(norm: nn.BatchNorm2d, conv: nn.Conv2d, x: Tensor) -> Tens
     A step of EncNet + JPU with ResNet-50 takes 10.0 s in place of 10.6 (2 images of 480x480, 2 threads), and JPU's four
     branches keep 169 MiB less.
     """
+    statistics = batch_statistics(norm, x)
+    out = _Folded.apply(x.flatten(2), conv.weight.flatten(1), norm.weight, norm.bias, *statistics)
+    return out.unflatten(2, x.shape[2:])
+
+
+def batch_statistics(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and 1/std of each channel `(C,)`, as `norm` in training takes them; its running ones move on."""
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     momentum = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
-    statistics = norm.running_mean, norm.running_var
-    mean, variance = torch.ops.aten.batch_norm_update_stats(x.detach(), *statistics, momentum)
-    inverse_std = (variance + norm.eps).rsqrt()
-    out = _Folded.apply(x.flatten(2), conv.weight.flatten(1), norm.weight, norm.bias, mean, inverse_std)
-    return out.unflatten(2, x.shape[2:])
+    running = norm.running_mean, norm.running_var
+    mean, variance = torch.ops.aten.batch_norm_update_stats(x.detach(), *running, momentum)
+    return mean, (variance + norm.eps).rsqrt()
 
 
 class _Folded(torch.autograd.Function):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.models.convolutions import DepthwiseConv, PointwiseConv
 from fastfcn_pl.models.folded import conv_of_normalized, foldable
+from fastfcn_pl.models.lean import LeanReLU
 
 
 class ConvNormAct(nn.Sequential):
@@ -16,7 +17,7 @@ class ConvNormAct(nn.Sequential):
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False),
             nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
+            LeanReLU(),
         )
 
 
@@ -33,7 +34,7 @@ class SeparableConv(nn.Sequential):
             _norm(in_channels, groups),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
             _norm(out_channels, groups),
-            nn.ReLU(inplace=True),
+            LeanReLU(),
         )
 
     def forward(self, x: Tensor) -> Tensor:

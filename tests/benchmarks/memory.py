@@ -1,13 +1,15 @@
 """Memory of a training step: `python -m tests.benchmarks.memory [experiments/speed_training.md [precision]]`.
 
 The most memory, beyond imports, of two steps of what `tests.benchmarks.training` times: network, gradients and
-optimizer included. Each is measured in a process of its own.
+optimizer included. Each is measured in processes of its own: how much the system's allocator leaves unused between what
+it gives differs from one to the next.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import nn
@@ -36,12 +38,16 @@ def prepare(name: str, precision: str, size: int) -> Work:
     return work
 
 
-def main(file: str | None = None, precision: str = "32-true", size: int = 480) -> str:
+def main(file: str | None = None, precision: str = "32-true", size: int = 480, processes: int = 5) -> str:
     """Measure, print the table, and write it into `file`."""
-    found = {name: peak_mib(prepare, name, precision, size) for name in STEPS}
-    base = next(iter(STEPS))
-    rows = [[name, f"{mib:.0f}", f"{mib / found[base]:.2f}"] for name, mib in found.items()]
-    text = f"{about(size, precision)}\n\n{table(['', 'MiB', 'times'], [*rows, ['to be reached', '', '0.60']])}"
+    found = {name: sorted(peak_mib(prepare, name, precision, size) for _ in range(processes)) for name in STEPS}
+    base = median(next(iter(found.values())))
+    rows = [
+        [name, f"{median(of):.0f}", f"{of[0]:.0f} to {of[-1]:.0f}", f"{median(of) / base:.2f}"]
+        for name, of in found.items()
+    ]
+    heads = ["", "MiB (median)", f"of {processes} processes", "times"]
+    text = f"{about(size, precision)}\n\n{table(heads, [*rows, ['to be reached', '', '', '0.60']])}"
     print(text)
     if file is not None:
         command = f"REFERENCE=<checkout> python -m tests.benchmarks.memory <page> {precision}"

@@ -1,9 +1,8 @@
 """A training step of EncNet + JPU, ResNet-50: `python -m tests.benchmarks.training [page.md [precision [batch]]]`.
 
 A batch of two or of `batch` images of 480x480, 150 classes, auxiliary head and SE loss, SGD with the paper's groups,
-dropout off. With REFERENCE=<a checkout of wuhuikai/FastFCN> its own network and loss take turns with ours; in float32
-losses of both are compared, from the same weights on the same batches, and in float64. `precision` is one of
-Lightning's; processors that do not have `bf16-mixed` emulate it, and take ten times as long.
+dropout off. With REFERENCE=<a checkout of wuhuikai/FastFCN> its own network and loss take turns with ours.
+`precision` is one of Lightning's; processors that do not have `bf16-mixed` emulate it, and take ten times as long.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from tests.benchmarks.measure import Work, device, machine, medians
 from tests.benchmarks.published import checkout, published_network
 from tests.benchmarks.report import table, write
 
-BATCH, CLASSES, STEPS_COMPARED = 2, 150, 20
+BATCH, CLASSES = 2, 150
 Batch = tuple[Tensor, Tensor]
 Step = Callable[[Batch], Tensor]
 """Trains on a batch and returns the loss that there was before."""
@@ -118,31 +117,14 @@ if checkout() is not None:
     STEPS = {"published": published, **STEPS}
 
 
-def losses_of_steps(make: Callable[..., Step], size: int, dtype: torch.dtype, off: float = 0.0) -> Tensor:
-    """Return a contender's losses `(STEPS_COMPARED,)`, from the published code's weights, each `off` by that share."""
-    torch.manual_seed(0)
-    state = published_network("encnet_r50", CLASSES).state_dict()
-    for key, value in state.items():
-        if value.is_floating_point():
-            state[key] = (value * (1 + off * torch.randn_like(value))).to(dtype)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        step = make("32-true", state)
-        return torch.stack([step((images.to(dtype), target)) for images, target in batches(STEPS_COMPARED, size)]).cpu()
-    finally:
-        torch.set_default_dtype(default)
-
-
 def main(
     file: str | None = None,
     precision: str = "32-true",
     images: int = BATCH,
     size: int = 480,
-    small: int = 96,
     rounds: int = 5,
 ) -> str:
-    """Measure, print the table, and write it into `file`; the 20 losses are of images of `small` x `small`."""
+    """Measure, print the table, and write it into `file`."""
     torch.manual_seed(0)
     x, target = batches(1, size, images)[0]
     inputs = x.to(device()), target.to(device())
@@ -152,11 +134,6 @@ def main(
     rows.append(["to be reached", "", "2.00" if "16" in precision else "1.50"])
     text = f"{about(size, precision, images)}\n\n{table(['', 'ms a step', 'times as fast'], rows)}"
     print(text, flush=True)
-    if len(STEPS) > 1 and precision == "32-true":
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            agreement = _agreement(small)
-        print(agreement)
-        text += f"\n\n{agreement}"
     if file is not None:
         command = f"REFERENCE=<checkout> python -m tests.benchmarks.training <page> {precision} {images}"
         write(Path(file), f"Training step of {images} images, {precision}", command, text)
@@ -170,22 +147,6 @@ def about(size: int, precision: str, images: int = BATCH) -> str:
 
 def _on(step: Step, inputs: Batch) -> Work:
     return lambda: step(inputs)
-
-
-def _agreement(size: int) -> str:
-    """Return how far losses drift apart, beside how far rounding alone makes the published ones drift."""
-    single, double = (losses_of_steps(published, size, dtype) for dtype in (torch.float32, torch.float64))
-    pairs = {
-        "published and ours": (single, losses_of_steps(ours, size, torch.float32)),
-        "published and itself, weights off by 6e-8": (single, losses_of_steps(published, size, torch.float32, 6e-8)),
-        "published and ours, float64": (double, losses_of_steps(ours, size, torch.float64)),
-    }
-    at = (1, 2, 3, 5, 10, STEPS_COMPARED)
-    rows = [[name, *(f"{abs(b[n - 1] / a[n - 1] - 1):.1e}" for n in at)] for name, (a, b) in pairs.items()]
-    return (
-        f"Losses of {STEPS_COMPARED} steps from the same weights on the same images of {size}x{size}: how far they are "
-        f"apart, relatively (6e-8 is what rounding to float32 does).\n\n{table(['', *(f'step {n}' for n in at)], rows)}"
-    )
 
 
 if __name__ == "__main__":

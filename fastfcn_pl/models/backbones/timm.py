@@ -1,4 +1,4 @@
-"""Any timm network that gives a pyramid, as a backbone. The only importer of timm."""
+"""Any timm network that gives a pyramid, as a backbone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastfcn_pl.contracts import FeatureInfo, UserError, suggest
+from fastfcn_pl.models.backbones.lean_resnet import make_lean
 from fastfcn_pl.models.convolutions import DepthwiseConv, substitute
 from fastfcn_pl.models.recomputing import Recomputing
 from fastfcn_pl.models.weights import efficientnet_lite
@@ -55,6 +56,8 @@ class TimmBackbone(nn.Module):
         self._recomputing = Recomputing() if grad_checkpointing else None
         if grad_checkpointing:
             _checkpoint_gradients(self.net, name)
+        else:
+            make_lean(self.net)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if self._recomputing is None:
