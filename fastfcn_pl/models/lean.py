@@ -27,7 +27,7 @@ class LeanReLU(nn.ReLU):
         super().__init__(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ReLU.apply(x) if _learns(x) else super().forward(x)
+        return _ReLU.apply(x) if self.training and _learns(x) else super().forward(x)
 
 
 class LeanMaxPool2d(nn.MaxPool2d):
@@ -40,7 +40,7 @@ class LeanMaxPool2d(nn.MaxPool2d):
         return cls(*geometry, return_indices=pool.return_indices, ceil_mode=pool.ceil_mode)
 
     def forward(self, x: Tensor) -> Any:
-        if self.return_indices or not _learns(x):
+        if self.return_indices or not (self.training and _learns(x)):
             return super().forward(x)
         geometry = self.kernel_size, self.stride, self.padding, self.dilation
         return _MaxPool.apply(x, *map(_pair, geometry), self.ceil_mode)

@@ -1,4 +1,4 @@
-"""Losses of 20 training steps, ours and the published ones: `python -m tests.benchmarks.agreement [page.md [float64]]`.
+"""Losses of 20 steps of ours and of the published: `python -m tests.benchmarks.agreement [page [precision [size]]]`.
 
 Those of `tests.benchmarks.training`, with REFERENCE=<a checkout of wuhuikai/FastFCN>, from the same weights on the same
 images. Rounding makes them drift apart, so that in float32 the published ones stand beside themselves, too, from
@@ -47,7 +47,7 @@ def main(file: str | None = None, precision: str = "float32", size: int | None =
     text = f"{about}\n\n{table(heads, rows)}"
     print(text)
     if file is not None:
-        command = f"REFERENCE=<checkout> python -m tests.benchmarks.agreement <page> {precision}"
+        command = f"REFERENCE=<checkout> python -m tests.benchmarks.agreement <page> {precision} {size}"
         write(Path(file), f"Losses of {STEPS} training steps, {precision}", command, text)
     return text
 
@@ -69,4 +69,4 @@ def losses_of_steps(make: Callable[..., Step], size: int, dtype: torch.dtype, of
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:3], *map(int, sys.argv[3:4]))
