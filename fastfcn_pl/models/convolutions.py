@@ -134,13 +134,14 @@ class PointwiseConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.multiplies(x):
             return super().forward(x)
-        x = x[..., :: self.stride[0], :: self.stride[1]]
-        weight = self.weight.flatten(1).expand(len(x), -1, -1)
-        if self.bias is None:
-            out = torch.bmm(weight, x.flatten(2))
-        else:
-            out = torch.baddbmm(self.bias[:, None], weight, x.flatten(2))
-        return out.unflatten(2, x.shape[2:])
+        return product(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return the convolution of maps `(B, C, H, W)` with a weight `(O, C, 1, 1)`, as products of matrices."""
+    matrices, pixels = weight.flatten(1).expand(len(x), -1, -1), x.flatten(2)
+    out = torch.bmm(matrices, pixels) if bias is None else torch.baddbmm(bias[:, None], matrices, pixels)
+    return out.unflatten(2, x.shape[2:])
 
 
 def is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:

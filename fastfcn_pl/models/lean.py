@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fastfcn_pl.models.convolutions import is_plain, learns_in_full
+from fastfcn_pl.models.convolutions import is_plain, learns_in_full, product
 from fastfcn_pl.models.folded import batch_statistics, learns_plainly, watched
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -27,7 +27,7 @@ class LeanReLU(nn.ReLU):
         super().__init__(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ReLU.apply(x) if self.training and _learns(x) else super().forward(x)
+        return _ReLU.apply(x) if _learns(self, x) else super().forward(x)
 
 
 class LeanMaxPool2d(nn.MaxPool2d):
@@ -40,7 +40,7 @@ class LeanMaxPool2d(nn.MaxPool2d):
         return cls(*geometry, return_indices=pool.return_indices, ceil_mode=pool.ceil_mode)
 
     def forward(self, x: Tensor) -> Any:
-        if self.return_indices or not (self.training and _learns(x)):
+        if self.return_indices or not _learns(self, x):
             return super().forward(x)
         geometry = self.kernel_size, self.stride, self.padding, self.dilation
         return _MaxPool.apply(x, *map(_pair, geometry), self.ceil_mode)
@@ -85,8 +85,8 @@ def pool_leanly(net: nn.Module) -> None:
             setattr(net, pool_name, LeanMaxPool2d.like(pool))
 
 
-def _learns(x: Tensor) -> bool:
-    return x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+def _learns(layer: nn.Module, x: Tensor) -> bool:
+    return layer.training and x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -137,10 +137,7 @@ class _NormReLUConv(torch.autograd.Function):
         ctx.save_for_backward(x, weight, *norm)
         ctx.geometry = geometry
         y = _activated(x, *norm)
-        if not _is_product(weight, geometry):
-            return F.conv2d(y, weight, None, *geometry)
-        out = torch.bmm(weight.flatten(1).expand(len(y), -1, -1), y.flatten(2))
-        return out.unflatten(2, y.shape[2:])
+        return product(y, weight) if _is_product(weight, geometry) else F.conv2d(y, weight, None, *geometry)
 
     @staticmethod
     @once_differentiable
@@ -148,9 +145,8 @@ class _NormReLUConv(torch.autograd.Function):
         x, weight, gain, shift, mean, inverse_std = ctx.saved_tensors
         y = _activated(x, gain, shift, mean, inverse_std)
         if _is_product(weight, ctx.geometry):
-            flat = gradient.flatten(2)
-            of_weight = torch.bmm(flat, y.flatten(2).mT).sum(0).view_as(weight)
-            of_y = torch.bmm(weight.flatten(1).T.expand(len(x), -1, -1), flat).view_as(y)
+            of_weight = torch.bmm(gradient.flatten(2), y.flatten(2).mT).sum(0).view_as(weight)
+            of_y = product(gradient, weight.transpose(0, 1))
         else:
             *geometry, groups = ctx.geometry
             options = None, *geometry, False, [0, 0], groups, [True, True, False]
