@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from fastfcn_pl.train import train
 from tests.benchmarks import data, inference, loop, loss, memory, precision, scoring, startup, training
-from tests.benchmarks.report import write
+from tests.benchmarks.report import report
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 
@@ -103,7 +103,7 @@ def test_inference_is_measured(part: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_section_replaces_itself_alone(tmp_path: Path) -> None:
     file = tmp_path / "speed.md"
     for title, text in (("One", "old"), ("Two", "kept"), ("One", "new")):
-        write(file, title, "command", text)
+        report(file, title, "command", text)
     content = file.read_text()
     assert [word in content for word in ("old", "kept", "new")] == [False, True, True]
     assert content.count("## One") == 1

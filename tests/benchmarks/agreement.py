@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tests.benchmarks.measure import machine
 from tests.benchmarks.published import published_network
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 from tests.benchmarks.training import CLASSES, Step, batches, ours, published
 
 STEPS, APART = 20, 1e-4
@@ -45,10 +44,8 @@ def main(file: str | None = None, precision: str = "float32", size: int | None =
         f"2 images of {size}x{size}, {CLASSES} classes, {precision}: how far losses are apart, relatively. {machine()}"
     )
     text = f"{about}\n\n{table(heads, rows)}"
-    print(text)
-    if file is not None:
-        command = f"REFERENCE=<checkout> python -m tests.benchmarks.agreement <page> {precision} {size}"
-        write(Path(file), f"Losses of {STEPS} training steps, {precision}", command, text)
+    command = f"REFERENCE=<checkout> python -m tests.benchmarks.agreement <page> {precision} {size}"
+    report(file, f"Losses of {STEPS} training steps, {precision}", command, text)
     return text
 
 

@@ -33,7 +33,7 @@ from fastfcn_pl.data.cache import CachedSource
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.files import FileSource
 from fastfcn_pl.data.palette import voc_colors
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 SIZE, CLASSES = (683, 512), 12
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -189,10 +189,8 @@ def main(file: str | None = None, count: int = 24, epochs: int = 9) -> str:
                 rows.append([name, kind, f"{rate:.0f}", *(f"{rate / found[base]:.2f}" for base in bases)])
     versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
     text = table(["", "masks", "images/s and core", *(f"times {base}" for base in bases)], rows)
-    print(text)
-    if file is not None:
-        command = "REFERENCE=<checkout> FASTFCN_SHARED=<data> python -m tests.benchmarks.data"
-        write(Path(file), "Reading and augmentation", command, f"{NOTE}\n\n{text}\n\n{versions}")
+    command = "REFERENCE=<checkout> FASTFCN_SHARED=<data> python -m tests.benchmarks.data"
+    report(file, "Reading and augmentation", command, f"{NOTE}\n\n{text}\n\n{versions}")
     return text
 
 

@@ -26,7 +26,7 @@ from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.weights.published import recognise
 from tests.benchmarks.measure import device, machine, medians
 from tests.benchmarks.published import NETWORKS, published_network
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 THREADS, SIZE, ROUNDS, CLASSES = 2, (512, 512), 4, 59
 NAMES = {
@@ -154,9 +154,7 @@ def main(
         with torch.no_grad():
             text = against_dilated(rounds) if key == "dilated" else against_published(rounds, names.split(","))
         text = f"{SIZE[0]}x{SIZE[1]}, batch 1; {machine()}\n\n{text}"
-        print(text)
-        if file is not None:
-            write(Path(file), PARTS[key], f"python -m tests.benchmarks.inference {file} {key}", text)
+        report(file, PARTS[key], f"python -m tests.benchmarks.inference {file} {key}", text)
     return text
 
 

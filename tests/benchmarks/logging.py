@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from fastfcn_pl import build, config
 from fastfcn_pl.loggers import closing_wandb
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 Times = tuple[float, float, float]
 """Seconds on the wall, of the processor, and on the wall inside of callbacks that log."""
@@ -112,9 +112,7 @@ def main(
     ]
     heads = ["s an epoch", "times", "s of the processor", "times", "s in callbacks that log", "share of the epoch"]
     text = table([f"medians of {count}", *heads], rows)
-    print(text)
-    if output is not None:
-        write(output, "Logging", f"python -m tests.benchmarks.logging rounds={count}", text)
+    report(output, "Logging", f"python -m tests.benchmarks.logging rounds={count}", text)
     return text
 
 

@@ -35,7 +35,7 @@ from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.module import SegmentationModule
 from tests.benchmarks.measure import machine
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 WATCHED = ["logger=all", "logger.wandb.mode=offline"]
 WORK = [
@@ -181,9 +181,7 @@ def main(
     text += f"\n\nOurs spends {more:.1f} % of a step more outside; to stay below: 3 %."
     begun, ended = first_step([f"data.root={root}", "model.backbone.pretrained=false", *overrides])
     text += f"\n\nFrom the command to the first batch: {begun:.1f} s; to the end of its step: {ended:.1f} s."
-    print(text)
-    if file is not None:
-        write(Path(file), "Loop", "FASTFCN_SHARED=<dir> python -m tests.benchmarks.loop", text)
+    report(file, "Loop", "FASTFCN_SHARED=<dir> python -m tests.benchmarks.loop", text)
     return text
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from torch import Tensor
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from tests.benchmarks.measure import Work, device, difference, machine, medians, peak_mib
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 NAMES = {"plain": "F.interpolate, F.cross_entropy", "ours": "by kernels" if device().type == "cuda" else "by bands"}
 _OURS = CrossEntropy(class_weights=None, label_smoothing=0.0)
@@ -74,9 +73,7 @@ def main(file: str | None = None, classes: int = 150, size: int = 480, rounds: i
     )
     text += "Differences are shares of the largest number.\n\n"
     text += table(["", "ms", "times", "MiB", "times", "value differs by", "gradient by"], rows)
-    print(text)
-    if file is not None:
-        write(Path(file), "Upsampling and cross entropy", "python -m tests.benchmarks.loss", text)
+    report(file, "Upsampling and cross entropy", "python -m tests.benchmarks.loss", text)
     return text
 
 

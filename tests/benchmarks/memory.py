@@ -8,7 +8,6 @@ it gives differs from one to the next.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -16,7 +15,7 @@ from torch import nn
 
 from tests.benchmarks.measure import Work, device, peak_mib
 from tests.benchmarks.published import published_network
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 from tests.benchmarks.training import CLASSES, STEPS, about, batches, network_of_ours
 
 
@@ -48,10 +47,8 @@ def main(file: str | None = None, precision: str = "32-true", size: int = 480, p
     ]
     heads = ["", "MiB (median)", f"of {processes} processes", "times"]
     text = f"{about(size, precision)}\n\n{table(heads, [*rows, ['to be reached', '', '', '0.60']])}"
-    print(text)
-    if file is not None:
-        command = f"REFERENCE=<checkout> python -m tests.benchmarks.memory <page> {precision}"
-        write(Path(file), f"Memory of the training step, {precision}", command, text)
+    command = f"REFERENCE=<checkout> python -m tests.benchmarks.memory <page> {precision}"
+    report(file, f"Memory of the training step, {precision}", command, text)
     return text
 
 

@@ -7,7 +7,6 @@ float32. A processor without bfloat16 emulates it, and takes ten times as long.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import torch
 
@@ -15,7 +14,7 @@ from fastfcn_pl import build, checkpoint
 from fastfcn_pl.metrics import Scores, confusion
 from fastfcn_pl.predict import Predictor
 from tests.benchmarks.measure import machine
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -44,9 +43,7 @@ def main(path: str, file: str | None = None) -> str:
     text += (
         f"{100 * same / pixels:.2f} % of pixels have the same label; to be reached: 99 %, and mIoU within 0.2 points."
     )
-    print(text)
-    if file is not None:
-        write(Path(file), "Labels in bfloat16", "python -m tests.benchmarks.precision <checkpoint> <page>", text)
+    report(file, "Labels in bfloat16", "python -m tests.benchmarks.precision <checkpoint> <page>", text)
     return text
 
 

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from fastfcn_pl.provenance import environment
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 FILE = Path(__file__).parents[2] / "experiments" / "cluster.md"
 ROUNDS, BATCH, STEPS = 3, 16, 15
@@ -63,8 +63,7 @@ def main() -> None:
     ]  # fmt: skip
     text = table(["ranks", "threads of each", "batch of each", "images/s", "runs", "against one of two threads"], rows)
     about = TEXT.format(processor=environment()["processor"], rounds=ROUNDS, batch=BATCH)
-    write(FILE, "Two ranks against one", "python -m tests.benchmarks.ranks", f"{about}\n{text}")
-    print(text)
+    report(FILE, "Two ranks against one", "python -m tests.benchmarks.ranks", f"{about}\n{text}")
 
 
 if __name__ == "__main__":

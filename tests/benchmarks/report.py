@@ -16,8 +16,12 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 
-def write(file: Path, title: str, command: str, text: str) -> None:
-    """Put `text` into the section `title` of `file`, in place of what it held."""
+def report(file: Path | str | None, title: str, command: str, text: str) -> None:
+    """Print `text`, and put it into the section `title` of `file`, if one is named, in place of what it held."""
+    print(text, flush=True)
+    if file is None:
+        return
+    file = Path(file)
     section = f"## {title}\n\n`{command}`, {processor()}, torch {torch.__version__}\n\n{text}\n"
     before = file.read_text() if file.exists() else "# Speed\n"
     kept = re.sub(rf"## {re.escape(title)}\n.*?(?=^## |\Z)", "", before, flags=re.DOTALL | re.MULTILINE)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from fastfcn_pl.metrics import confusion
 from fastfcn_pl.scoremap import ScoreMap
 from tests.benchmarks.measure import machine, medians
 from tests.benchmarks.published import checkout, published_network
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 
 def upsampled(logits: Tensor, target: Tensor) -> Tensor:
@@ -73,9 +72,7 @@ def main(file: str | None = None, classes: int = 150, size: tuple[int, int] = (5
     rows.append(["to be reached", "", "4.0"])
     text = f"1 image of {size[0]}x{size[1]}, {classes} classes, labels random. {machine()}\n\n"
     text += f"{table(['', 'ms', 'times as fast'], rows)}\n\n{_agreement(logits, target, theirs)}"
-    print(text)
-    if file is not None:
-        write(Path(file), "Scoring", "REFERENCE=<checkout> python -m tests.benchmarks.scoring", text)
+    report(file, "Scoring", "REFERENCE=<checkout> python -m tests.benchmarks.scoring", text)
     return text
 
 

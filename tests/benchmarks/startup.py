@@ -5,10 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 from tests.benchmarks.measure import machine, medians
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 COMMANDS = {("--help",): 3.0, ("--cfg", "job"): 4.0}
 """Arguments of `fastfcn_pl.train`, and the seconds below which they have to stay."""
@@ -28,9 +27,7 @@ def main(file: str | None = None, rounds: int = 5) -> str:
         for arguments, bar in COMMANDS.items()
     ]
     text = f"{machine()} Files are in the system's cache.\n\n{table(['', 's', 'to stay below'], rows)}"
-    print(text)
-    if file is not None:
-        write(Path(file), "Start", "python -m tests.benchmarks.startup", text)
+    report(file, "Start", "python -m tests.benchmarks.startup", text)
     return text
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from fastfcn_pl.models.weights import official
 from fastfcn_pl.models.weights.names import rename
 from tests.benchmarks.measure import Work, device, machine, medians
 from tests.benchmarks.published import checkout, published_network
-from tests.benchmarks.report import table, write
+from tests.benchmarks.report import report, table
 
 BATCH, CLASSES = 2, 150
 Batch = tuple[Tensor, Tensor]
@@ -133,10 +132,8 @@ def main(
     rows = [[name, f"{1e3 * of:.0f}", f"{seconds[base] / of:.2f}"] for name, of in seconds.items()]
     rows.append(["to be reached", "", "2.00" if "16" in precision else "1.50"])
     text = f"{about(size, precision, images)}\n\n{table(['', 'ms a step', 'times as fast'], rows)}"
-    print(text, flush=True)
-    if file is not None:
-        command = f"REFERENCE=<checkout> python -m tests.benchmarks.training <page> {precision} {images}"
-        write(Path(file), f"Training step of {images} images, {precision}", command, text)
+    command = f"REFERENCE=<checkout> python -m tests.benchmarks.training <page> {precision} {images}"
+    report(file, f"Training step of {images} images, {precision}", command, text)
     return text
 
 
