@@ -18,7 +18,7 @@ from fastfcn_pl import build
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.models import fastest as making
-from fastfcn_pl.models.convolutions import DepthwiseConv
+from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.fastest import fastest
 from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.module import SegmentationModule

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastfcn_pl import build, checkpoint
 from fastfcn_pl.contracts import DatasetSpec
 from fastfcn_pl.inference import logits
-from fastfcn_pl.models.convolutions import DepthwiseConv
+from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.train import train
 from tests import wandb_file

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.contracts import ModelOutput
-from fastfcn_pl.models.convolutions import DepthwiseConv, PointwiseConv
+from fastfcn_pl.models.convolutions import PointwiseConv, WideConv
 from fastfcn_pl.models.deploy import deployed
+from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.fused import fuse_activations
 from fastfcn_pl.models.packed import packed
 from fastfcn_pl.models.segmenter import Segmenter
@@ -54,7 +55,7 @@ def _packs(dtype: torch.dtype | None) -> bool:
 def _cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
     """Cast once what autocast would at each call: the weights of convolutions and products, nothing else."""
     for module in network.modules():
-        if type(module) in (nn.Conv2d, PointwiseConv, DepthwiseConv, nn.Linear):
+        if type(module) in (nn.Conv2d, PointwiseConv, WideConv, DepthwiseConv, nn.Linear):
             module.to(dtype)
 
 

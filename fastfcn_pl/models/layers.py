@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastfcn_pl.models.convolutions import DepthwiseConv, PointwiseConv
-from fastfcn_pl.models.folded import conv_of_normalized, foldable
+from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.lean import LeanReLU
+from fastfcn_pl.models.separable import separable_conv
 
 
 class ConvNormAct(nn.Sequential):
@@ -39,12 +39,7 @@ class SeparableConv(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         depthwise, norm, pointwise, outer_norm, relu = self
-        x = depthwise(x)
-        if isinstance(pointwise, PointwiseConv) and pointwise.multiplies(x) and foldable(norm, pointwise, x):
-            x = conv_of_normalized(norm, pointwise, x)
-        else:
-            x = pointwise(norm(x))
-        return relu(outer_norm(x))
+        return relu(outer_norm(separable_conv(x, depthwise, norm, pointwise)))
 
 
 def _norm(channels: int, groups: int | None) -> nn.Module:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.models.convolutions import DepthwiseConv, PointwiseConv, substitute
+from fastfcn_pl.models.convolutions import PointwiseConv, WideConv, substitute
+from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.segmenter import Segmenter
 
 
@@ -36,6 +37,8 @@ def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half:
     wrong = on_cpu and half and any(map(_is_grouped_by_torch, network.modules()))
     if dense:
         substitute(network, PointwiseConv.like)
+    if on_cpu and not half:
+        substitute(network, WideConv.like)
     form = memory_format(channels_last and not dense and not wrong)
     network.to(memory_format=form)
     if on_cpu and not half and form is torch.channels_last:

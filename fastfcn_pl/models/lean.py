@@ -6,12 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fastfcn_pl.models.convolutions import is_plain, learns_in_full, product
-from fastfcn_pl.models.folded import batch_statistics, learns_plainly, watched
+from fastfcn_pl.models.convolutions import convolve, convolve_gradients, geometry, is_plain, learns_in_full
+from fastfcn_pl.models.norms import batch_statistics, count_batch, learns_plainly, watched
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -72,8 +71,8 @@ def norm_relu_conv(x: Tensor, norm: nn.Module, relu: nn.Module, conv: nn.Module)
     """
     learns = x.requires_grad and not watched(norm, relu, conv)
     if learns and is_plain(conv) and conv.bias is None and learns_in_full(conv, x) and learns_plainly(norm, x):
-        geometry = conv.stride, conv.padding, conv.dilation, conv.groups
-        return _NormReLUConv.apply(x, conv.weight, geometry, norm.weight, norm.bias, *batch_statistics(norm, x))
+        statistics = batch_statistics(norm, x, count_batch(norm))
+        return _NormReLUConv.apply(x, conv.weight, geometry(conv), norm.weight, norm.bias, *statistics)
     return conv(relu(norm(x)))
 
 
@@ -133,24 +132,18 @@ class _NormReLUConv(torch.autograd.Function):
     """Of maps `(B, C, H, W)`, a weight, and what is `(C,)`: gain and shift of the norm, mean and 1/std of the maps."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Any, *norm: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, of: Any, *norm: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, *norm)
-        ctx.geometry = geometry
+        ctx.geometry = of
         y = _activated(x, *norm)
-        return product(y, weight) if _is_product(weight, geometry) else F.conv2d(y, weight, None, *geometry)
+        return convolve(y, weight, of)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, gain, shift, mean, inverse_std = ctx.saved_tensors
         y = _activated(x, gain, shift, mean, inverse_std)
-        if _is_product(weight, ctx.geometry):
-            of_weight = torch.bmm(gradient.flatten(2), y.flatten(2).mT).sum(0).view_as(weight)
-            of_y = product(gradient, weight.transpose(0, 1))
-        else:
-            *geometry, groups = ctx.geometry
-            options = None, *geometry, False, [0, 0], groups, [True, True, False]
-            of_y, of_weight, _ = torch.ops.aten.convolution_backward(gradient, y, weight, *options)
+        of_y, of_weight = convolve_gradients(gradient, y, weight, ctx.geometry)
         of_y = torch.ops.aten.threshold_backward(of_y, y, 0)
         statistics = None, None, mean, inverse_std
         gradients = torch.ops.aten.native_batch_norm_backward(of_y, x, gain, *statistics, True, 0.0, [True] * 3)
@@ -162,8 +155,3 @@ def _activated(x: Tensor, gain: Tensor, shift: Tensor, mean: Tensor, inverse_std
     scale = gain * inverse_std
     offset = shift - mean * scale
     return torch.addcmul(offset[:, None, None], x, scale[:, None, None]).relu_()
-
-
-def _is_product(weight: Tensor, geometry: Any) -> bool:
-    """Tell whether it is a dense convolution of a pixel: for products of matrices, as in `PointwiseConv`."""
-    return weight.shape[2:] == (1, 1) and geometry == ((1, 1), (0, 0), (1, 1), 1)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.models.convolutions import in_phases, is_plain
+from fastfcn_pl.models.convolutions import is_plain
 from fastfcn_pl.models.deploy import activations_inside, deployed
+from fastfcn_pl.models.phases import in_phases
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.winograd import WinogradConv
 

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastfcn_pl.models.backbones.timm import TimmBackbone
-from fastfcn_pl.models.convolutions import DepthwiseConv, PointwiseConv
+from fastfcn_pl.models.convolutions import PointwiseConv, WideConv
+from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.layers import SeparableConv
+from fastfcn_pl.models.winograd_training import pays
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 4, 8])
@@ -30,10 +32,10 @@ def test_depthwise_gradient_in_bfloat16_is_float32s(dilation: int, memory_format
 
 
 @pytest.mark.parametrize("size", [(24, 32), (23, 30), (3, 5), (1, 1)])
-@pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (3, 8), (5, 2), (5, 4), (7, 3)])
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 2), (3, 8), (5, 2), (5, 4), (7, 3)])
 @pytest.mark.parametrize("form", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_dilated_depthwise_convolution_is_the_plain_one(
+def test_a_depthwise_convolution_is_the_plain_one(
     size: tuple[int, int], kernel: int, dilation: int, form: torch.memory_format, bias: bool
 ) -> None:
     torch.manual_seed(0)
@@ -79,6 +81,59 @@ def test_a_pointwise_convolution_is_the_plain_one(stride: int, bias: bool) -> No
 @pytest.mark.parametrize("conv", [nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1, padding=1)])
 def test_only_dense_convolutions_of_a_pixel_are_pointwise(conv: nn.Conv2d) -> None:
     assert PointwiseConv.like(conv) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(48, 60), (47, 57), (90, 33)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_wide_convolution_is_the_plain_one(dtype: torch.dtype, size: tuple[int, int], bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(256, 264, 3, padding=1, bias=bias).to(dtype)
+    layer, x = WideConv.like(plain), torch.randn(3, 256, *size, dtype=dtype, requires_grad=True)
+    assert layer is not None
+    assert pays(x, 384), "the sizes are too small for Winograd's products"
+    outputs = plain(x), layer(x)
+    weights = torch.randn_like(outputs[0])
+    gradients = (torch.autograd.grad((y * weights).sum(), [x, *plain.parameters()]) for y in outputs)
+    # Of a product of float32 the plain one is off by 1e-6 of its size; tiles are by twice as much.
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    for expected, found in zip((outputs[0], *next(gradients)), (outputs[1], *next(gradients)), strict=True):
+        assert (found - expected).norm() / expected.norm() < tolerance
+        assert found.is_contiguous()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), outputs[0])
+
+
+def test_a_wide_convolution_behind_what_is_frozen_asks_for_no_gradient_of_its_input() -> None:
+    layer, x = WideConv.like(nn.Conv2d(256, 256, 3, padding=1)), torch.randn(1, 256, 9, 9)
+    assert layer is not None
+    layer(x).sum().backward()
+    assert x.grad is None
+    assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("size", "images", "all_fit"), [((60, 60), 2, True), ((15, 15), 2, False), ((5, 400), 8, True)]
+)
+def test_tiles_are_many_and_full_or_left(size: tuple[int, int], images: int, all_fit: bool) -> None:
+    assert pays(torch.empty(images, 1, *size, device="meta"), 128) is all_fit
+    assert not pays(torch.empty(4096, 1, 1, 1, device="meta"), 128), "a tile for each pixel"
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(256, 128, 3, padding=1),
+        nn.Conv2d(256, 256, 3, 2, padding=1),
+        nn.Conv2d(256, 256, 3, padding=2, dilation=2),
+        nn.Conv2d(256, 256, 3),
+        nn.Conv2d(512, 512, 3, padding=1, groups=2),
+        nn.Conv2d(256, 256, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(256, 256, 3, padding="same"),
+    ],
+)
+def test_only_plain_3x3_convolutions_of_many_channels_are_wide(conv: nn.Conv2d) -> None:
+    assert WideConv.like(conv) is None
 
 
 def test_separable_conv_keeps_the_size() -> None:

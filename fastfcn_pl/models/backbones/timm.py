@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fastfcn_pl.contracts import FeatureInfo, UserError, suggest
 from fastfcn_pl.models.backbones.lean_resnet import make_lean
-from fastfcn_pl.models.convolutions import DepthwiseConv, substitute
+from fastfcn_pl.models.convolutions import substitute
+from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.recomputing import Recomputing
 from fastfcn_pl.models.weights import efficientnet_lite
 from fastfcn_pl.models.weights.files import read_state_dict

@@ -1,0 +1,104 @@
+"""A separable convolution by blocks of channels computes what its three layers do, one after the other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastfcn_pl.models import separable
+from fastfcn_pl.models.convolutions import PointwiseConv, substitute
+from fastfcn_pl.models.depthwise import DepthwiseConv
+from fastfcn_pl.models.layers import SeparableConv
+from fastfcn_pl.models.separable import separable_conv
+
+
+def _layers(channels: int, dilation: int = 2, momentum: float | None = 0.1) -> nn.Sequential:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(channels, momentum=momentum)
+    nn.init.uniform_(norm.weight, -2, 2)
+    nn.init.normal_(norm.bias)
+    return nn.Sequential(DepthwiseConv(channels, dilation), norm, PointwiseConv(channels, 10, 1, bias=False))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+@pytest.mark.parametrize(("channels", "dilation"), [(6, 1), (7, 2), (40, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_outputs_gradients_and_statistics_are_the_plain_ones(
+    momentum: float | None,
+    offset: float,
+    channels: int,
+    dilation: int,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(separable, "_CHANNELS", 16)
+    monkeypatch.setattr("fastfcn_pl.models.depthwise._CACHE", 1)  # tiles as small as can be
+    plain = _layers(channels, dilation, momentum).to(dtype)
+    blocks = copy.deepcopy(plain)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-11
+    for _ in range(3):
+        x = (3 * torch.randn(2, channels, 13, 16, dtype=dtype) + offset).requires_grad_()
+        outputs = plain(x), separable_conv(x, *blocks)
+        assert _name(outputs[1]) == "_SeparableConvBackward"
+        torch.testing.assert_close(outputs[1], outputs[0], atol=tolerance, rtol=tolerance)
+        weights = torch.randn_like(outputs[0])
+        found = [
+            torch.autograd.grad((y * weights).sum(), [x, *layers.parameters()])
+            for y, layers in zip(outputs, (plain, blocks), strict=True)
+        ]
+        for expected, gradient in zip(*found, strict=True):
+            error = (gradient - expected).norm() / expected.norm()
+            assert error < tolerance
+    for (name, expected), statistic in zip(plain.named_buffers(), blocks.buffers(), strict=True):
+        torch.testing.assert_close(statistic, expected, msg=name)
+
+
+def test_a_branch_of_jpu_goes_by_blocks_while_it_trains() -> None:
+    torch.manual_seed(0)
+    plain, x = SeparableConv(6, 10, dilation=2), torch.randn(2, 6, 9, 11)
+    branch = copy.deepcopy(plain)
+    substitute(branch, PointwiseConv.like)
+    assert _name(separable_conv(x, *list(branch)[:3])) == "_SeparableConvBackward"
+    branch = copy.deepcopy(plain)
+    substitute(branch, PointwiseConv.like)
+    torch.testing.assert_close(branch(x), plain(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(branch.eval()(x), plain.eval()(x))
+    with torch.no_grad():
+        torch.testing.assert_close(branch.train()(x), plain.train()(x), atol=1e-5, rtol=1e-5)
+    for a, b in zip(branch.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layers: layers.__setitem__(1, nn.GroupNorm(2, 6)),
+        lambda layers: layers.__setitem__(1, nn.BatchNorm2d(6, affine=False)),
+        lambda layers: layers.__setitem__(1, nn.BatchNorm2d(6, track_running_stats=False)),
+        lambda layers: layers[1].eval(),
+        lambda layers: layers[1].register_forward_hook(lambda *_: None),
+        lambda layers: layers[2].register_forward_pre_hook(lambda *_: None),
+        lambda layers: layers[0].requires_grad_(False),
+        lambda layers: layers.__setitem__(0, DepthwiseConv(6, 2, bias=True)),
+        lambda layers: layers.__setitem__(2, PointwiseConv(6, 10, 1)),
+        lambda layers: layers.__setitem__(2, nn.Conv2d(6, 10, 1, bias=False)),
+    ],
+)
+def test_others_are_left_as_they_are(change: Callable[[nn.Sequential], object]) -> None:
+    layers, x = _layers(6), torch.randn(2, 6, 9, 11)
+    assert _name(separable_conv(x, *layers)) == "_SeparableConvBackward"
+    change(layers)
+    assert _name(separable_conv(x, *layers)) != "_SeparableConvBackward"
+
+
+def _name(out: Tensor) -> str:
+    """Return the name of the function that made a map, behind views of it."""
+    node = out.grad_fn
+    while node is not None and "View" in type(node).__name__:
+        node = node.next_functions[0][0]
+    return type(node).__name__
