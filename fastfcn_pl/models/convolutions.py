@@ -72,12 +72,8 @@ class PointwiseConv(nn.Conv2d):
         new.stride, new.weight, new.bias = conv.stride, conv.weight, conv.bias
         return new
 
-    def multiplies(self, x: Tensor) -> bool:
-        """Tell whether products of matrices compute this convolution of `x`."""
-        return learns_in_full(self, x)
-
     def forward(self, x: Tensor) -> Tensor:
-        if not self.multiplies(x):
+        if not learns_in_full(self, x):
             return super().forward(x)
         return product(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
 

@@ -48,7 +48,7 @@ def packed(model: Segmenter, winograd: bool = True) -> Segmenter:
 
 def _fast(conv: nn.Conv2d, winograd: bool) -> Callable[[nn.Conv2d, nn.Module | None], nn.Module]:
     if winograd and min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS and WinogradConv.can(conv):
-        return WideConv
+        return PackedWideConv
     return PhasedConv if not winograd and PhasedConv.can(conv) else PackedConv
 
 
@@ -110,7 +110,7 @@ class PhasedConv(nn.Module):
         return in_phases(x, self.dilation, lambda x: self.packed(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
-class WideConv(nn.Module):
+class PackedWideConv(nn.Module):
     """A 3x3 convolution of many channels, which computes as its input's size makes it faster."""
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fastfcn_pl.models.convolutions import PointwiseConv
+from fastfcn_pl.models.convolutions import PointwiseConv, learns_in_full
 from fastfcn_pl.models.depthwise import DepthwiseConv, depthwise_conv, depthwise_conv_weight
 from fastfcn_pl.models.norms import batch_statistics, count_batch, learns_plainly, watched
 
@@ -26,7 +26,7 @@ def separable_conv(x: Tensor, depthwise: nn.Module, norm: nn.Module, pointwise: 
     """
     if isinstance(depthwise, DepthwiseConv) and isinstance(pointwise, PointwiseConv) and learns_plainly(norm, x):
         plain = depthwise.bias is None and pointwise.bias is None and pointwise.stride == (1, 1)
-        learn = depthwise.weight.requires_grad and pointwise.multiplies(x)
+        learn = depthwise.weight.requires_grad and learns_in_full(pointwise, x)
         if plain and learn and not watched(depthwise, norm, pointwise):
             weights = depthwise.weight, norm.weight, norm.bias, pointwise.weight.flatten(1)
             return _SeparableConv.apply(x, *weights, depthwise.dilation[0], norm)

@@ -20,11 +20,11 @@ def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
     matrices = square(FROM_KERNEL).to(x) @ weight.permute(2, 3, 0, 1).reshape(9, -1)
     matrices, grid = matrices.view(-1, *weight.shape[:2]), _Grid(x)
     out = x.new_empty(len(x), outputs, grid.rows, OUT, grid.columns, OUT)
-    windows = grid.windows(x)
+    windows, from_pixels, to_pixels = grid.windows(x), square(FROM_PIXELS).to(x), square(TO_PIXELS).to(x)
     for images, rows in grid.parts():
-        products = torch.bmm(matrices, _of_windows(windows[images, :, rows])).flatten(1)
+        products = torch.bmm(matrices, _transformed(from_pixels, windows[images, :, rows])).flatten(1)
         place = out[images, :, rows]
-        pixels = (square(TO_PIXELS).to(x) @ products).view(OUT, OUT, outputs, -1, *place.shape[2::2])
+        pixels = (to_pixels @ products).view(OUT, OUT, outputs, -1, *place.shape[2::2])
         place.copy_(pixels.permute(3, 2, 4, 0, 5, 1))
     return out.flatten(4, 5).flatten(2, 3)[..., :height, :width].contiguous()
 
@@ -34,10 +34,12 @@ def conv3x3_weight(x: Tensor, gradient: Tensor) -> Tensor:
     grid, outputs, channels = _Grid(x), gradient.shape[1], x.shape[1]
     products = x.new_empty(IN**2, outputs, channels)
     windows, squares = grid.windows(x), grid.squares(gradient)
+    from_pixels, to_products = square(FROM_PIXELS).to(x), square(TO_PIXELS).to(x).T
     for count, (images, rows) in enumerate(grid.parts()):
         pixels = squares[images, :, rows].permute(3, 5, 1, 0, 2, 4).reshape(OUT**2, -1)
-        of_products = (square(TO_PIXELS).to(x).T @ pixels).view(IN**2, outputs, -1)
-        products.baddbmm_(of_products, _of_windows(windows[images, :, rows]).mT, beta=min(count, 1))
+        of_products = (to_products @ pixels).view(IN**2, outputs, -1)
+        seen = _transformed(from_pixels, windows[images, :, rows])
+        products.baddbmm_(of_products, seen.mT, beta=min(count, 1))
     kernels = square(FROM_KERNEL).to(x).T @ products.flatten(1)
     return kernels.view(3, 3, outputs, channels).permute(2, 3, 0, 1).contiguous()
 
@@ -77,8 +79,8 @@ class _Grid:
         return x.unflatten(3, (self.columns, OUT)).unflatten(2, (self.rows, OUT))
 
 
-def _of_windows(windows: Tensor) -> Tensor:
+def _transformed(from_pixels: Tensor, windows: Tensor) -> Tensor:
     """Return the transformed pixels `(36, C, tiles)` of `(B, C, rows, columns, 6, 6)`."""
     channels = windows.shape[1]
     pixels = windows.permute(4, 5, 1, 0, 2, 3).reshape(IN**2, -1)
-    return (square(FROM_PIXELS).to(windows) @ pixels).view(IN**2, channels, -1)
+    return (from_pixels @ pixels).view(IN**2, channels, -1)
