@@ -68,9 +68,8 @@ class WinogradConv(nn.Module):
         return conv.kernel_size == (3, 3) and conv.stride == (1, 1) and conv.groups == 1 and keeps_size
 
     def products(self, height: int, width: int) -> float:
-        """Return the multiplications for a map of this size, those of the transforms left out, over a plain one's."""
-        rows, columns = (-(-side // (self.dilation * OUT)) * self.dilation for side in (height, width))
-        return IN**2 * rows * columns / (9 * height * width)
+        """Return `share_of_products` of maps of this size."""
+        return share_of_products(height, width, self.dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dilation > 1:
@@ -101,6 +100,12 @@ class WinogradConv(nn.Module):
         if self.bias is not None:
             out += self.bias
         return out.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+
+
+def share_of_products(height: int, width: int, dilation: int = 1) -> float:
+    """Return Winograd's multiplications for a map of this size, transforms left out, over a plain convolution's."""
+    rows, columns = (-(-side // (dilation * OUT)) * dilation for side in (height, width))
+    return IN**2 * rows * columns / (9 * height * width)
 
 
 def square(matrix: _Matrix) -> Tensor:

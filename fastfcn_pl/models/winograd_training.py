@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastfcn_pl.models.winograd import FROM_KERNEL, FROM_PIXELS, IN, OUT, TO_PIXELS, square
+from fastfcn_pl.models.winograd import FROM_KERNEL, FROM_PIXELS, IN, OUT, TO_PIXELS, share_of_products, square
 
 _TILES = 256
 """At a time: malloc takes fresh pages for each tensor of 32 MB or more, which makes them several times as slow."""
@@ -47,17 +47,16 @@ def conv3x3_weight(x: Tensor, gradient: Tensor) -> Tensor:
 def pays(x: Tensor, least: int) -> bool:
     """Tell whether maps `(B, C, H, W)` have that many tiles, most of which they fill."""
     grid = _Grid(x)
-    tiles, pixels = len(x) * grid.rows * grid.columns, len(x) * grid.height * grid.width
-    return tiles >= least and tiles * OUT**2 <= 2 * pixels
+    return len(x) * grid.rows * grid.columns >= least and share_of_products(*x.shape[2:]) <= 0.5
 
 
 class _Grid:
     """The tiles of maps `(B, C, H, W)`: squares of 4x4 pixels, and the windows of 6x6 around them."""
 
     def __init__(self, x: Tensor) -> None:
-        self.images, (self.height, self.width) = len(x), x.shape[2:]
-        self.rows, self.columns = -(-self.height // OUT), -(-self.width // OUT)
-        self.below, self.right = self.rows * OUT - self.height, self.columns * OUT - self.width
+        self.images, (height, width) = len(x), x.shape[2:]
+        self.rows, self.columns = -(-height // OUT), -(-width // OUT)
+        self.below, self.right = self.rows * OUT - height, self.columns * OUT - width
 
     def parts(self) -> Iterator[tuple[slice, slice]]:
         """Yield images and rows of tiles."""
