@@ -6,6 +6,7 @@ What is there already is not done again, and a run that broke off goes on. `arch
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -24,6 +25,7 @@ def prepare(cfg: DictConfig) -> None:
         )
     # Heavy imports stand here, so that --help and a typo need not wait for them.
     from fastfcn_pl import build, signatures
+    from fastfcn_pl.data.sources.lock import locked
 
     signatures.check(cfg)
     datamodule = build.build(cfg.data, 0)
@@ -33,7 +35,10 @@ def prepare(cfg: DictConfig) -> None:
     for key, path in (("data.root", root), ("archives", archives)):
         if os.path.lexists(path) and not path.is_dir():
             raise UserError(f"{key}={path} is no folder: name one, which need not be there yet")
-    source.prepare(root, archives, cfg.mirror, download, cfg.num_workers)
+    with ExitStack() as locks:
+        for folder in sorted({root.resolve(), archives.resolve()}):  # in one order: none waits for one that waits
+            locks.enter_context(locked(folder))
+        source.prepare(root, archives, cfg.mirror, download, cfg.num_workers)
     for split, official in datamodule.split_sizes.items():
         print(f"{split}: {len(datamodule.files(split))} images (of {official} officially)")
     print(f"{datamodule.spec.name} is ready: data.root={cfg.data.root}")

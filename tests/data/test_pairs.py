@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -113,3 +116,137 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for name in ("list.txt", "nowhere.txt", "."):
         with pytest.raises(UserError, match=r"cannot be read as a list \(.*\): name another in data\.splits"):
             in_list(tmp_path / name, tmp_path, tmp_path, tmp_path, "")
+
+
+def _images(root: Path, *names: str) -> None:
+    """Write an image of each name, and its mask."""
+    _touch(root, *(f"images/{name}.jpg" for name in names), *(f"masks/{name}.png" for name in names))
+
+
+PAIR = [("images/my photo 0.jpg", "masks/my photo 0.png")]
+SPACES = [
+    "my photo 0",
+    "my photo 0.jpg  ",
+    "images/my photo 0.jpg",
+    '"my photo 0"',
+    "'my photo 0.jpg'",
+    "images/my photo 0.jpg masks/my photo 0.png",
+    "images/my photo 0.jpg\tmasks/my photo 0.png",
+    "\timages/my photo 0.jpg\t\t masks/my photo 0.png\t",
+    '"images/my photo 0.jpg" "masks/my photo 0.png"',
+    "'images/my photo 0.jpg'\t\"masks/my photo 0.png\"",
+    "/images/my photo 0.jpg",
+    "/images/my photo 0.jpg\t/masks/my photo 0.png",
+    "/images/my photo 0.jpg /masks/my photo 0.png",
+    "images\\my photo 0.jpg\tmasks\\my photo 0.png",
+    "\\images\\my photo 0.jpg",
+    "\ufeffmy photo 0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("line", SPACES)
+def test_names_may_hold_spaces(tmp_path: Path, line: str) -> None:
+    _images(tmp_path, "my photo 0", "my photo 1", "my", "photo")
+    assert _list(tmp_path, line) == PAIR
+
+
+def test_a_whole_path_is_that_path(tmp_path: Path) -> None:
+    _images(tmp_path, "a", "b c")
+    assert _list(tmp_path, f"{tmp_path}/images/b c.jpg\t{tmp_path}/masks/b c.png", f"{tmp_path}/images/a.jpg") == [
+        ("images/b c.jpg", "masks/b c.png"),
+        ("images/a.jpg", "masks/a.png"),
+    ]
+
+
+def test_a_name_may_hold_what_ends_a_line_for_python_alone(tmp_path: Path) -> None:
+    names = ["a\u2028b", "c\x85d", "Screenshot 9.41\u202fAM", "e\u00a0f", "it's"]
+    _images(tmp_path, *names)
+    assert _list(tmp_path, *names) == [(f"images/{name}.jpg", f"masks/{name}.png") for name in names]
+
+
+@pytest.mark.parametrize("images", ["NFC", "NFD"])
+def test_accents_pair_whether_they_are_composed_or_not(tmp_path: Path, images: Literal["NFC", "NFD"]) -> None:
+    masks: Literal["NFC", "NFD"] = "NFD" if images == "NFC" else "NFC"
+    image, mask = (unicodedata.normalize(form, "caf\u00e9/\u00fcber_\u1ed1_m") for form in (images, masks))
+    _touch(tmp_path, f"images/{image}.jpg", f"masks/{mask}.png")
+    pair = [(f"images/{image}.jpg", f"masks/{mask}.png")]
+    assert _found(tmp_path) == pair
+    for form in ("NFC", "NFD"):
+        name = unicodedata.normalize(form, image)
+        assert _list(tmp_path, name) == pair
+        assert _list(tmp_path, f"images/{name}.jpg\tmasks/{name}.png") == pair
+
+
+def test_one_name_composed_and_decomposed_is_an_error(tmp_path: Path) -> None:
+    _touch(tmp_path, "images/caf\u00e9.jpg", "images/cafe\u0301.jpg", "masks/caf\u00e9.png")
+    with pytest.raises(UserError, match="have one name: rename one"):
+        _found(tmp_path)
+
+
+def test_a_name_in_other_case_is_said(tmp_path: Path) -> None:
+    _touch(tmp_path, "images/IMG_1.JPG", "masks/img_1.PNG")
+    line = (
+        r"IMG_1\.JPG has no mask of that name in \S*/masks \(\S*/img_1\.PNG differs in upper and lower case\): add it"
+    )
+    with pytest.raises(UserError, match=line):
+        _found(tmp_path)
+    with pytest.raises(UserError, match=r"masks holds no IMG_1 \(\S*/img_1\.PNG differs in upper and lower case\)"):
+        _list(tmp_path, "IMG_1")
+
+
+def test_links_are_followed_and_loops_and_what_is_no_file_are_said(tmp_path: Path) -> None:
+    _images(tmp_path, "a")
+    _touch(tmp_path, "more/images/b.jpg", "more/masks/b.png")
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "linked").symlink_to(tmp_path / "more" / kind)
+    (tmp_path / "images" / "again").symlink_to(tmp_path / "images")
+    os.mkfifo(tmp_path / "images" / "x.png")
+    (tmp_path / "masks" / "folder.png").mkdir()
+    expected = [("images/a.jpg", "masks/a.png"), ("images/linked/b.jpg", "masks/linked/b.png")]
+    with (
+        pytest.warns(UserWarning, match=r"images/again leads back to a folder"),
+        pytest.warns(UserWarning, match=r"images/x\.png is a FIFO"),
+        pytest.warns(UserWarning, match=r"folder\.png is a folder"),
+    ):
+        assert _found(tmp_path) == expected
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    _images(tmp_path, "a")
+    _touch(tmp_path, "images/._a.jpg", "masks/._a.png", "images/.thumbnails/a.jpg", "images/__MACOSX/._a.jpg")
+    _touch(tmp_path, "images/__MACOSX/a.jpg", "masks/@eaDir/a.png")
+    assert _found(tmp_path) == [("images/a.jpg", "masks/a.png")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("my\r\n".encode("utf-16"), "it is stored as UTF-16, not as UTF-8: save it as UTF-8"),
+        ("my\r\n".encode("utf-16-be"), "it looks like UTF-16: save it as UTF-8"),
+        ("my\r\n".encode("utf-32"), "it is stored as UTF-32, not as UTF-8"),
+        ("a\ncaf\u00e9\n".encode("latin-1"), "line 2 is not UTF-8, but perhaps Latin-1 or Windows-1252"),
+        (bytes(3) + b"a" * 60, "it holds zero bytes, as no text does"),
+    ],
+)
+def test_an_encoding_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=rf"list\.txt cannot be read as a list \({words}.*\): name another in data"):
+        in_list(tmp_path / "list.txt", tmp_path, tmp_path, tmp_path, "")
+
+
+@pytest.mark.parametrize("place", ["a FIFO", "too long", "below a file"])
+def test_what_is_no_list_is_named(tmp_path: Path, place: str) -> None:
+    os.mkfifo(tmp_path / "a FIFO")
+    (tmp_path / "file").touch()
+    name = {"too long": "x" * 5000, "below a file": "file/list.txt"}.get(place, place)
+    with pytest.raises(UserError, match=r"cannot be read as a list \(.*\): name another in data\.splits"):
+        in_list(tmp_path / name, tmp_path, tmp_path, tmp_path, "")
+
+
+@pytest.mark.parametrize("line", ["my photo 9", "C:\\data\\my photo 0.jpg", "images/my photo 0.jpg masks/no such.png"])
+def test_a_wrong_line_with_spaces_is_named(tmp_path: Path, line: str) -> None:
+    _images(tmp_path, "my photo 0")
+    with pytest.raises(
+        UserError, match=r"list\.txt, line 1: no image of \S*/images has the name '.*': give one name, or"
+    ):
+        _list(tmp_path, line)

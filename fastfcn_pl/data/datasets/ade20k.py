@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.pairs import visible
 
 # The first of each class's names in `objectInfo150.txt`, and its colour in `color150.mat`, of CSAILVision/sceneparsing.
 _TABLE = """
@@ -187,4 +188,4 @@ class ADE20K(FileDataModule):
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
         nested = "ADEChallengeData2016" if (self.root / "ADEChallengeData2016").is_dir() else ""
         images, masks = (self.place(nested, kind, FOLDERS[split]) for kind in ("images", "annotations"))
-        return [(image, masks / f"{image.stem}.png") for image in sorted(images.glob("*.jpg"))]
+        return [(image, masks / f"{image.stem}.png") for image in visible(images, "*.jpg")]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.lists import lines
 
 CLASSES = {
     "sky": (128, 128, 128),
@@ -45,7 +46,7 @@ class CamVid(FileDataModule):
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
         listing = self.place(f"{split}.txt")
         found = []
-        for number, line in enumerate(listing.read_text().splitlines(), start=1):
+        for number, line in enumerate(lines(listing, "restore it"), start=1):
             names = line.split()
             if len(names) not in (0, 2):
                 raise UserError(f"{listing}, line {number}: name an image and its label map, not {len(names)} files")

@@ -10,6 +10,7 @@ from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.loading import AUTOMATIC, Loading
+from fastfcn_pl.data.pairs import visible
 
 # Ids and colours of the classes that are scored, in the order of their train ids: `labels.py` of cityscapesScripts.
 TABLE = {
@@ -84,5 +85,5 @@ class Cityscapes(FileDataModule):
         images, masks = (self.place(kind, split) for kind in ("leftImg8bit", "gtFine"))
         return [
             (image, masks / image.parent.name / image.name.replace("leftImg8bit", f"gtFine_{self.labels}"))
-            for image in sorted(images.glob("*/*_leftImg8bit.png"))
+            for image in visible(images, "*/*_leftImg8bit.png")
         ]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.pairs import visible
 from fastfcn_pl.data.palette import voc_colors
 
 # `labels.txt` of nightrome/cocostuff, without "unlabeled" and without the 11 classes that were removed from COCO.
@@ -211,4 +212,4 @@ class COCOStuff(FileDataModule):
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
         images = self.place(FOLDERS[split])
         masks = self.place("stuffthingmaps_trainval2017", FOLDERS[split])
-        return [(image, masks / f"{image.stem}.png") for image in sorted(images.glob("*.jpg"), key=str)]
+        return [(image, masks / f"{image.stem}.png") for image in visible(images, "*.jpg")]

@@ -8,6 +8,7 @@ from typing import ClassVar
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
+from fastfcn_pl.data.lists import names
 from fastfcn_pl.data.loading import AUTOMATIC, Loading
 from fastfcn_pl.data.palette import voc_colors
 
@@ -123,6 +124,6 @@ class PascalContext(FileDataModule):
             self.spec = self.spec_of_60
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        names = self.place("ImageSets", "SegmentationContext", f"{split}.txt").read_text().split()
+        listed = names(self.place("ImageSets", "SegmentationContext", f"{split}.txt"))
         images, masks = self.root / "JPEGImages", self.root / "SegmentationClassContext"
-        return [(images / f"{name}.jpg", masks / f"{name}.png") for name in names]
+        return [(images / f"{name}.jpg", masks / f"{name}.png") for name in listed]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from fastfcn_pl.contracts import DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.lists import names
 from fastfcn_pl.data.palette import voc_colors
 
 # In the order of `VOCinit.m` in the development kit.
@@ -34,18 +35,18 @@ class PascalVOC(FileDataModule):
     )
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        names = self._names(split)
-        added = set(names).difference(self._names("train")) if split == "trainaug" else ()
+        listed = self._names(split)
+        added = set(listed).difference(self._names("train")) if split == "trainaug" else ()
         return [
             (
                 self.root / "JPEGImages" / f"{name}.jpg",
                 self.root / ("SegmentationClassAug" if name in added else "SegmentationClass") / f"{name}.png",
             )
-            for name in names
+            for name in listed
         ]
 
     def images(self, split: str) -> list[Path]:
         return [self.root / "JPEGImages" / f"{name}.jpg" for name in self._names(split)]
 
     def _names(self, split: str) -> list[str]:
-        return self.place("ImageSets", "Segmentation", f"{split}.txt").read_text().split()
+        return names(self.place("ImageSets", "Segmentation", f"{split}.txt"))

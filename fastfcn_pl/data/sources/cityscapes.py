@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.pairs import visible
 from fastfcn_pl.data.sources.label_maps import write_all
 
 
@@ -22,16 +23,19 @@ def train_ids(root: Path, num_workers: int | None, *, labels: str) -> None:
     from fastfcn_pl.data.datasets.cityscapes import REMAPS  # here: its imports would slow each process
 
     table = np.array([REMAPS["labelIds"][i] for i in sorted(REMAPS["labelIds"])], np.uint8)
-    masks = sorted((root / "gtFine").glob("*/*/*_gtFine_labelIds.png"))
+    masks = visible(root / "gtFine", "*/*/*_gtFine_labelIds.png")
     tasks = [(mask, mask.with_name(mask.name.replace("labelIds", labels))) for mask in masks]
     write_all(partial(_read, table), tasks, num_workers)
 
 
 def _read(table: np.ndarray, path: Path) -> np.ndarray:
     try:
-        ids = np.asarray(Image.open(path))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): restore it") from error
+        ids = np.asarray(Image.open(path, formats=["PNG"]))
+    except Exception as error:  # of a damaged file, the decoder raises whatever it stumbles over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read as a PNG ({reason}): restore it") from error
+    if ids.ndim != 2 or ids.dtype != np.uint8:
+        raise UserError(f"{path} is not a map of ids of 8 bits: restore it")
     if ids.max() >= len(table):
         raise UserError(f"{path} holds id {ids.max()}, but Cityscapes' ids are 0 to {len(table) - 1}: restore it")
     return table[ids]

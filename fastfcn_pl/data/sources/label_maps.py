@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,14 @@ import numpy as np
 from PIL import Image
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.lists import lines
 from fastfcn_pl.data.processes import in_order
 from fastfcn_pl.data.sources.progress import bar
 from fastfcn_pl.staging import staged
 
 Origin = TypeVar("Origin")
+NAME = re.compile(r"\w[\w.-]{0,199}")
+"""The name of an image without its extension: no path, which could lead out of the data set."""
 
 
 def write_all(
@@ -47,7 +51,11 @@ def write_list(names: Sequence[str], path: Path) -> None:
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the names of a split; raises UserError where its list is missing."""
+    """Return the names of a split; raises UserError where its list is missing, or holds something else than names."""
+    remedy = f"remove the folder {path.parent.name} and run again, which unpacks it anew"
     if not path.is_file():
-        raise UserError(f"{path} is missing: remove the folder {path.parent.name} and run again, which unpacks it anew")
-    return path.read_text().split()
+        raise UserError(f"{path} is missing: {remedy}")
+    names = [name for line in lines(path, remedy) for name in line.split()]
+    if wrong := [name for name in names if not NAME.fullmatch(name)]:
+        raise UserError(f"{path} holds {wrong[0][:40]!a}, which is no name of an image: {remedy}")
+    return names

@@ -11,11 +11,13 @@ import numpy as np
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.data import rle
-from fastfcn_pl.data.sources.label_maps import read_list, write_all, write_list
+from fastfcn_pl.data.sources.label_maps import NAME, read_list, write_all, write_list
 from fastfcn_pl.data.sources.matlab import read_map
 
 Segment = tuple[int, str | list[int]]
 """A class's id among the 459, and the run lengths of its pixels."""
+_LARGEST = 10_000
+"""Pixels of an image's side, which are at most 500."""
 
 
 def from_mat(root: Path, num_workers: int | None, *, labels: str) -> None:
@@ -41,7 +43,10 @@ def from_json(root: Path, num_workers: int | None, *, labels: str) -> None:
         sizes = {number: (image["height"], image["width"]) for number, image in images.items()}
         names = {number: Path(image["file_name"]).stem for number, image in images.items()}
         phases = {number: image["phase"] for number, image in images.items()}
-    except (ValueError, KeyError, TypeError) as error:
+        wrong = next((name for name in names.values() if not NAME.fullmatch(name)), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong[:40]!a} is no name of an image")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise UserError(
             f"{path} does not hold PASCAL Context for the Detail API ({type(error).__name__}: {error}): "
             "remove it and run again"
@@ -58,11 +63,13 @@ def _from_mat(table: np.ndarray, path: Path) -> np.ndarray:
 
 def _from_segments(table: np.ndarray, image: tuple[str, tuple[int, int], list[Segment]]) -> np.ndarray:
     name, size, segments = image
-    ids = np.zeros(size, np.int64)
     try:
+        if not all(type(side) is int and 0 < side < _LARGEST for side in size):
+            raise ValueError(f"its size is {size}")
+        ids = np.zeros(size, np.int64)
         for number, counts in segments:
             ids[rle.decode(size, counts)] = number
-    except ValueError as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise UserError(f"the segments of image {name} are damaged ({error}): get the JSON anew") from error
     return _look_up(table, ids, f"image {name}")
 

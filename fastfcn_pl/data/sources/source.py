@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data.sources.download import Download, mismatch
+from fastfcn_pl.data.sources.download import Download, check_file, mismatch
 from fastfcn_pl.data.sources.extract import BrokenArchiveError, extract
 
 Convert = Callable[[Path, int | None], None]
@@ -18,7 +18,8 @@ Convert = Callable[[Path, int | None], None]
 class Archive:
     """A file that authors distribute.
 
-    `take` are files and folders at `inside` in it, which go `into` a folder of the root. `url` is where the file is, or
+    `take` are files and folders (the names without an extension) at `inside` in it, which go `into` a folder of the
+    root. `url` is where the file is, or
     where one registers for it where it needs an `account`. `checksum` is `<algorithm>:<digits>`, or None for none.
     """
 
@@ -42,12 +43,14 @@ class Archive:
         lacking, path = self.lacking(root), folder / self.file
         if not lacking:
             return
+        check_file(path)
         if not path.exists():
             download(f"{mirror.rstrip('/')}/{self.file}" if mirror else self.url, path, self.checksum)
         elif found := mismatch(path, self.checksum):
             raise UserError(f"{path} is not the file that was expected ({found}): {_set_aside(path)}")
         try:
-            extract(path, self.inside, lacking, root / self.into)
+            folders = [name for name in lacking if not PurePath(name).suffix]
+            extract(path, self.inside, lacking, root / self.into, folders)
         except BrokenArchiveError as error:
             raise UserError(f"{error}: {_set_aside(path)}") from error
 

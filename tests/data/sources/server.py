@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,6 +20,13 @@ class Site:
     """The next connections end after so many bytes."""
     knows_ranges: bool = True
     asked: list[str | None] = field(default_factory=list)
+    status: int | None = None
+    """What every answer has instead of 200 or 206."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """What every answer says, also instead of what it would say."""
+    pause: float | None = None
+    """Seconds between the bytes of an answer's content; of its header, too, if `slow_header`."""
+    slow_header: bool = False
 
 
 @contextmanager
@@ -40,19 +47,34 @@ def serving(site: Site) -> Iterator[Site]:
                 self.send_header("Content-Range", f"bytes */{len(content)}")
                 self.end_headers()
                 return None
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            if site.etag:
-                self.send_header("ETag", site.etag)
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_response(site.status or (206 if start else 200))
+            headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
+            headers |= ({"ETag": site.etag} if site.etag else {}) | {"Content-Length": str(len(content) - start)}
+            for name, value in (headers | site.headers).items():
+                self.send_header(name, value)
+            if site.slow_header:
+                self._drip(b"X-Slow: " + b"x" * 60)
+                return None
             self.end_headers()
-            self.wfile.write(content[start:][: site.cuts.pop(0) if site.cuts else None])
+            content = content[start:][: site.cuts.pop(0) if site.cuts else None]
+            if site.pause is None:
+                self.wfile.write(content)
+            else:
+                self._drip(content)
             return None
+
+        def _drip(self, content: bytes) -> None:
+            self.flush_headers()
+            with suppress(OSError):  # the other side has gone
+                for byte in content:
+                    self.wfile.write(bytes([byte]))
+                    if stopped.wait(site.pause):
+                        return
 
         def log_message(self, *_: object) -> None:
             pass
 
+    stopped = threading.Event()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -60,6 +82,7 @@ def serving(site: Site) -> Iterator[Site]:
     try:
         yield site
     finally:
+        stopped.set()
         server.shutdown()
         server.server_close()
         thread.join()

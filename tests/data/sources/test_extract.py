@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import resource
+import shutil
 import stat
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,3 +121,110 @@ def test_a_full_disk_leaves_nothing_half(tmp_path: Path) -> None:
     assert not list((tmp_path / "root").iterdir())
     extract(archive, "kit/VOC", ["x", "z"], tmp_path / "root")
     assert len(_tree(tmp_path / "root")) == 3
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_members_are_found_however_they_are_compressed(method: int, tmp_path: Path) -> None:
+    """Wherever a byte is wrong, nothing is taken, or what the archive held before."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as opened:
+        for name, content in FILES.items():
+            opened.writestr(name, content[:500] * 6)
+    whole = (tmp_path / "a.zip").read_bytes()
+    broken = 0
+    for place in range(0, len(whole), 37):
+        content = bytearray(whole)
+        content[place] ^= 0xFF
+        (tmp_path / "a.zip").write_bytes(content)
+        try:
+            extract(tmp_path / "a.zip", "kit/VOC", ["x"], tmp_path / f"root{place}")
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            assert not list((tmp_path / f"root{place}").iterdir())
+            broken += 1
+    assert broken > len(whole) / 37 / 3
+
+
+@pytest.mark.parametrize("kind", ["a.tar.gz", "a.tar.bz2", "a.tar.xz"])
+def test_damaged_tar_files_are_found_however_they_are_compressed(kind: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / kind, f"w:{kind.rpartition('.')[2]}") as tar:
+        for name, content in FILES.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    extract(tmp_path / kind, "kit/VOC", ["x", "z"], tmp_path / "whole")
+    assert len(_tree(tmp_path / "whole")) == 3
+    content = bytearray((tmp_path / kind).read_bytes())
+    for damaged in (content[: len(content) // 2], content[:3000] + bytes(50) + content[3050:]):
+        (tmp_path / kind).write_bytes(damaged)
+        with pytest.raises(BrokenArchiveError, match="cannot be unpacked"):
+            extract(tmp_path / kind, "kit/VOC", ["x", "z"], tmp_path / "root")
+        assert not list((tmp_path / "root").iterdir())
+
+
+NAMES = {
+    "not UTF-8": ("kit/VOC/x/\udcff\udce9.jpg", r"holds the path 'kit/VOC/x/\\udcff\\udce9\.jpg', which is not UTF-8"),
+    "300 bytes": ("kit/VOC/x/" + "n" * 300, r"holds the path '.*nnn\.\.\.nnn.*', which cannot be made \(File name too"),
+    "a file as a folder": (
+        "kit/VOC/x/1/more",
+        r"holds the path 'kit/VOC/x/1/more', which cannot be made \(File exists\)",
+    ),
+    "a folder as a file": ("kit/VOC/x/y", r"holds the path 'kit/VOC/x/y', which cannot be made \(Is a directory\)"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_cannot_be_made_are_one_line(name: str, tmp_path: Path) -> None:
+    path, line = NAMES[name]
+    archive = _write(tmp_path / "a.tar", {**FILES, path: b"x"})
+    with pytest.raises(BrokenArchiveError, match=line):
+        extract(archive, "kit/VOC", ["x"], tmp_path / "root")
+    assert not list((tmp_path / "root").iterdir())
+
+
+def test_a_zip_whose_name_claims_to_be_utf_8(tmp_path: Path) -> None:
+    content = _write(tmp_path / "a.zip", {**FILES, "kit/VOC/x/caf\xe9": b"x"}).read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace("caf\xe9".encode(), b"caf\xff\xfe"))
+    with pytest.raises(BrokenArchiveError, match=r"a\.zip cannot be unpacked \('utf-8' codec"):
+        extract(tmp_path / "a.zip", "kit/VOC", ["x"], tmp_path / "root")
+    assert not list((tmp_path / "root").iterdir())
+
+
+def test_a_file_instead_of_a_folder_is_not_taken(tmp_path: Path) -> None:
+    with pytest.raises(BrokenArchiveError, match=r"a\.zip has only a file kit/VOC/z in it"):
+        extract(_write(tmp_path / "a.zip", FILES), "kit/VOC", ["x", "z"], tmp_path / "root", folders=["x", "z"])
+    assert not list((tmp_path / "root").iterdir())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_than_the_disk_has_room_for_is_not_begun(kind: str, tmp_path: Path, monkeypatch: Any) -> None:
+    archive = _write(tmp_path / kind, {**FILES, "kit/VOC/x/bomb": bytes(4 << 20)})
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4_000_000))
+    with pytest.raises(UserError, match=r"holds 4,194,304 bytes in .*bomb', but the disk of \S+root has room for 4,00"):
+        extract(archive, "kit/VOC", ["x"], tmp_path / "root")
+    assert not list((tmp_path / "root").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["hard link", "device", "FIFO"])
+def test_what_is_no_file_in_a_tar_is_refused(kind: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("kit/VOC/x/it")
+        member.type = {"hard link": tarfile.LNKTYPE, "device": tarfile.CHRTYPE, "FIFO": tarfile.FIFOTYPE}[kind]
+        member.linkname = "/etc/passwd"
+        tar.addfile(member)
+    with pytest.raises(UserError, match=r"holds a link or device, kit/VOC/x/it, which is refused"):
+        extract(tmp_path / "a.tar", "kit/VOC", ["x"], tmp_path / "root")
+    assert not list((tmp_path / "root").iterdir())
+
+
+@pytest.mark.parametrize("left", ["file", "link", "folder"])
+def test_whatever_is_in_the_place_to_unpack_in_goes(left: str, tmp_path: Path) -> None:
+    archive, hidden = _write(tmp_path / "a.zip", FILES), tmp_path / "root" / ".a.zip"
+    (tmp_path / "root").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    make = {"file": hidden.touch, "folder": hidden.mkdir, "link": lambda: hidden.symlink_to(tmp_path / "elsewhere")}
+    make[left]()
+    extract(archive, "kit/VOC", ["x"], tmp_path / "root")
+    assert len(_tree(tmp_path / "root")) == 2
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["kept"]
