@@ -15,11 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.cache import CachedSource
+from fastfcn_pl.data.class_check import check_masks, require_two_classes
 from fastfcn_pl.data.dataset import Sample, SegmentationDataset, Source, Transform
 from fastfcn_pl.data.files import FileSource
 from fastfcn_pl.data.loading import AUTOMATIC, Loading
-from fastfcn_pl.data.pairs import EXTENSIONS
+from fastfcn_pl.data.pairs import EXTENSIONS, missing_files
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
+from fastfcn_pl.data.shared_memory import end_when_a_batch_is_lost, worker_count
+from fastfcn_pl.data.walk import walk
 
 
 class SegmentationDataModule(L.LightningDataModule):
@@ -105,7 +108,8 @@ class SegmentationDataModule(L.LightningDataModule):
     def _loader(
         self, dataset: Dataset[Sample], sampler: TrainSampler | EvalSampler, batch_size: int, drop_last: bool
     ) -> DataLoader[Sample]:
-        workers, wanted = self._workers(), self.loader
+        wanted, devices = self.loader, self.trainer.num_devices if self.trainer else 1
+        workers = worker_count(self.num_workers, devices, dataset, batch_size, wanted.prefetch or 2, rank_zero_warn)
         return DataLoader(
             dataset,
             batch_size,
@@ -125,18 +129,12 @@ class SegmentationDataModule(L.LightningDataModule):
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        devices = self.trainer.num_devices if self.trainer else 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(8, cores // devices)
-
 
 def _start_worker(number: int) -> None:
     """Prepare a worker: what ends a whole group of processes leaves it to the one that trains, which saves first."""
     for ending in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(ending, signal.SIG_IGN)
+    end_when_a_batch_is_lost()
     pl_worker_init_function(
         number
     )  # which Lightning calls where there is no other: own parts may use global generators
@@ -166,27 +164,41 @@ class FileDataModule(SegmentationDataModule):
         if not root:
             raise UserError("data.root is empty: name the folder of the data set, or . for this one")
         self.root, self.train_split = Path(os.path.expanduser(root)), train_split  # ~ in quotes is left to us
+        self._checked = False
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
         """Return the image file and the label file of each sample; raises UserError where the split is not there."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
-        """Check the files before training; raises UserError also where val is trained on without being asked for."""
-        val, train = ([image for image, _ in self.files(split)] for split in ("val", self.train_split))
-        shared = sorted(set(val).intersection(train))
+        """Check the files before training, once; raises UserError also where val is trained on without being asked for.
+
+        Some masks are read, too: see `check_masks`.
+        """
+        if self._checked:
+            return
+        sources = {split: self.source(split) for split in (self.train_split, "val")}
+        images = {split: {source.files(i)[0] for i in range(len(source))} for split, source in sources.items()}
+        shared = sorted(images["val"] & images[self.train_split])
         if shared and self.train_split not in ("trainval", "val"):
             raise UserError(
                 f"split {self.train_split} of {self.spec.name} holds {len(shared)} images of val, such as {shared[0]}: "
                 "take them off its list, or train on both with data.train_split=trainval"
             )
+        require_two_classes(self.spec)
+        for split, source in sources.items():
+            if isinstance(source, FileSource):
+                check_masks(split, source, self.spec, rank_zero_warn)
         if shared:
             rank_zero_warn(f"data.train_split={self.train_split} holds val, so that scores on val say little")
+        self._checked = True
 
     def check_root(self) -> None:
-        """Raise UserError where `root` is not a folder, with the way to get the data."""
+        """Raise UserError where `root` is not a folder that can be read, with the way to get the data."""
         if not os.path.isdir(self.root):  # Path.is_dir raises for a name that is too long
             raise UserError(f"data.root={self.root} is not a folder: {self.how_to_get}")
+        if not os.access(self.root, os.R_OK | os.X_OK):
+            raise UserError(f"data.root={self.root} may not be read: change its permissions, or name another folder")
 
     def source(self, split: str) -> Source:
         return self.reader(self.files(split))
@@ -204,7 +216,7 @@ class FileDataModule(SegmentationDataModule):
     def images(self, split: str) -> list[Path]:
         """Return the images of a split without public labels."""
         place = self.place(self.unlabelled[split])
-        return sorted(path for path in place.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        return sorted(walk(place, EXTENSIONS))
 
     def files(self, split: str) -> list[tuple[Path, Path]]:
         """Return the pairs of a split; raises UserError where it has no labels, or where a file is missing."""
@@ -216,7 +228,7 @@ class FileDataModule(SegmentationDataModule):
                 f"its images, {self.unlabelled[split]}, are for prediction"
             )
         pairs = self._listed(split)
-        if missing := _missing([str(path) for pair in pairs for path in pair]):
+        if missing := missing_files([str(path) for pair in pairs for path in pair]):
             raise UserError(
                 f"split {split} of {self.spec.name} lacks {len(missing)} files, such as {missing[0]}: "
                 "restore them, or leave their images out"
@@ -235,10 +247,3 @@ class FileDataModule(SegmentationDataModule):
         if not path.exists():
             raise UserError(f"{path} is missing: {self.how_to_get}")
         return path
-
-
-def _missing(paths: list[str]) -> list[str]:
-    """Return the paths that are not there, from one look into each folder: asking for every file may take minutes."""
-    folders = [folder for folder in set(map(os.path.dirname, paths)) if os.path.isdir(folder)]
-    there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
-    return [path for path in paths if path not in there]

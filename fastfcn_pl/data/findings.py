@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastfcn_pl.contracts import IGNORE, listed
+from fastfcn_pl.data.class_check import nonsense
 from fastfcn_pl.data.inspection import Split, trained
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def _of_split(data: SegmentationDataModule, name: str, split: Split) -> Iterator
         yield Finding("warning", "duplicate", name, message)
     if not split.labelled:
         return
-    if set(tally.pixels) == {IGNORE}:
-        message = f"every pixel of split {name} is ignored: check the masks, or what the ids are mapped to"
-        yield Finding("fault" if needed else "warning", "nothing labelled", name, message)
+    if wrong := nonsense(f"split {name}", tally.pixels, data.spec, split.ignored_by_default):
+        kind = "nothing labelled" if set(tally.pixels) == {IGNORE} else "one class"
+        yield Finding("fault" if needed else "warning", kind, name, wrong)
     elif tally.blank:
         message = (
             f"{len(tally.blank)} masks of split {name} ignore every pixel, such as {tally.blank[0]}: leave them out"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
+from fastfcn_pl.data.class_check import ignored_by_default
 from fastfcn_pl.data.files import FileSource
 from fastfcn_pl.data.labels import look_up, unknown_ids
 from fastfcn_pl.data.processes import in_order
@@ -92,7 +93,7 @@ class Tally:
         if pixels.pop(-1, 0):
             wrong = labels < 0
             self.unknown.update(dict(zip(found[wrong].tolist(), counts[wrong].tolist(), strict=True)))
-            self.faults.append(("ids", str(unknown_ids(name, found[wrong].tolist(), spec))))
+            self.faults.append(("ids", str(unknown_ids(name, found[wrong].tolist(), spec, found.tolist()))))
         elif set(pixels) == {IGNORE}:
             self.blank.append(name)
         self.pixels.update(pixels)
@@ -114,6 +115,8 @@ class Split:
     read: int = 0
     tally: Tally = field(default_factory=Tally)
     absent: str | None = None
+    ignored_by_default: bool = False
+    """Whether 255 is ignored because nothing else is said of it."""
 
 
 def inspect(
@@ -129,7 +132,7 @@ def inspect(
         except UserError as error:
             split.absent = str(error)
             continue
-        split.listed = len(source)
+        split.listed, split.ignored_by_default = len(source), ignored_by_default(source, data.spec)
         split.read = min(split.listed, limit or split.listed)
         chosen = np.linspace(0, split.listed, split.read, endpoint=False).astype(int)
         tasks += [(name, source, chosen[i : i + _CHUNK]) for i in range(0, split.read, _CHUNK)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -36,12 +36,26 @@ def look_up(ids: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
     return np.where(known[nearest] == ids, values[nearest], np.int16(-1))
 
 
-def unknown_ids(name: str, ids: list[int], spec: DatasetSpec) -> UserError:
-    """Return the error of a label map `name` that holds `ids` which `spec` does not have."""
+def unknown_ids(name: str, ids: list[int], spec: DatasetSpec, seen: Collection[int] = ()) -> UserError:
+    """Return the error of a label map `name` that holds `ids` which `spec` does not have.
+
+    If the ids `seen` in some masks are as many as there are classes, it says the remap that they may need.
+    """
+    remedy = "mend the mask, the classes or the remap"
+    counted = sorted(set(seen)) if len(set(seen)) == spec.num_classes else sorted(set(seen) - {IGNORE})
+    if not spec.remap and len(counted) == spec.num_classes:
+        remap = {number: label for label, number in enumerate(counted)} | ({} if IGNORE in counted else {255: 255})
+        remedy += f", such as '{remap_key(remap)}'"
+    elif len(set(seen)) > max(4 * spec.num_classes, 32):
+        remedy += f" ({len(set(seen))} ids occur, as in a photograph, or in a mask that was a JPEG)"
     return UserError(
-        f"{name} holds id {listed(ids)}, which {spec.name} ({spec.num_classes} classes) does not have: "
-        "mend the mask, the classes or the remap"
+        f"{name} holds id {listed(ids)}, which {spec.name} ({spec.num_classes} classes) does not have: {remedy}"
     )
+
+
+def remap_key(remap: Mapping[int, int]) -> str:
+    """Return the key to set on a command line."""
+    return "data.remap={" + ", ".join(f"{number}: {label}" for number, label in remap.items()) + "}"
 
 
 def own_ids(spec: DatasetSpec) -> np.ndarray:

@@ -177,5 +177,8 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 def missing_files(paths: list[str]) -> list[str]:
     """Return the paths that are not there, from one look into each folder: asking for every file may take minutes."""
     folders = [folder for folder in set(map(os.path.dirname, paths)) if os.path.isdir(folder)]
-    there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
+    try:
+        there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions") from error
     return [path for path in paths if path not in there]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from fastfcn_pl import build, signatures
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.data.datasets.folder import Folder
 from fastfcn_pl.data.transforms import RandomFlip
+from fastfcn_pl.doctor import doctor
 from tests.conftest import ROOT, TINY
 from tests.fakes.folder import COLORS, write_folder
 
@@ -216,3 +219,38 @@ def test_the_command_of_the_readme_trains_on_it(readme: Path, command: Callable[
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["data"], results["images"]) == ("pets", 1)
     assert list(results["share"]) == ["background", "cat", "dog"]
+
+
+def test_a_root_or_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _folder(write_folder(tmp_path, train=2))
+
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "masks"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", refuse)
+        with pytest.raises(UserError, match=r"/masks cannot be listed \(Permission denied\): change its permissions"):
+            data.files("train")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=rf"^data\.root={tmp_path} may not be read: change its permissions, or name"):
+        data.files("train")
+
+
+def test_bad_files_are_named_before_training_if_they_are_masks_and_all_of_them_by_the_doctor(
+    tmp_path: Path, make_config: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path, train=6, val=2)
+    (tmp_path / "masks" / "train" / "000.png").write_bytes(b"none")
+    (tmp_path / "images" / "train" / "003.jpg").write_bytes(b"none")
+    Image.new("L", (9, 9)).save(tmp_path / "masks" / "train" / "005.png")
+    data = _folder(tmp_path, splits={"train": SPLIT, "val": {"images": "images/val", "masks": "masks/val"}})
+    with pytest.raises(UserError, match=r"masks/train/000\.png cannot be read as an image \("):
+        data.prepare_data()
+    for index, line in ((3, r"images/train/003\.jpg cannot be read"), (5, r"005\.png is 9x9 but its image .*005\.jpg")):
+        with pytest.raises(UserError, match=line):
+            data.dataset("train")[0, index]
+    keys = ["data=folder", f"data.root={tmp_path}", "data.classes=[a,b,c]", "data.batch_size=2", "num_workers=0"]
+    with pytest.raises(UserError, match="mend the 3 faults above"):
+        doctor(make_config(*keys, f"output={tmp_path / 'out'}", "samples=0", name="doctor", run_dir=False))
+    said = capsys.readouterr().out
+    assert all(f"train/{name}" in said for name in ("000.png", "003.jpg", "005.png"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastfcn_pl.contracts import DatasetSpec, UserError, listed, suggest
+from fastfcn_pl.data.class_check import require_two_classes
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.files import ColorReader, FileSource, MaskReader, read_ids
@@ -62,7 +63,7 @@ class Folder(FileDataModule):
             raise UserError(f"data.name={name!r}: give a name, in quotes where YAML reads more in it")
         if not isinstance(mask_suffix, str):
             raise UserError(f"data.mask_suffix={mask_suffix}: give what mask names have behind it, or ''")
-        _check_classes(classes, palette, remap)
+        _require_two_classes(classes, palette, remap)
         _check_splits(splits)
         self.spec, self.read_mask = _labels(name, classes, palette, remap, masks)
         self.mask_suffix, self.splits = mask_suffix, splits
@@ -95,7 +96,9 @@ def _labels(
     colors = [(r, g, b) for r, g, b in palette or []]
     shown = tuple(colors) if palette is not None else voc_colors(range(len(classes)))
     if masks == "ids":
-        return DatasetSpec(name, tuple(classes), shown, remap or {}), read_ids
+        spec = DatasetSpec(name, tuple(classes), shown, remap or {})
+        require_two_classes(spec)
+        return spec, read_ids
     if masks != "colors":
         raise UserError(f"data.masks={masks}: no such kind of mask; {suggest(str(masks), ('ids', 'colors'))}")
     if not colors and not remap:
@@ -106,10 +109,11 @@ def _labels(
     if len(by_color) < len(colors):
         raise UserError("data.palette has one colour twice, and data.masks=colors cannot tell its classes apart")
     spec = DatasetSpec(name, tuple(classes), shown, {**by_color, **(remap or {})})
+    require_two_classes(spec)
     return replace(spec, remap={}), ColorReader(spec.remap)
 
 
-def _check_classes(classes: Any, palette: Any, remap: Any) -> None:
+def _require_two_classes(classes: Any, palette: Any, remap: Any) -> None:
     """Raise UserError for values of a wrong kind; what they say is checked by the spec."""
     if not isinstance(classes, list) or not all(map(_is_name, classes)):
         raise UserError(

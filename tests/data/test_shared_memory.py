@@ -1,0 +1,167 @@
+"""Workers need shared memory: where a container has too little of it, one line says so before they are started."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader, Dataset
+
+from fastfcn_pl import build
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data import processes, shared_memory
+from fastfcn_pl.data.datamodule import _start_worker
+from fastfcn_pl.data.processes import in_order
+from fastfcn_pl.data.shared_memory import worker_count
+from fastfcn_pl.train import train
+from tests.conftest import TINY
+from tests.fakes.folder import write_folder
+
+MIB = 1 << 20
+
+
+class Pictures(Dataset[Any]):
+    """Samples of 1 MiB, drawn from the global generators."""
+
+    def __getitem__(self, key: object) -> dict[str, Any]:
+        random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002
+        return {"image": torch.zeros(MIB, dtype=torch.uint8), "index": 0}
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
+    """Set how much shared memory is free, and whether it can be written to."""
+
+    def set_to(size: int, writable: bool = True) -> None:
+        status = os.statvfs_result((4096, 4096, 1 << 20, size // 4096, size // 4096, 0, 0, 0, 0, 255))
+        monkeypatch.setattr(processes.os, "statvfs", lambda _: status)
+        monkeypatch.setattr(processes.os, "access", lambda *_: writable)
+
+    return set_to
+
+
+def _count(wanted: int | None, said: list[str] | None = None) -> int:
+    return worker_count(
+        wanted, 1, Pictures(), batch_size=4, prefetch=2, warn=[].append if said is None else said.append
+    )
+
+
+def test_batches_that_fit_leave_all_as_it_is(free: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "cores", lambda: 3)
+    for size in (100 * MIB, 1 << 40):
+        free(size)
+        assert (_count(0), _count(2), _count(None)) == (0, 2, 3)
+
+
+def test_too_little_shared_memory_is_one_line_with_what_fits(free: Callable[..., None]) -> None:
+    free(29 * MIB)  # 4 MiB on the way to the device, and three times two batches
+    assert _count(3) == 3
+    line = (
+        r"^/dev/shm has 29\.0 MiB free, too little for 2 batches of 4\.0 MiB from each of 4 workers: give the "
+        r"container more \(docker run --shm-size=8g, or --ipc=host\), or set data\.num_workers=3$"
+    )
+    with pytest.raises(UserError, match=line):
+        _count(4)
+
+
+def test_as_many_as_there_are_cores_become_as_many_as_fit(
+    free: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "cores", lambda: 8)
+    free(21 * MIB)
+    said: list[str] = []
+    assert _count(None, said) == 2
+    assert "from 8 workers: 2 load data (give the container more (docker run --shm-size=8g" in said[0]
+    free(1 << 16)
+    with pytest.raises(UserError, match=r"--shm-size.* or set data\.num_workers=0$"):
+        _count(None)
+
+
+def test_shared_memory_that_cannot_be_written_to_is_one_line(free: Callable[..., None]) -> None:
+    free(1 << 40, False)
+    assert _count(0) == 0
+    with pytest.raises(UserError, match=r"^/dev/shm, .* cannot be written to: .*--shm-size.* data\.num_workers=0$"):
+        _count(2)
+    with pytest.raises(UserError, match=r"^/dev/shm, .* cannot be written to: .*--shm-size.* num_workers=0$"):
+        next(in_order(str, [1], 2))
+    free(1 << 16)
+    with pytest.raises(UserError, match=r"^/dev/shm has 65536 bytes free, too few for processes: .* num_workers=0$"):
+        next(in_order(str, [1], 2))
+    assert list(in_order(str, [1], 0)) == ["1"]
+
+
+def test_measuring_a_batch_leaves_the_generators_as_they_were(free: Callable[..., None]) -> None:
+    def drawn() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
+
+    free(100 * MIB)
+    found = []
+    for measure in (False, True):
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+        if measure:
+            _count(2)
+        found.append(drawn())
+    assert found[0] == found[1]
+
+
+def test_training_says_it_before_it_starts(
+    free: Callable[..., None], tmp_path: Path, make_config: Callable[..., DictConfig]
+) -> None:
+    root = write_folder(tmp_path / "mine", train=2, val=1)
+    keys = ["data=folder", f"data.root={root}", "data.classes=[a,b,c]", "data.batch_size=2", "data.num_workers=2"]
+    free(1 << 16)
+    data = build.datamodule(make_config(*keys))
+    for loader in (data.train_dataloader, data.val_dataloader):
+        with pytest.raises(UserError, match=r"--shm-size.* data\.num_workers=0$"):
+            loader()
+    with pytest.raises(UserError, match=r"--shm-size.* data\.num_workers=0$"):
+        train(make_config(*TINY, *keys, "trainer.max_steps=1", "callbacks.cost.repeats=0"))
+
+
+class Unsendable(Dataset[Any]):
+    """Samples that no process can hand over."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Unsendable:
+        return self
+
+    def __reduce__(self) -> str:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            RuntimeError("unable to write to file </torch_12_3>: No space left on device (28)"),
+            "Bus error.*shared memory",
+        ),
+        (
+            RuntimeError("unable to open shared memory object </torch_12_3> in read-write mode"),
+            "Bus error.*shared memo",
+        ),
+        (TypeError("cannot pickle"), "exited unexpectedly"),
+    ],
+)
+def test_a_batch_that_cannot_be_sent_ends_the_loader(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for the batch without an end."""
+    monkeypatch.setattr("torch.utils.data.dataloader._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    loader = DataLoader(Unsendable(error), None, num_workers=1, worker_init_fn=_start_worker, timeout=60)
+    with pytest.raises(RuntimeError) as caught:
+        list(loader)
+    assert re.search(words, f"{caught.value} {caught.value.__cause__}"), caught.value
