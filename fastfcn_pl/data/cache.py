@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import read_array
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.data.files import FileSource
@@ -48,9 +49,8 @@ class CachedSource:
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         file = self.folder / f"{self._key(index)}.npy"
-        if file.exists():
-            with file.open("rb") as pair:
-                return np.load(pair), np.load(pair)
+        if (kept := _kept(file)) is not None:
+            return kept
         image, ids = self.source.read(index)
         if not self._full:
             self._keep(file, image, ids)
@@ -64,16 +64,28 @@ class CachedSource:
 
     def _keep(self, file: Path, image: np.ndarray, ids: np.ndarray) -> None:
         """Write a whole file or none: others may read it at any time."""
-        descriptor, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
+        part = None
         try:
-            with os.fdopen(descriptor, "wb") as part:
-                np.save(part, image)
-                np.save(part, ids)
-            os.replace(name, file)
+            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as opened:
+                part = opened.name
+                np.save(opened, image)
+                np.save(opened, ids)
+            os.replace(part, file)
         except OSError as error:
-            os.unlink(name)
+            if part is not None:
+                Path(part).unlink(missing_ok=True)
             self._full = True
             warnings.warn(
                 f"data.loader.cache={self.folder} takes no more ({error.strerror}): the rest is decoded each time",
                 stacklevel=2,
             )
+
+
+def _kept(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the pair in a file; None where it is not there, or damaged, as a crash of the machine may leave it."""
+    try:
+        with file.open("rb") as pair:
+            image, ids = read_array(pair), read_array(pair)  # not np.load, which takes other files, too
+            return image, ids
+    except (OSError, ValueError, EOFError, MemoryError):
+        return None

@@ -106,3 +106,38 @@ def test_a_missing_file_is_named_as_without_a_cache(tmp_path: Path) -> None:
     (tmp_path / "image.png").unlink()
     with pytest.raises(UserError, match="is missing"):
         source.read(0)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr'", bytes(200), b"PK\x03\x04" + bytes(99)]
+)
+def test_what_a_crash_left_in_a_cache_is_decoded_and_kept_anew(tmp_path: Path, damage: bytes) -> None:
+    source = CachedSource(_pair(tmp_path, "white"), tmp_path / "cache")
+    expected = source.read(0)
+    kept = next((tmp_path / "cache").iterdir())
+    whole = kept.read_bytes()
+    for content in (damage, whole[: len(whole) // 2], whole[:-1]):
+        kept.write_bytes(content)
+        for before, after in zip(expected, source.read(0), strict=True):
+            np.testing.assert_array_equal(before, after)
+        assert kept.read_bytes() == whole
+
+
+def test_a_cache_that_goes_while_it_is_used_is_one_warning(tmp_path: Path) -> None:
+    source = CachedSource(_pair(tmp_path, "white"), tmp_path / "cache")
+    (tmp_path / "cache").rmdir()
+    with pytest.warns(UserWarning, match=r"cache takes no more \(No such file or directory\)"):
+        assert source.read(0)[0].max() == 255
+
+
+def test_runs_that_share_a_cache_read_what_files_hold(tmp_path: Path) -> None:
+    """Several decode, keep and read the same pairs at once."""
+    root = write_camvid(tmp_path, train=6)
+    expected = list(_data(root).train_dataloader())
+    loaders = [_data(root, workers=1, cache=str(tmp_path / "cache")).train_dataloader() for _ in range(3)]
+    for _ in range(2):
+        for batches in zip(*loaders, expected, strict=True):
+            for batch in batches[:-1]:
+                assert torch.equal(batch["image"], batches[-1]["image"])
+                assert torch.equal(batch["target"], batches[-1]["target"])
+    assert len(list((tmp_path / "cache").iterdir())) == 6
