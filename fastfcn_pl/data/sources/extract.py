@@ -20,6 +20,16 @@ from fastfcn_pl.staging import OF_THE_DISK, writing
 Member = tuple[str, bool, int, IO[bytes] | None]
 """Name, whether it is a folder, bytes, content; a member that is neither a folder nor a plain file has none."""
 TARS = (".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
+_OF_THE_NAME = {
+    errno.EEXIST,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+}
+"""Errors of making a file that come from its name, or from the files that an archive holds beside it."""
 
 
 class BrokenArchiveError(UserError):
@@ -92,7 +102,7 @@ def _write(archive: Path, name: str, target: Path, content: IO[bytes] | None) ->
         (target.parent if content else target).mkdir(parents=True, exist_ok=True)
         output = target.open("wb") if content else None
     except (OSError, UnicodeError) as error:
-        if isinstance(error, OSError) and error.errno in OF_THE_DISK - {errno.ENOTDIR}:
+        if isinstance(error, OSError) and error.errno not in _OF_THE_NAME:
             raise
         reason = "is not UTF-8" if isinstance(error, UnicodeError) else f"cannot be made ({error.strerror})"
         raise BrokenArchiveError(f"{archive} holds the path {_shown(name)}, which {reason}") from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig
+from PIL import Image
 
 from fastfcn_pl import build, signatures
 from fastfcn_pl.config import CONF_DIR
@@ -304,3 +308,99 @@ def test_the_command(command: Callable[..., subprocess.CompletedProcess[str]], o
         "error: data=shapes has no distribution to prepare it from: take a data set of ade20k, "
     )
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "FIFO"])
+def test_what_is_no_file_in_an_archives_place_is_said(kind: str, original: Path, tmp_path: Path) -> None:
+    folder = write_archives("ade20k", original, tmp_path / "archives")
+    archive = folder / "ADEChallengeData2016.zip"
+    archive.unlink()
+    (Path.mkdir if kind == "folder" else os.mkfifo)(archive)
+    with pytest.raises(UserError, match=rf"^{archive} is not a file: remove it, or name another folder with archives="):
+        prepare(config("ade20k", tmp_path / "new", f"archives={folder}"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_where_an_archive_should_have_a_folder_is_not_taken(original: Path, tmp_path: Path) -> None:
+    folder, root = write_archives("ade20k", original, tmp_path / "archives"), tmp_path / "new"
+    with zipfile.ZipFile(folder / "ADEChallengeData2016.zip", "w") as archive:
+        for name in ("images", "annotations"):
+            archive.writestr(f"ADEChallengeData2016/{name}", b"")
+    with pytest.raises(
+        UserError, match=r"2016\.zip has only a file ADEChallengeData2016/images in it: it is set aside"
+    ):
+        prepare(config("ade20k", root, f"archives={folder}"))
+    assert not root.exists() or not _tree(root)
+
+
+GARBAGE = {
+    "../../../evil": "which is no name of an image",
+    "a b\n/etc/passwd": "which is no name of an image",
+    "caf\u00e9".encode("latin-1"): "is not UTF-8",
+    "\ufeff2008".encode("utf-16"): "it is stored as UTF-16",
+    b"\x89PNG\r\n\x1a\n\0\0": "zero bytes",
+    "n" * 5000: "which is no name of an image",
+}
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_a_list_of_garbage_in_an_archive_is_one_line(content: str | bytes, original: Path, tmp_path: Path) -> None:
+    folder, root = write_archives("pascal_context", original, tmp_path / "archives"), tmp_path / "new"
+    cfg = config("pascal_context", root, f"archives={folder}")
+    prepare(cfg)
+    listing = root / "ImageSets" / "Main" / "train.txt"
+    listing.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=rf"{GARBAGE[content]}.*: remove the folder Main and run again") as caught:
+        prepare(cfg)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": 5},
+        {"images": [1]},
+        {"images": [{"image_id": 1, "height": 9, "width": 9, "file_name": 7, "phase": "train"}]},
+        {"images": [{"image_id": 1, "height": 9, "width": 9, "file_name": "..", "phase": "train"}]},
+        {"images": [{"image_id": 1, "height": 10**9, "width": 9, "file_name": "a.jpg", "phase": "train"}]},
+        {"images": [{"image_id": 1, "height": "9", "width": 9, "file_name": "a.jpg", "phase": "train"}]},
+        {"annos_segmentation": [{"image_id": 20, "category_id": 2, "segmentation": {"counts": "5"}}]},
+        {"annos_segmentation": [{"image_id": {}, "category_id": 2, "segmentation": {"counts": "5"}}]},
+    ],
+    ids=str,
+)
+def test_a_json_of_garbage_is_one_line(change: dict[str, Any], original: Path, tmp_path: Path) -> None:
+    folder, root = write_archives("pascal_context", original, tmp_path / "archives"), tmp_path / "new"
+    content = json.loads((folder / "trainval_merged.json").read_text())
+    content |= {"annos_segmentation": []} | change
+    (folder / "trainval_merged.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"does not hold PASCAL Context|segments of image a are damaged") as caught:
+        prepare(config("pascal_context_json", root, f"archives={folder}"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG", "three colours", "16 bits"], ids=str)
+def test_a_damaged_mask_of_cityscapes_is_one_line(content: bytes | str, original: Path, tmp_path: Path) -> None:
+    folder = write_archives("cityscapes", original, tmp_path / "archives")
+    cfg = config("cityscapes", tmp_path / "new", f"archives={folder}", "data.labels=labelTrainIds")
+    prepare(cfg)
+    mask = next(iter(sorted((tmp_path / "new" / "gtFine").rglob("*_labelIds.png"))))
+    mask.with_name(mask.name.replace("labelIds", "labelTrainIds")).unlink()
+    (mask.parent / f"._{mask.name}").write_bytes(b"of macOS")
+    if isinstance(content, bytes):
+        mask.write_bytes(content)
+    else:
+        pixels = np.zeros((9, 9, 3), np.uint8) if content == "three colours" else np.zeros((9, 9), np.uint16)
+        Image.fromarray(pixels).save(mask)
+    with pytest.raises(UserError, match=rf"^{mask} (cannot be read as a PNG|is not a map of ids of 8 bits)"):
+        prepare(cfg)
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "pascal_context_json"])
+def test_what_macos_leaves_beside_files_is_no_image(name: str, original: Path, tmp_path: Path) -> None:
+    write_archives(name, original, tmp_path / "archives")
+    module = data(config(name, original))
+    counts = {split: len(module.files(split)) for split in ("train", "val")}
+    for path in [path for path in original.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"of macOS")
+    assert {split: len(module.files(split)) for split in ("train", "val")} == counts
