@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fastfcn_pl.contracts import UserError, listed
 from fastfcn_pl.data.labels import look_up
 from fastfcn_pl.data.pixels import decoded
 from fastfcn_pl.data.png import indices
+from fastfcn_pl.data.walk import strangeness
+
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+"""The formats that are read, in Pillow's words: it knows others, one of which starts another program."""
+MAX_PIXELS = "FASTFCN_MAX_PIXELS"
+"""The environment variable for the pixels that an image may have; without it Pillow's own limit holds."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of half as many pixels as are refused
 
 MaskReader = Callable[[Image.Image, Path], np.ndarray]
 """Turns what a label file holds into a map of ids `(H, W)`; the path is for messages."""
@@ -55,7 +66,7 @@ class ColorReader:
 
 @dataclass(frozen=True)
 class FileSource:
-    """Pairs of image file and label file: PNG, JPEG, TIFF, WebP, BMP, ..., of several pages the first.
+    """Pairs of image file and label file: PNG, JPEG, TIFF, WebP or BMP, of several pages the first.
 
     Images become RGB of 8 bits: of 16 bits the high byte is taken, alpha is dropped, not blended. With `upright`,
     image and mask are each turned by the EXIF orientation that they carry; published data sets are labelled as stored.
@@ -108,11 +119,39 @@ def read_image(path: Path, upright: bool) -> Image.Image:
     return _rgb(_open(path, upright), path)
 
 
+def rgb_pixels(image: object) -> np.ndarray:
+    """Return the pixels `(H, W, 3)`, uint8, of a file, a PIL image, or an array that has this form already.
+
+    A file is turned by its EXIF orientation. Raises UserError for anything else, such as numbers between 0 and 1.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return np.asarray(read_image(Path(image), upright=True))
+    if isinstance(image, Image.Image):
+        try:
+            pixels = np.asarray(_rgb(image if image.mode == "RGB" else image.copy(), "the image"))
+        except (MemoryError, UserError):
+            raise
+        except Exception as error:  # its file is read only now, and fails as in `_open`
+            raise UserError(f"the image cannot be read ({' '.join(str(error).split())}): restore its file") from error
+    elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        pixels = np.asarray(image)
+    else:
+        shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+        form = "" if shape is None else f" of {dtype}, of shape {tuple(shape)}"
+        raise UserError(
+            f"the image is a {type(image).__name__}{form}: give RGB of 0 to 255 as a numpy array of uint8, of shape "
+            "(H, W, 3), a PIL image, or the path of a file"
+        )
+    if pixels.size == 0:
+        raise UserError(f"the image has no pixels (it is {_size(pixels)}): give one of 1x1 at least")
+    return pixels
+
+
 def _pixels(path: Path, upright: bool) -> np.ndarray:
     """Return the RGB image `(H, W, 3)` of a file; a usual JPEG goes past Pillow, whose copies take half of its time."""
     try:
-        content = path.read_bytes()
-        with Image.open(BytesIO(content)) as image:
+        content = _content(path)
+        with _identified(BytesIO(content)) as image:
             stored = not upright or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
             usual = image.format == "JPEG" and image.mode == "RGB" and stored
         pixels = decoded(np.frombuffer(content, np.uint8)) if usual else None
@@ -126,27 +165,63 @@ def _pixels(path: Path, upright: bool) -> np.ndarray:
 def _indices(path: Path) -> np.ndarray | None:
     """Return the ids `(H, W)` of a usual mask, which go past Pillow; None for any other file, and for none at all."""
     try:
-        return indices(path.read_bytes())
-    except OSError:  # Pillow's way says what is wrong
+        content = _content(path)
+    except (OSError, UserError):  # Pillow's way says what is wrong
         return None
+    pixels = int.from_bytes(content[16:20]) * int.from_bytes(content[20:24])  # if it is a PNG
+    return None if pixels > 2 * _half_of_limit() else indices(content)
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file; raises UserError for a FIFO and its like, which might never end."""
+    if (strange := strangeness(path)) and not path.is_dir():
+        raise UserError(f"{path} cannot be read as an image (it is {strange}): leave it out")
+    return path.read_bytes()
+
+
+def _half_of_limit() -> int:
+    """Return half of the pixels that an image may have, which is what Pillow knows the limit by, and tell it to."""
+    if given := os.environ.get(MAX_PIXELS):
+        if not given.isdecimal() or int(given) == 0:
+            raise UserError(f"{MAX_PIXELS}={given}: give the pixels that an image may have, such as 400000000")
+        Image.MAX_IMAGE_PIXELS = -(-int(given) // 2)
+    return Image.MAX_IMAGE_PIXELS or 2**62
+
+
+def _identified(file: BinaryIO) -> Image.Image:
+    """Open an image of one of `FORMATS`, of no more pixels than are allowed."""
+    _half_of_limit()
+    return Image.open(file, formats=FORMATS)
 
 
 def _open(path: Path, upright: bool) -> Image.Image:
     """Read a whole file, so that a truncated one is found here and named."""
     try:
-        with Image.open(path) as image:
+        with _identified(BytesIO(_content(path))) as image:
             image.load()
             if upright:
                 ImageOps.exif_transpose(image, in_place=True)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it, or take it off the split's list") from None
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{path} does not fit into memory: make it smaller, or leave it out") from error
+    except Image.DecompressionBombError as error:
+        pixels = (re.findall(r"\d+", str(error)) or ["?"])[0]
+        raise UserError(
+            f"{path} has {pixels} pixels, more than a file of unknown origin should: if you trust it, allow so many by "
+            f"the environment variable {MAX_PIXELS}={pixels}"
+        ) from error
     except Exception as error:  # a file that is not an image makes its decoder fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it is none of {', '.join(FORMATS)}"
         raise UserError(f"{path} cannot be read as an image ({reason}): restore it or leave it out") from error
     return image
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
+def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16"):  # Pillow would clip it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 import zlib
@@ -10,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.data import png
-from fastfcn_pl.data.files import ColorReader, FileSource
+from fastfcn_pl.data.files import ColorReader, FileSource, read_image, rgb_pixels
 from fastfcn_pl.data.png import indices
 from tests.fakes.folder import COLORS, photograph
 
@@ -302,3 +304,117 @@ def test_an_image_without_pixels_is_named(tmp_path: Path) -> None:
     (tmp_path / "image.bmp").write_bytes(content)
     with pytest.raises(UserError, match=r"image\.bmp cannot be read as an image"):
         _source(tmp_path, image="image.bmp").read(0)
+
+
+@pytest.mark.parametrize("form", ["EPS", "GIF", "PPM", "TGA", "ICO", "JPEG2000", "PDF"])
+@pytest.mark.parametrize("place", ["image", "mask"])
+def test_other_formats_are_refused_whatever_their_name(tmp_path: Path, form: str, place: str) -> None:
+    """Pillow would hand an EPS to Ghostscript, a program that runs what is in the file."""
+    for name in ("image.png", "mask.png"):
+        (PHOTO if name == "image.png" else Image.fromarray(IDS)).save(tmp_path / name)
+    PHOTO.save(tmp_path / f"{place}.png", form)
+    with pytest.raises(UserError, match=rf"{place}\.png cannot be read as an image \(it is none of PNG, JPEG, TIFF,"):
+        _source(tmp_path).read(0)
+
+
+@pytest.mark.parametrize("place", ["image", "mask"])
+def test_what_is_no_file_is_never_waited_for(tmp_path: Path, place: str) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "zeros.png").symlink_to("/dev/zero")
+    for name, kind in (("fifo.png", "a FIFO"), ("zeros.png", "a device")):
+        PHOTO.save(tmp_path / "other.png") if place == "mask" else Image.fromarray(IDS).save(tmp_path / "other.png")
+        names = (name, "other.png") if place == "image" else ("other.png", name)
+        source = FileSource([(tmp_path / names[0], tmp_path / names[1])])
+        with pytest.raises(UserError, match=rf"{name} cannot be read as an image \(it is {kind}\): leave it out"):
+            source.read(0)
+
+
+@pytest.mark.parametrize("name", ["large.png", "large.jpg", "large.tif", "large.webp", "large.bmp"])
+def test_more_pixels_than_are_allowed_are_refused_and_can_be_allowed(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PHOTO.save(tmp_path / name)
+    Image.fromarray(IDS).save(tmp_path / "ids.png")
+    source = FileSource([(tmp_path / name, tmp_path / "ids.png")])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    refused = "has 4800 pixels, more than .*: if you trust it, allow so many by .* FASTFCN_MAX_PIXELS=4800$"
+    for read in (lambda: read_image(tmp_path / name, True), lambda: source.image(0), lambda: source.ids(0)):
+        with pytest.raises(UserError, match=refused):
+            read()
+    monkeypatch.setenv("FASTFCN_MAX_PIXELS", "4790")
+    with pytest.raises(UserError, match="has 4800 pixels"):
+        read_image(tmp_path / name, True)
+    monkeypatch.setenv("FASTFCN_MAX_PIXELS", "4800")
+    assert read_image(tmp_path / name, True).size == (80, 60)
+    assert source.read(0)[0].shape == (60, 80, 3)
+    for wrong in ("many", "0", "-1", "1e9"):
+        monkeypatch.setenv("FASTFCN_MAX_PIXELS", wrong)
+        with pytest.raises(UserError, match=f"FASTFCN_MAX_PIXELS={wrong}: give the pixels"):
+            source.read(0)
+
+
+def test_an_image_that_does_not_fit_into_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any) -> None:
+        raise MemoryError
+
+    PHOTO.save(tmp_path / "image.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(UserError, match=r"image\.png does not fit into memory: make it smaller, or leave it out"):
+        read_image(tmp_path / "image.png", True)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "I;16", "HSV", "YCbCr"])
+def test_pixels_of_a_pil_image_are_those_of_its_file(tmp_path: Path, mode: str) -> None:
+    wide = Image.fromarray(GRAY.astype(np.uint16) * 257)
+    image = wide if mode == "I;16" else PHOTO.convert(mode)
+    if mode == "P":
+        image.info["transparency"] = 3
+    if mode in ("HSV", "YCbCr"):
+        expected = np.asarray(image.convert("RGB"))
+    else:
+        image.save(tmp_path / "image.tif" if mode == "CMYK" else tmp_path / "image.png")
+        expected = rgb_pixels(next(tmp_path.iterdir()))
+    assert np.array_equal(rgb_pixels(image), expected)
+    assert image.info == ({"transparency": 3} if mode == "P" else {})
+    assert np.array_equal(rgb_pixels(np.asarray(image)), IMAGE) if mode == "RGB" else True
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (IMAGE / 255.0, r"a ndarray of float64, of shape \(60, 80, 3\)"),
+        (IMAGE.astype(np.float32), "float32"),
+        (IMAGE.astype(np.uint16) * 257, "uint16"),
+        (IMAGE.astype(np.int64), "int64"),
+        (IMAGE > 3, "bool"),
+        (IMAGE[..., 0], r"of shape \(60, 80\)"),
+        (IMAGE.transpose(2, 0, 1), r"of shape \(3, 60, 80\)"),
+        (np.dstack([IMAGE, IMAGE[..., :1]]), r"of shape \(60, 80, 4\)"),
+        (IMAGE[None], r"of shape \(1, 60, 80, 3\)"),
+        (torch.from_numpy(IMAGE.copy()), r"a Tensor of torch\.uint8"),
+        (torch.zeros(3, 8, 8), "a Tensor"),
+        (IMAGE.tolist(), "a list:"),
+        (None, "a NoneType"),
+    ],
+)
+def test_pixels_of_any_other_form_are_refused(image: Any, what: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"the image is .*{what}.*give RGB of 0 to 255 as .* uint8, of shape \(H, W, 3\)"
+    ):
+        rgb_pixels(image)
+
+
+@pytest.mark.parametrize("image", [IMAGE[:0], IMAGE[:, :0], Image.new("RGB", (0, 4))])
+def test_an_image_without_pixels_is_refused(image: Any) -> None:
+    with pytest.raises(UserError, match="the image has no pixels"):
+        rgb_pixels(image)
+
+
+def test_a_pil_image_of_numbers_or_of_a_torn_file_is_refused(tmp_path: Path) -> None:
+    for mode in ("I", "F"):
+        with pytest.raises(UserError, match="the image holds numbers of 32 bits"):
+            rgb_pixels(PHOTO.convert(mode))
+    PHOTO.save(tmp_path / "image.png")
+    (tmp_path / "image.png").write_bytes((tmp_path / "image.png").read_bytes()[:900])
+    with Image.open(tmp_path / "image.png") as torn, pytest.raises(UserError, match="the image cannot be read"):
+        rgb_pixels(torn)
