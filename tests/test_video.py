@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import wave
 from pathlib import Path
 
@@ -89,3 +90,82 @@ def test_a_camera_is_a_number_and_read_till_it_ends(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(UserError, match="cameras are read on Linux and macOS only"):
         video.Reader("0")
+
+
+def test_a_video_is_turned_as_its_file_says(tmp_path: Path) -> None:
+    content = bytearray(write_video(tmp_path / "a.mp4", FRAMES[:2]).read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40  # of the track: as in a phone that was held upright
+    quarter = [0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30]
+    content[matrix : matrix + 36] = b"".join(number.to_bytes(4, signed=True) for number in quarter)
+    (tmp_path / "turned.mp4").write_bytes(content)
+    expected = [np.rot90(picture, -1) for picture in _read(tmp_path / "a.mp4")]
+    assert np.array_equal(_read(tmp_path / "turned.mp4"), expected)
+
+
+@pytest.mark.parametrize("name", ["12:30 [1].mp4", "concat:a|b.mp4", "%03d.mp4", "http:.mkv"])
+def test_a_name_is_a_path_whatever_is_in_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("a.mp4"), FRAMES[:2]).rename(name)
+    assert len(_read(Path(name))) == 2
+    with video.reading(name) as reader, video.writing(Path(f".{name}"), False, reader) as copy:
+        for picture, time in reader.frames():
+            copy.write(picture, time)
+    assert len(_read(Path(f".{name}"))) == 2
+
+
+def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+    other = write_video(tmp_path / "a.mp4", FRAMES[:2])
+    (tmp_path / "hls.mkv").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n")
+    (tmp_path / "concat.avi").write_text("ffconcat version 1.0\nfile a.mp4\n")
+    for name in ("hls.mkv", "concat.avi"):
+        with pytest.raises(UserError, match=rf"{name} cannot be opened as a video"):
+            _read(tmp_path / name)
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(UserError, match=r"a\.mp4 cannot be opened as a video \(it is a FIFO\)"):
+        _read(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([None, None, None], [0, 4, 8]),
+        ([0, 4, 8], [0, 4, 8]),
+        ([3, 3, 9, 1, 14], [3, 7, 9, 13, 14]),
+        ([90, 94, 0, 4, 200], [90, 94, 98, 102, 200]),
+        ([-8, -4, None, 8], [-8, -4, 0, 8]),
+    ],
+)
+def test_times_go_on(given: list[int | None], told: list[int]) -> None:
+    last, times = None, []
+    for time in given:
+        last = video._later(time, last, 4)
+        times.append(last)
+    assert times == told
+
+
+def test_sound_whose_times_start_again_is_kept(tmp_path: Path) -> None:
+    part = write_video(tmp_path / "a.mpg", FRAMES, sound=True, rate=25, codecs=("mpeg2video", "mp2"))
+    (tmp_path / "joined.mpg").write_bytes(part.read_bytes() * 2)
+    with (
+        video.reading(str(tmp_path / "joined.mpg")) as reader,
+        video.writing(tmp_path / "b.mp4", False, reader) as copy,
+    ):
+        for picture, time in reader.frames():
+            copy.write(picture, time)
+    with av.open(str(tmp_path / "joined.mpg")) as a, av.open(str(tmp_path / "b.mp4")) as b:
+        packets = [len([p for p in container.demux(audio=0) if p.size]) for container in (a, b)]
+    assert packets[0] == packets[1] > 3
+
+
+def test_a_video_too_small_for_its_overlay_is_named(tmp_path: Path) -> None:
+    original = write_video(tmp_path / "a.mp4", FRAMES[:1])
+    line, copied = r"a\.mp4 is too small", tmp_path / "b.mp4"
+    with (
+        pytest.raises(UserError, match=line),
+        video.reading(str(original)) as reader,
+        video.writing(copied, False, reader) as copy,
+    ):
+        copy.write(FRAMES[0][:1], 0)
