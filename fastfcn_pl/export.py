@@ -97,7 +97,7 @@ def _pictures(cfg: DictConfig, datamodule: SegmentationDataModule) -> list[Tenso
 
     from fastfcn_pl.data.datasets.shapes import ShapesSource
     from fastfcn_pl.data.files import read_image
-    from fastfcn_pl.predict import found_images
+    from fastfcn_pl.data.image_files import found_images
 
     if cfg.images is not None:
         _, paths = found_images(cfg.images)

@@ -5,8 +5,8 @@ From Python: `labels = Predictor("best.ckpt")("photo.jpg")`.
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Collection
+import re
+import traceback
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import Tensor
 
+    from fastfcn_pl.outputs import Targets
     from fastfcn_pl.scoremap import ScoreMap
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"}
 _OF_VIDEOS = {"labels": ".mkv", "colors": ".mp4", "overlays": ".mp4"}
-Targets = dict[str, dict[str, Path]]
-"""The files to write of each input, by kind."""
+_NAMED = 20
+"""The most images that are named where some were not labelled."""
 
 
 class Predictor:
@@ -57,7 +57,7 @@ class Predictor:
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         """Return class indices `(H, W)` uint8 for an RGB image, or for a file, turned by its EXIF orientation.
 
-        Raises UserError where a file cannot be read.
+        An array is uint8 `(H, W, 3)`. Raises UserError for another one, and where a file cannot be read.
         """
         if self.exported is not None:
             return self.exported.labels(self._tensor(image))[0].byte().cpu().numpy()
@@ -82,38 +82,53 @@ class Predictor:
 
     def _tensor(self, image: str | Path | Image.Image | np.ndarray) -> Tensor:
         """Return an image as uint8 `(1, 3, H, W)`."""
-        import numpy as np
         import torch
 
-        from fastfcn_pl.data.files import read_image
+        from fastfcn_pl.data.files import rgb_pixels
 
-        rgb = np.asarray(read_image(Path(image), upright=True) if isinstance(image, (str, Path)) else image)
-        return torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].to(self.device)
+        return torch.from_numpy(rgb_pixels(image).transpose(2, 0, 1).copy())[None].to(self.device)
 
 
 def predict(cfg: DictConfig) -> None:
     """Write what `cfg.save` names of every image and video of `cfg.input`; what is done already is left alone.
 
-    Raises UserError at the end where some could not be read, with their names.
+    Raises UserError at the end where some could not be labelled, with their names.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from fastfcn_pl import prediction, video
+    from fastfcn_pl import outputs, prediction, video
 
     if unknown := [kind for kind in cfg.save if kind not in prediction.SUFFIXES]:
         raise UserError(f"save={unknown[0]}: no such picture; {suggest(unknown[0], prediction.SUFFIXES)}")
-    targets = _targets(cfg.input, Path(cfg.output), cfg.save)
-    missing = (
-        targets if cfg.overwrite else {k: v for k, v in targets.items() if not all(p.is_file() for p in v.values())}
-    )
-    if len(missing) < len(targets):
-        print(f"{len(targets) - len(missing)} images are done already (overwrite=true does them again)")
-    predictor = Predictor(cfg.checkpoint, cfg.device, cfg.precision)
-    failed = {}
+    if not cfg.save:
+        raise UserError(f"save=[] writes nothing: take some of {', '.join(prediction.SUFFIXES)}")
+    if cfg.frames is not None and cfg.frames < 1:
+        raise UserError(f"frames={cfg.frames}: label one at least, or all with frames=null")
+    output = Path(cfg.output)
+    base, targets = _targets(cfg.input, output, cfg.save)
+    first = next(file for files in targets.values() for file in files.values())
+    with outputs.made(output, first):
+        made_by = {"checkpoint": Path(cfg.checkpoint).name, "sha256": outputs.fingerprint(cfg.checkpoint)}
+        made_by |= {"precision": cfg.precision}
+        if any(map(video.is_video, targets)):
+            made_by |= {"frames": cfg.frames}
+        missing = outputs.begin(output, made_by, base, targets, cfg.overwrite)
+        if len(missing) < len(targets):
+            print(f"{len(targets) - len(missing)} images are done already (overwrite=true does them again)")
+        if missing:
+            _label(Predictor(cfg.checkpoint, cfg.device, cfg.precision), missing, cfg)
+
+
+def _label(predictor: Predictor, missing: Targets, cfg: DictConfig) -> None:
+    """Write the files of each input; one that fails is named at the end, a disk that is full ends it all."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fastfcn_pl import staging, video
+
+    failed: dict[str, str] = {}
+    unforeseen: Exception | None = None
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        for name in progress.track(missing, description="images"):
+        for done, name in enumerate(progress.track(missing, description="images")):
             try:
                 if video.is_video(name):
                     _label_video(predictor, name, missing[name], cfg.frames, progress)
@@ -121,19 +136,41 @@ def predict(cfg: DictConfig) -> None:
                     _label_image(predictor, Path(name), missing[name])
             except UserError as error:
                 failed[name] = str(error)
+                if getattr(error.__cause__, "errno", None) in staging.FULL:
+                    raise UserError(
+                        f"{error} ({done + 1 - len(failed)} of {len(missing)} images are labelled; the same command "
+                        "labels the rest)"
+                    ) from error
+            except Exception as error:  # a network of another's making fails in any way, and one image ends no batch
+                failed[name] = _failure(name, error)
+                traceback.clear_frames(error.__traceback__)  # they hold the image
+                unforeseen = unforeseen or error
     print(f"{len(missing) - len(failed)} images labelled in {cfg.output}")
     if failed:
-        raise UserError(f"{len(failed)} of {len(missing)} images were not labelled: {'; '.join(failed.values())}")
+        lines = list(failed.values())
+        more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        raise UserError(
+            f"{len(failed)} of {len(missing)} images were not labelled: {'; '.join(lines[:_NAMED])}{more}"
+        ) from unforeseen
 
 
-def _targets(source: str, output: Path, kinds: list[str]) -> Targets:
-    """Return the files to write of each input: named as its path below the input's folder."""
-    from fastfcn_pl import prediction, video
+def _failure(name: str, error: Exception) -> str:
+    """Return the line for an image whose labelling ended in an error of Python's, torch's or a library's."""
+    message = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or re.search(r"alloc|out of memory", message, re.IGNORECASE):
+        return f"{name} does not fit into memory ({message or 'MemoryError'}): make it smaller, or leave it out"
+    return f"{name} could not be labelled ({type(error).__name__}: {message})"
+
+
+def _targets(source: str, output: Path, kinds: list[str]) -> tuple[Path, Targets]:
+    """Return the folder of the input, and the files to write of each image: named as its path below that folder."""
+    from fastfcn_pl import outputs, prediction, video
+    from fastfcn_pl.data.image_files import found_images
 
     if video.is_camera(source):
         base, found = Path(), [Path(source)]
     else:
-        base, found = found_images(source, video.SUFFIXES)
+        base, found = found_images(source, video.SUFFIXES, outputs.is_output(output, prediction.SUFFIXES))
     targets: Targets = {}
     owners: dict[Path, Path] = {}
     for path in found:
@@ -149,23 +186,7 @@ def _targets(source: str, output: Path, kinds: list[str]) -> Targets:
             if target in owners:
                 raise UserError(f"{owners[target]} and {path} would both be written as {target}: rename one")
             owners[target] = path
-    return targets
-
-
-def found_images(source: str, others: Collection[str] = ()) -> tuple[Path, list[Path]]:
-    """Return the folder and the files, in order, that `source` names: an image, a folder of images, or a glob.
-
-    Of a folder, files with a suffix of `others` are taken, too. Raises UserError where there is none.
-    """
-    if Path(source).is_dir():
-        base, known = Path(source), _IMAGES.union(others)
-        found = [path for path in base.rglob("*") if path.suffix.lower() in known]
-    else:
-        found = [Path(path) for path in glob.glob(source, recursive=True) if Path(path).is_file()]
-        base = Path(glob.escape(source).partition("[")[0]).parent if len(found) != 1 else found[0].parent
-    if not found:
-        raise UserError(f"input={source}: no image there; give an image, a video, a folder of them or a glob in quotes")
-    return base, sorted(found)
+    return base, targets
 
 
 def _label_image(predictor: Predictor, path: Path, targets: dict[str, Path]) -> None:
@@ -188,6 +209,8 @@ def _label_video(
     predictor: Predictor, source: str, targets: dict[str, Path], frames: int | None, progress: Progress
 ) -> None:
     """Write a video of each kind, of the first `frames` pictures; Ctrl-C ends a camera's, and keeps what is done."""
+    from rich.markup import escape
+
     from fastfcn_pl import video
     from fastfcn_pl.prediction import Prediction
     from fastfcn_pl.staging import staged
@@ -200,7 +223,8 @@ def _label_video(
         }
         with suppress(KeyboardInterrupt) if video.is_camera(source) else ExitStack():
             pictures = islice(reader.frames(), frames)
-            for image, time in progress.track(pictures, total=frames or reader.length, description=source):
+            total = frames or reader.length
+            for image, time in progress.track(pictures, total=total, description=escape(source)):
                 found = Prediction(image, predictor(image), predictor.spec)
                 made = {"labels": found.ids, "colors": found.colors, "overlays": found.overlay_of_video}
                 for kind, writer in writers.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -86,21 +87,27 @@ class Prediction:
             if kind == "segments":
                 hidden.write_text(json.dumps(self.segments()) + "\n", encoding="utf-8")
             else:
-                Image.fromarray(pictures[kind]()).save(hidden, format="PNG")
+                encoded = BytesIO()  # Pillow's own errors would not say that a disk is full
+                Image.fromarray(pictures[kind]()).save(encoded, format="PNG")
+                hidden.write_bytes(encoded.getbuffer())
 
 
 def save_probabilities(scores: ScoreMap, path: Path) -> np.ndarray:
     """Write the probabilities of an image's classes, `(num_classes, H, W)` float16, and return its labels `(H, W)`.
 
-    They are written a band of rows at a time: of a large image they do not fit into memory.
+    They are written a band of rows at a time: of a large image they do not fit into memory. The file is not mapped
+    into memory, since a full disk would then kill the process.
     """
     _, height, width, classes = scores.shape
     labels = np.empty((height, width), np.uint8)
-    with staged(path) as hidden:
-        stored = np.lib.format.open_memmap(hidden, mode="w+", dtype=np.float16, shape=(classes, height, width))
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}
+    with staged(path) as hidden, hidden.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (classes, height, width)})
+        start, row = file.tell(), width * np.dtype(np.float16).itemsize
         for top, bottom, band in scores.probabilities():
             shares = band[0].permute(2, 0, 1).cpu().numpy()
             labels[top:bottom] = shares.argmax(0)
-            stored[:, top:bottom] = shares
-        stored.flush()
+            for index, rows in enumerate(shares.astype(np.float16)):
+                file.seek(start + (index * height + top) * row)
+                file.write(rows.tobytes())
     return labels

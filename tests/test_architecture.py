@@ -15,7 +15,7 @@ LAYERS = [
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
-    {"callbacks", "loggers", "scoring", "saving", "diagnosis", "resolvers"},
+    {"callbacks", "loggers", "scoring", "saving", "diagnosis", "resolvers", "outputs"},
     {"config", "frozen", "sweep", "comparison", "ranks"},
     {"again", "mistakes", "signatures"},
     {"build"},
@@ -33,7 +33,6 @@ ALLOWED_WITHIN = {
     ("staging", "contracts"),
     ("callbacks", "scoring"),
     ("demo", "predict"),
-    ("export", "predict"),
     ("comparison", "sweep"),
 }
 _COMPOSE = [

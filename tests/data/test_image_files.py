@@ -1,0 +1,101 @@
+"""What a user's input names: an existing path whatever its name, a folder, or a glob."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+import pytest
+
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.image_files import found_images
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _touch(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"")
+
+
+def _found(source: str) -> tuple[str, list[str]]:
+    base, found = found_images(source)
+    return str(base), [str(path.relative_to(base)) for path in found]
+
+
+@pytest.mark.parametrize(
+    "name", ["photo [1].jpg", "*.jpg", "a?.jpg", "[!a].jpg", "[", "[[]", "{}.jpg", 'it\'s "x".jpg']
+)
+def test_an_existing_name_is_that_file(name: str) -> None:
+    _touch(f"in [a]/{name}", f"in/{name}", "photo 1.jpg", "photo [2].jpg", "a.jpg", "ab.jpg", "in a/photo 1.jpg")
+    _touch(name)
+    assert _found(name) == (".", [name])
+    assert _found(f"in [a]/{name}") == ("in [a]", [name])
+    assert _found(str(Path.cwd() / "in [a]" / name)) == (str(Path.cwd() / "in [a]"), [name])
+    assert _found(glob.escape(f"in [a]/{name}")) == ("in [a]", [name])
+
+
+def test_an_existing_folder_is_that_folder() -> None:
+    _touch("one [a]/x.jpg", "one [a]/[b]/y.png", "one a/z.jpg", "*/star.jpg")
+    assert _found("one [a]") == ("one [a]", ["[b]/y.png", "x.jpg"])
+    assert _found("one [a]/") == ("one [a]", ["[b]/y.png", "x.jpg"])
+    assert _found("*") == ("*", ["star.jpg"])
+    assert _found("one [a]/*.jpg") == ("one [a]", ["x.jpg"])
+    assert _found("one [a]/[[]b]/*") == ("one [a]/[b]", ["y.png"])
+    assert _found("one [ab]/*.jpg") == (".", ["one a/z.jpg"])
+    _touch("[ab]/x.png", "a/y.jpg", "b/y.jpg")
+    assert _found("[ab]/*.jpg") == (".", ["a/y.jpg", "b/y.jpg"])  # the folder of that name holds none
+
+
+def test_globs_are_told_from_the_folder_before_the_first_wildcard() -> None:
+    _touch("in/a/1.jpg", "in/b/deep/2.jpg", "in/3.jpg", "in/4.png", "in/notes.txt")
+    assert _found("in/*/*.jpg") == ("in", ["a/1.jpg"])
+    assert _found("in/**/*.jpg") == ("in", ["3.jpg", "a/1.jpg", "b/deep/2.jpg"])
+    assert _found("in/b/**/*.jpg") == ("in/b", ["deep/2.jpg"])
+    assert _found("./in/?.[jp][pn]g") == ("in", ["3.jpg", "4.png"])
+    assert _found(f"{Path.cwd()}/in/a/*") == (f"{Path.cwd()}/in/a", ["1.jpg"])
+    with pytest.raises(UserError, match=r"input=\*/\.\./in/\*: \.\. behind a wildcard"):
+        found_images("*/../in/*")
+
+
+def test_hidden_files_are_taken_where_they_are_spelled_out() -> None:
+    _touch("in/._a.jpg", "in/.thumbnails/a.jpg", "in/__MACOSX/a.jpg", "in/@eaDir/a.jpg", "in/a.jpg", ".b.jpg")
+    for source in ("in", "in/**/*.jpg", "**/*.jpg"):
+        base, found = _found(source)
+        assert [str(Path(base) / name) for name in found] == ["in/a.jpg"], source
+    for source in ("in/._a.jpg", ".b.jpg", "in/.thumbnails", "in/__MACOSX/*", "in/.thum*/*.jpg", ".*.jpg"):
+        assert len(_found(source)[1]) == 1, source
+
+
+def test_globs_pass_over_loops_fifos_and_folders_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    _touch("in/a.jpg", "in/out/a.jpg", "elsewhere/b.jpg", "in/folder.png/c.jpg")
+    Path("in/loop").symlink_to("../in")
+    Path("in/link").symlink_to("../elsewhere")
+    os.mkfifo("in/fifo.jpg")
+    base, found = found_images("in/**/*.*", without=lambda folder: folder.name == "out")
+    assert [str(path.relative_to(base)) for path in found] == ["a.jpg", "folder.png/c.jpg", "link/b.jpg"]
+    assert capsys.readouterr().err.splitlines() == [
+        "note: in/fifo.jpg is a FIFO, not a file: it is left out",
+        "note: in/folder.png is a folder, not a file: it is left out",
+    ]
+
+
+@pytest.mark.parametrize("source", ["", "nothing", "no/*.jpg", "x" * 5000, "y/" * 3000, "empty", "[", "in/**"])
+def test_nothing_is_one_line(source: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=r"input=.*: no image there; give"):
+        found_images(source)
+
+
+def test_an_input_that_is_no_file_is_refused_and_not_opened() -> None:
+    os.mkfifo("fifo.jpg")
+    Path("zeros.png").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"input=fifo\.jpg is a FIFO, not a file: give an image"):
+        found_images("fifo.jpg")
+    with pytest.raises(UserError, match=r"input=zeros\.png is a device, not a file"):
+        found_images("zeros.png")
