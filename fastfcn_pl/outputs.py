@@ -34,74 +34,89 @@ def is_output(output: Path, kinds: Collection[str]) -> Callable[[Path], bool]:
 
 
 @contextmanager
-def made(output: Path, first: Path) -> Iterator[None]:
-    """Make the folder `output`, and remove it at the end where nothing was written.
+def opened(output: Path, made_by: dict[str, Any], source: Path, targets: Targets, overwrite: bool) -> Iterator[Targets]:
+    """Make the folder `output` for what is `made_by` a network of images below `source`; yield the targets to make.
 
-    Raises UserError that names the `first` file to write where the disk does not take it.
+    It is removed at the end if nothing was written. Others may write to it meanwhile what the same network makes of the
+    same images. Raises UserError where the disk does not take it, and where there are labels made by another network,
+    or of other images, unless they are to be overwritten.
     """
+    first = next(file for files in targets.values() for file in files.values())
     missing = [folder for folder in (output, *output.parents) if not os.path.lexists(folder)]
     try:
+        _make(output, first)
+        descriptor = os.open(output, os.O_RDONLY)
         try:
-            output.mkdir(parents=True, exist_ok=True)
-            if not os.access(output, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except FileExistsError as error:
-            raise refusal(first, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from error
-        except OSError as error:
-            raise refusal(first, error) from error
-        yield
-    finally:
-        with suppress(OSError):
-            if os.listdir(output) == [FILE]:
+            alone = _locked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not alone:
+                _locked(descriptor, fcntl.LOCK_SH)
+            wanted, record, time = _plan(output, made_by, str(source.absolute()), targets, overwrite)
+            if record is not None and not alone:
+                raise UserError(f"another process is at work in {output}: wait for its end, or take another output=")
+            if record is not None:
+                _write(output / FILE, record, time)
+            _locked(descriptor, fcntl.LOCK_SH)
+            yield wanted
+        finally:
+            if os.listdir(output) == [FILE] and _locked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 os.unlink(output / FILE)
+            os.close(descriptor)
+    finally:
         for folder in missing:
             with suppress(OSError):  # what is not empty stays
                 folder.rmdir()
 
 
-def begin(output: Path, made_by: dict[str, Any], source: Path, targets: Targets, overwrite: bool) -> Targets:
-    """Record that `targets`, named as images below `source`, are `made_by` a network; return those not yet made.
+def _make(output: Path, first: Path) -> None:
+    """Make a folder that can be written to; raises UserError, which names the `first` file of it."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileExistsError as error:
+        raise refusal(first, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from error
+    except OSError as error:
+        raise refusal(first, error) from error
 
-    Raises UserError where some were made by another one, or of other images, unless they are to be overwritten.
-    """
-    path, here = output / FILE, str(source.absolute())
-    with _locked(output):
-        there = [file for files in targets.values() for file in files.values() if os.path.isfile(file)]
-        known = _read(path)
-        if known is None:
-            if there and not overwrite:
-                raise UserError(
-                    f"{there[0]} is there already, and no {FILE} in {output} says what made it: take another output=, "
-                    "or overwrite=true"
-                )
-            _write(path, {**made_by, "inputs": [here]})
-            return targets
-        changed = [
-            f"{key}: {str(known[key])[:12]} then, {str(made_by[key])[:12]} now"
-            for key in made_by.keys() & known.keys() - {"checkpoint"}  # it may have been moved
-            if made_by[key] != known[key]
-        ]
-        since = path.stat().st_mtime_ns
-        fresh = {file for file in there if file.stat().st_mtime_ns >= since}
-        if overwrite and (changed or here not in known["inputs"]):
-            _write(path, {**made_by, "inputs": [here]})
-            return targets
-        if changed:
+
+def _plan(
+    output: Path, made_by: dict[str, Any], here: str, targets: Targets, overwrite: bool
+) -> tuple[Targets, dict[str, Any] | None, int | None]:
+    """Return the targets to make, and the record to write before, if any, with the time that it is to have."""
+    path = output / FILE
+    there = [file for files in targets.values() for file in files.values() if os.path.isfile(file)]
+    known, new = _read(path), {**made_by, "inputs": [here]}
+    if known is None:
+        if there and not overwrite:
             raise UserError(
-                f"{output} holds what another network made ({', '.join(changed)}): take another output=, or "
+                f"{there[0]} is there already, and no {FILE} in {output} says what made it: take another output=, or "
                 "overwrite=true"
             )
-        if fresh and here not in known["inputs"]:
-            raise UserError(
-                f"{min(fresh)} was made of an image in {listed(known['inputs'], 2)}, not in {here}: take another "
-                "output=, or overwrite=true"
-            )
-        kept = {**known, **made_by, "inputs": [*dict.fromkeys([*known["inputs"], here])]}
-        if kept != known:
-            _write(path, kept, since)
-        if overwrite:
-            return targets
-        return {name: files for name, files in targets.items() if not fresh.issuperset(files.values())}
+        return targets, new, None
+    changed = [
+        f"{key}: {str(known[key])[:12]} then, {str(made_by[key])[:12]} now"
+        for key in made_by
+        if key in known and made_by[key] != known[key] and key != "checkpoint"  # a file may have been moved
+    ]
+    if overwrite and (changed or here not in known["inputs"]):
+        return targets, new, None
+    if changed:
+        raise UserError(
+            f"{output} holds what another network made ({', '.join(changed)}): take another output=, or overwrite=true"
+        )
+    since = path.stat().st_mtime_ns
+    fresh = {file for file in there if file.stat().st_mtime_ns >= since}
+    if fresh and here not in known["inputs"]:
+        raise UserError(
+            f"{min(fresh)} was made of an image in {listed(known['inputs'], 2)}, not in {here}: take another output=, "
+            "or overwrite=true"
+        )
+    merged = {**known, **made_by, "checkpoint": known.get("checkpoint")}
+    merged["inputs"] = [*dict.fromkeys([*known["inputs"], here])]
+    record = merged if merged != known else None
+    if not overwrite:
+        targets = {name: files for name, files in targets.items() if not fresh.issuperset(files.values())}
+    return targets, record, since
 
 
 def fingerprint(checkpoint: str) -> str:
@@ -130,13 +145,12 @@ def _write(path: Path, record: dict[str, Any], time: int | None = None) -> None:
             os.utime(hidden, ns=(time, time))
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from the record in `folder` meanwhile."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _locked(descriptor: int, kind: int) -> bool:
+    """Tell whether a lock was given; a disk without locks gives each."""
     try:
-        with suppress(OSError):  # a disk without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, kind)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -104,13 +104,11 @@ def predict(cfg: DictConfig) -> None:
         raise UserError(f"frames={cfg.frames}: label one at least, or all with frames=null")
     output = Path(cfg.output)
     base, targets = _targets(cfg.input, output, cfg.save)
-    first = next(file for files in targets.values() for file in files.values())
-    with outputs.made(output, first):
-        made_by = {"checkpoint": Path(cfg.checkpoint).name, "sha256": outputs.fingerprint(cfg.checkpoint)}
-        made_by |= {"precision": cfg.precision}
-        if any(map(video.is_video, targets)):
-            made_by |= {"frames": cfg.frames}
-        missing = outputs.begin(output, made_by, base, targets, cfg.overwrite)
+    made_by = {"checkpoint": Path(cfg.checkpoint).name, "sha256": outputs.fingerprint(cfg.checkpoint)}
+    made_by |= {"precision": cfg.precision}
+    if any(map(video.is_video, targets)):
+        made_by |= {"frames": cfg.frames}
+    with outputs.opened(output, made_by, base, targets, cfg.overwrite) as missing:
         if len(missing) < len(targets):
             print(f"{len(targets) - len(missing)} images are done already (overwrite=true does them again)")
         if missing:

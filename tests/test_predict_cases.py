@@ -301,6 +301,51 @@ def test_labels_of_another_image_of_the_same_name_are_not_kept(run: Run) -> None
     assert run(input="third", overwrite=True) == {"a.png": 1, "b.png": 2}
 
 
+def test_two_at_once_share_a_folder_or_the_second_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shade(Path("in/a.png"), 0)
+    write_shade(Path("in/b.png"), 2)
+    write_shade(Path("other/a.png"), 1)
+    Path("other.ckpt").write_text("other weights")
+    told: list[str] = []
+
+    class Second(FakePredictor):
+        """While the first one labels its first image, others begin in the same folder."""
+
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            with monkeypatch.context() as inner:
+                inner.setattr(predicting, "Predictor", FakePredictor)
+                assert run() == {"a.png": 0, "b.png": 2}
+                for keys in ({"input": "other", "overwrite": True}, {"checkpoint": "other.ckpt"}, {"input": "other"}):
+                    with pytest.raises(UserError) as refused:
+                        run(**keys)
+                    told.append(str(refused.value))
+            return super().__call__(image)
+
+    monkeypatch.setattr(predicting, "Predictor", Second)
+    assert run() == {"a.png": 0, "b.png": 2}
+    for line, start in zip(
+        told, ["another process is at work in out", "out holds what", "out/labels/a.png was"] * 2, strict=True
+    ):
+        assert line.startswith(start)
+
+
+def test_one_that_fails_leaves_the_folder_of_another_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shade(Path("in/a.png"), 0)
+    Path("in/b.png").write_bytes(b"")
+
+    class First(FakePredictor):
+        def __init__(self, *arguments: str) -> None:
+            with monkeypatch.context() as inner:
+                inner.setattr(predicting, "Predictor", FakePredictor)
+                with pytest.raises(UserError, match="1 of 1 images were not labelled"):
+                    run(input="in/b.png")
+            assert os.listdir("out") == ["predict.json"]
+
+    monkeypatch.setattr(predicting, "Predictor", First)
+    assert run(input="in/a*") == {"a.png": 0}
+    assert Path("out/predict.json").is_file()
+
+
 def test_labels_of_unknown_origin_are_kept_and_said(run: Run) -> None:
     write_shade(Path("in/a.png"), 0)
     write_shade(Path("out/labels/a.png"), 2)
