@@ -15,10 +15,10 @@ from fastfcn_pl import launch
 def convert(cfg: DictConfig) -> None:
     """Say what `cfg.source` holds, and write it to `cfg.output`, which `evaluate` and `checkpoint.load` read."""
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
-    import torch
 
     from fastfcn_pl import checkpoint
     from fastfcn_pl.contracts import UserError
+    from fastfcn_pl.saving import StagedCheckpointIO
 
     output = Path(cfg.output)
     if not output.parent.is_dir():
@@ -31,9 +31,7 @@ def convert(cfg: DictConfig) -> None:
     # What Lightning asks of a checkpoint that it is to go on from.
     content |= {"pytorch-lightning_version": L.__version__, "epoch": 0, "global_step": 0}
     content |= {"callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
-    staged = output.with_name(f".{output.name}")
-    torch.save(content, staged)
-    staged.replace(output)
+    StagedCheckpointIO().save_checkpoint(content, output)
     print(f"written to {output}")
 
 

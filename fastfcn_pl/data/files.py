@@ -24,7 +24,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 """The formats that are read, in Pillow's words: it knows others, one of which starts another program."""
 MAX_PIXELS = "FASTFCN_MAX_PIXELS"
 """The environment variable for the pixels that an image may have; without it Pillow's own limit holds."""
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of half as many pixels as are refused
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it reads past, and of half the pixels that it takes
 
 MaskReader = Callable[[Image.Image, Path], np.ndarray]
 """Turns what a label file holds into a map of ids `(H, W)`; the path is for messages."""
