@@ -16,8 +16,8 @@ from fastfcn_pl.contracts import UserError, listed
 from fastfcn_pl.data.walk import identity
 from fastfcn_pl.staging import refusal, staged
 
-FILE = "predict.json"
-"""The record of what made the labels. It is older than all of them: what is older still was made by another network."""
+FILE = "PROVENANCE"
+"""The record, in JSON, of what made the labels. It is older than they: what is older still is of another network."""
 Targets = dict[str, dict[str, Path]]
 """The files to write of each input, by kind."""
 
@@ -58,13 +58,25 @@ def opened(output: Path, made_by: dict[str, Any], source: Path, targets: Targets
             _locked(descriptor, fcntl.LOCK_SH)
             yield wanted
         finally:
-            if os.listdir(output) == [FILE] and _locked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                os.unlink(output / FILE)
+            if _locked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                _tidy(output, targets)
             os.close(descriptor)
     finally:
         for folder in missing:
             with suppress(OSError):  # what is not empty stays
                 folder.rmdir()
+
+
+def _tidy(output: Path, targets: Targets) -> None:
+    """Remove folders of targets in which nothing was written, and the record if it stands alone."""
+    files = [file for files in targets.values() for file in files.values()]
+    for folder in sorted(
+        {folder for file in files for folder in file.parents if output in folder.parents}, reverse=True
+    ):
+        with suppress(OSError):  # it is not empty, or not there
+            folder.rmdir()
+    if os.listdir(output) == [FILE]:
+        os.unlink(output / FILE)
 
 
 def _make(output: Path, first: Path) -> None:

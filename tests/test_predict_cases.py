@@ -54,7 +54,7 @@ def _labels(output: Path) -> dict[str, int]:
 
 
 def _written() -> list[str]:
-    return sorted(str(path) for path in Path("out").rglob("*") if path.is_file() and path.name != "predict.json")
+    return sorted(str(path) for path in Path("out").rglob("*") if path.is_file() and path.name != "PROVENANCE")
 
 
 def test_an_existing_name_with_brackets_is_that_file(run: Run) -> None:
@@ -206,6 +206,10 @@ def test_a_file_that_the_disk_does_not_take_is_named_and_not_left(run: Run, kind
         run(save=[kind])
     (only,) = _written()
     assert Path(only).stem == "small"
+    Path(only).unlink()
+    with _limited(resource.RLIMIT_FSIZE, 4096), pytest.raises(UserError, match=r"^1 of 1 images were not labelled"):
+        run(save=[kind], input=f"in/large.{'mp4' if moving else 'bmp'}")
+    assert not Path("out", kind).exists(), "an empty folder"
 
 
 def test_a_full_disk_ends_in_one_line_and_the_rest_is_done_later(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +264,7 @@ def test_labels_of_another_network_are_not_taken_for_this_ones(run: Run, monkeyp
     write_shade(Path("in/a.png"), 0)
     write_shade(Path("in/b.png"), 0)
     assert run() == {"a.png": 0, "b.png": 0}
-    record = json.loads(Path("out/predict.json").read_text())
+    record = json.loads(Path("out/PROVENANCE").read_text())
     assert (record["checkpoint"], record["precision"], record["inputs"]) == (
         "net.ckpt",
         "32-true",
@@ -288,7 +292,7 @@ def test_labels_of_another_image_of_the_same_name_are_not_kept(run: Run) -> None
     write_shade(Path("other/b.png"), 2)
     run()
     assert run(input="other/b*") == {"a.png": 0, "b.png": 2}
-    since = Path("out/predict.json").stat().st_mtime_ns
+    since = Path("out/PROVENANCE").stat().st_mtime_ns
     Path("out/labels/b.png").unlink()
     assert run(input="other/b.png") == {"a.png": 0, "b.png": 2}
     Path("third").mkdir()
@@ -297,7 +301,7 @@ def test_labels_of_another_image_of_the_same_name_are_not_kept(run: Run) -> None
         UserError, match=r"^out/labels/a\.png was made of an image in .*/in, .*/other, not in .*/third:"
     ):
         run(input="third")
-    assert Path("out/predict.json").stat().st_mtime_ns == since
+    assert Path("out/PROVENANCE").stat().st_mtime_ns == since
     assert run(input="third", overwrite=True) == {"a.png": 1, "b.png": 2}
 
 
@@ -339,11 +343,11 @@ def test_one_that_fails_leaves_the_folder_of_another_alone(run: Run, monkeypatch
                 inner.setattr(predicting, "Predictor", FakePredictor)
                 with pytest.raises(UserError, match="1 of 1 images were not labelled"):
                     run(input="in/b.png")
-            assert os.listdir("out") == ["predict.json"]
+            assert os.listdir("out") == ["PROVENANCE"]
 
     monkeypatch.setattr(predicting, "Predictor", First)
     assert run(input="in/a*") == {"a.png": 0}
-    assert Path("out/predict.json").is_file()
+    assert Path("out/PROVENANCE").is_file()
 
 
 def test_labels_of_unknown_origin_are_kept_and_said(run: Run) -> None:
@@ -351,14 +355,14 @@ def test_labels_of_unknown_origin_are_kept_and_said(run: Run) -> None:
     write_shade(Path("out/labels/a.png"), 2)
     kept = Path("out/labels/a.png").read_bytes()
     with pytest.raises(
-        UserError, match=r"^out/labels/a\.png is there already, and no predict\.json in out says what made"
+        UserError, match=r"^out/labels/a\.png is there already, and no PROVENANCE in out says what made"
     ):
         run(save=["labels", "colors"])
     assert Path("out/labels/a.png").read_bytes() == kept
     assert run(overwrite=True) == {"a.png": 0}
     for garbage in ("", "[]", "{}", '{"inputs": 3}', "\xff"):
-        Path("out/predict.json").write_text(garbage, encoding="latin-1")
-        with pytest.raises(UserError, match=r"out/predict\.json cannot be read"):
+        Path("out/PROVENANCE").write_text(garbage, encoding="latin-1")
+        with pytest.raises(UserError, match=r"out/PROVENANCE cannot be read"):
             run()
 
 

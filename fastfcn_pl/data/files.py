@@ -139,8 +139,8 @@ def rgb_pixels(image: object) -> np.ndarray:
         shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
         form = "" if shape is None else f" of {dtype}, of shape {tuple(shape)}"
         raise UserError(
-            f"the image is a {type(image).__name__}{form}: give RGB of 0 to 255 as a numpy array of uint8, of shape "
-            "(H, W, 3), a PIL image, or the path of a file"
+            f"the image is of type {type(image).__name__}{form}: give RGB of 0 to 255 as a numpy array of uint8, of "
+            "shape (H, W, 3), a PIL image, or the path of a file"
         )
     if pixels.size == 0:
         raise UserError(f"the image has no pixels (it is {_size(pixels)}): give one of 1x1 at least")

@@ -382,7 +382,7 @@ def test_pixels_of_a_pil_image_are_those_of_its_file(tmp_path: Path, mode: str) 
 @pytest.mark.parametrize(
     ("image", "what"),
     [
-        (IMAGE / 255.0, r"a ndarray of float64, of shape \(60, 80, 3\)"),
+        (IMAGE / 255.0, r"type ndarray of float64, of shape \(60, 80, 3\)"),
         (IMAGE.astype(np.float32), "float32"),
         (IMAGE.astype(np.uint16) * 257, "uint16"),
         (IMAGE.astype(np.int64), "int64"),
@@ -391,10 +391,10 @@ def test_pixels_of_a_pil_image_are_those_of_its_file(tmp_path: Path, mode: str) 
         (IMAGE.transpose(2, 0, 1), r"of shape \(3, 60, 80\)"),
         (np.dstack([IMAGE, IMAGE[..., :1]]), r"of shape \(60, 80, 4\)"),
         (IMAGE[None], r"of shape \(1, 60, 80, 3\)"),
-        (torch.from_numpy(IMAGE.copy()), r"a Tensor of torch\.uint8"),
-        (torch.zeros(3, 8, 8), "a Tensor"),
-        (IMAGE.tolist(), "a list:"),
-        (None, "a NoneType"),
+        (torch.from_numpy(IMAGE.copy()), r"type Tensor of torch\.uint8"),
+        (torch.zeros(3, 8, 8), "type Tensor"),
+        (IMAGE.tolist(), "type list:"),
+        (None, "type NoneType:"),
     ],
 )
 def test_pixels_of_any_other_form_are_refused(image: Any, what: str) -> None:
