@@ -22,7 +22,10 @@ OF_THE_DISK = FULL | {
     errno.EPERM,
     errno.EIO,
     errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
     errno.ENAMETOOLONG,
+    errno.ELOOP,
 }
 """Errors of a disk that does not take a file."""
 _LONGEST_NAME = 255
@@ -47,10 +50,7 @@ def staged(path: str | Path) -> Iterator[Path]:
             yield hidden
             with hidden.open("rb") as file:
                 os.fsync(file.fileno())  # else a crash of the machine could leave the name without the content
-        try:
             hidden.replace(path)
-        except OSError as error:
-            raise refusal(path, error) from error
     except BaseException:
         with suppress(OSError):
             hidden.unlink()

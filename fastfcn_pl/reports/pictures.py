@@ -62,7 +62,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
 def _read(file: object) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, int, int]]]:
     """Return the panels of an overlay and the classes in sight; nothing of one that does not tell them."""
     try:
-        with Image.open(file, formats=("PNG",)) as picture:  # type: ignore[arg-type]
+        with Image.open(file) as picture:  # type: ignore[arg-type]
             about = json.loads(picture.info.get(ABOUT, "{}"))
             if not about:
                 return {}, {}
