@@ -15,7 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, OmegaConf
 
-from fastfcn_pl import resolvers
+from fastfcn_pl import composition, resolvers
 
 _PACKAGE = Path(__file__).parent
 _HOME = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
@@ -188,9 +188,13 @@ class Studies(SearchPathPlugin):
         search_path.append("fastfcn_pl", str(STUDIES_DIR))
 
 
-def register() -> None:
-    """Make studies, schemas and resolvers known to Hydra, under the names that the primary configs refer to."""
+def register(shows: bool = False) -> None:
+    """Make studies, schemas and resolvers known to Hydra, under the names that the primary configs refer to.
+
+    With `shows`, configurations are printed, not run.
+    """
     Plugins.instance().register(Studies)
+    composition.register(shows)
     for resolver in resolvers.ALL:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     store = ConfigStore.instance()

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import config, resolvers, sweep
+from fastfcn_pl import config, first_lines, home, resolvers, sweep
 from fastfcn_pl.again import alone, goes_on
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.frozen import FLAG, FrozenJob, thaw
@@ -40,7 +40,8 @@ def main(config_name: str, job: Job) -> None:
 
     `+debug=true` shows their tracebacks.
     """
-    config.register()
+    home.provide()
+    config.register(shows=first_lines.shows(sys.argv))
     module = f"fastfcn_pl.{config_name}"
     if sys.argv[1:2] == [FLAG]:
         _run_frozen(module, job, Path(sys.argv[2]).read_text())
@@ -59,6 +60,7 @@ def main(config_name: str, job: Job) -> None:
     try:
         try:
             run()
+            first_lines.say_notes()  # of a configuration that was shown
             exit_code = 0
         finally:
             failed = sweep.report()
@@ -87,6 +89,7 @@ def _reporting(module: str, job: Job) -> Job:
         try:
             if "init_from" in cfg and cfg.checkpoint == "auto" and not goes_on(cfg):
                 return None
+            first_lines.before_imports(module, cfg)
             FrozenJob.current = frozen = FrozenJob.of(module, cfg)
             if (started := Started.this()) is not None:
                 if "trainer" not in cfg and started.size > 1:
@@ -129,6 +132,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
             "-m: each job of a sweep starts its own ranks: leave out torchrun, let SLURM start one task, and set "
             "trainer.devices"
         )
+    first_lines.say_notes()
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     if "init_from" in cfg:  # it trains
@@ -168,9 +172,10 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
 def _run_frozen(module: str, job: Job, text: str) -> None:
     """Run a job that another process has frozen: as a job of a sweep, or as a rank."""
     cfg = thaw(text)
-    FrozenJob.current = FrozenJob.of(module, cfg)
     sys.argv[1:] = overrides()
     try:
+        first_lines.before_imports(module, cfg)
+        FrozenJob.current = FrozenJob.of(module, cfg)
         _alone(job, cfg)
     except Exception as error:
         _end(error)
@@ -191,6 +196,7 @@ def _new_folders(cfg: DictConfig) -> list[Path]:
 
 def _remove(folders: list[Path]) -> None:
     """Remove the folders of a run that trained nothing, and the folders around them that this leaves empty."""
+    os.chdir(HydraConfig.get().runtime.cwd)  # hydra.job.chdir=true has led into one of them
     for folder in folders:
         if not is_rank_0() or any(next(folder.glob(kept), None) for kept in _KEPT):
             continue
@@ -218,7 +224,9 @@ def _end(error: Exception) -> NoReturn:
 
 def _job_of_sweep() -> HydraConf | None:
     job = HydraConfig.get() if HydraConfig.initialized() else None
-    return job if job is not None and job.mode is RunMode.MULTIRUN else None
+    if job is None or job.mode is not RunMode.MULTIRUN or OmegaConf.is_missing(job.runtime, "output_dir"):
+        return None
+    return None if first_lines.shows(sys.argv) else job
 
 
 def _say(line: str) -> None:
@@ -236,7 +244,7 @@ def choices(folder: str | None = None) -> dict[str, str]:
     With `folder`, of the job that began the run in that folder.
     """
     if folder is None:
-        return resolvers.choices()
+        return dict(resolvers.choices())
     path = Path(folder, ".hydra", "hydra.yaml")
     chosen = OmegaConf.load(path).hydra.runtime.choices if path.is_file() else {}
     return {k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from fastfcn_pl import config
+from fastfcn_pl import config, usage
 from fastfcn_pl.contracts import UserError, suggest
 from fastfcn_pl.staging import OF_THE_DISK
 
@@ -40,6 +42,11 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
         known = suggest(str(error.missing_cfg_file), [path.stem for path in config.STUDIES_DIR.glob("*.yaml")])
         return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
+    if match := re.match(r"You must specify '(\S+)'.*?:\s+(.*)", str(error), re.DOTALL):
+        options = ", ".join(match[2].split())
+        return f"{usage.wanted(Path(sys.argv[0]).stem, [match[1]])} ({match[1]} is one of {options})"
+    if isinstance(error, ValueError) and str(error).startswith("Only one of --run"):  # Hydra's flags
+        return str(error)
     if isinstance(error, OverrideParseException):
         setting = error.override.partition("=")[0]
         return f"{error.override}: Hydra cannot read it; quote the value twice, '{setting}=\"...\"' ($HOME is ~)"
@@ -58,4 +65,5 @@ def _joined(chain: list[BaseException]) -> str:
     """Join what Hydra says over several lines and causes, once each."""
     lines = [line.strip().rstrip(".") for link in chain for line in str(link).splitlines()]
     kept = [line for line in dict.fromkeys(lines) if line and not _NOISE.match(line)]
-    return re.sub(r":; ", ": ", "; ".join(kept))
+    text = re.sub(r":; ", ": ", "; ".join(kept))
+    return text.removeprefix("UserError raised while resolving interpolation: ")

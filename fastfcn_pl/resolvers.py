@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.contracts import UserError
 
@@ -76,10 +77,13 @@ def run_group() -> str | None:
     return job.job.config_name if job.job.config_name != "train" else None
 
 
-def choices() -> dict[str, str]:
-    """Return the option chosen in each config group, such as `model/neck: jpu`, of this job; empty outside of one."""
+def choices() -> DictConfig:
+    """Return the option chosen in each config group, such as `model/neck: jpu`, of this job; empty outside of one.
+
+    An option that keys have turned into another part goes by that part's name: see `composition`.
+    """
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    return {k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")}
+    return OmegaConf.create({k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")})
 
 
 ALL: tuple[Callable[..., Any], ...] = (run_folder, job_folder, case, run_group, choices)

@@ -11,19 +11,31 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fastfcn_pl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
-    {"contracts", "kernels", "resize", "results", "provenance", "scoremap", "staging", "redaction"},
+    {
+        "contracts",
+        "kernels",
+        "resize",
+        "results",
+        "provenance",
+        "scoremap",
+        "staging",
+        "redaction",
+        "network",
+        "home",
+        "usage",
+    },
     {"models", "losses", "data"},
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize"},
-    {"callbacks", "loggers", "scoring", "saving", "diagnosis", "resolvers", "outputs"},
+    {"callbacks", "loggers", "scoring", "saving", "diagnosis", "resolvers", "outputs", "precedence", "composition"},
     {"config", "frozen", "sweep", "comparison", "ranks"},
-    {"again", "mistakes", "signatures"},
+    {"again", "mistakes", "signatures", "first_lines"},
     {"build"},
     {"checkpoint", "launch"},
     {"resume", "footprint", "reports"},
     {
         *("train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare", "doctor"),
-        *("benchmark", "dashboard"),
+        *("benchmark", "dashboard", "__main__"),
     },
 ]
 """Imports go from right to left only, and not between the members of a layer."""
@@ -31,12 +43,17 @@ ALLOWED_WITHIN = {
     ("resize", "contracts"),
     ("scoremap", "resize"),
     ("staging", "contracts"),
+    ("usage", "contracts"),
+    ("composition", "precedence"),
     ("callbacks", "scoring"),
     ("demo", "predict"),
     ("comparison", "sweep"),
 }
 _COMPOSE = [
     "resolvers",
+    "precedence",
+    "composition",
+    "first_lines",
     "config",
     "frozen",
     "sweep",

@@ -16,7 +16,7 @@ from fastfcn_pl.models.backbones.lean_resnet import make_lean
 from fastfcn_pl.models.convolutions import substitute
 from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.recomputing import Recomputing
-from fastfcn_pl.models.weights import efficientnet_lite
+from fastfcn_pl.models.weights import efficientnet_lite, hub
 from fastfcn_pl.models.weights.files import read_state_dict
 
 _FINEST_STRIDE = 4
@@ -48,8 +48,9 @@ class TimmBackbone(nn.Module):
         if pretrained is None:
             raise UserError("model.backbone.pretrained=null: use true (from the hub), a file of weights, or false")
         _check_name(name)
-        self._layout = _find_layout(name, output_stride)
-        self.net = _create(name, self._layout.options, pretrained)
+        with hub.access(name, *_source(name, pretrained)):
+            self._layout = _find_layout(name, output_stride)
+            self.net = _create(name, self._layout.options, pretrained)
         substitute(self.net, _dilated)
         self.out_info = self._layout.levels.info
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
@@ -123,6 +124,14 @@ def _check_name(name: str) -> None:
     close = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
     hint = suggest(base, close) if close else "see timm.list_models()"
     raise UserError(f"model.backbone.name={name}: timm has no such network; {hint}")
+
+
+def _source(name: str, pretrained: bool | str) -> tuple[str | None, str | None]:
+    """Return the hub's repository, or else the address, that building this network downloads from."""
+    if name.startswith("hf-hub:"):
+        return name.removeprefix("hf-hub:"), None
+    cfg = timm.get_pretrained_cfg(name) if pretrained is True and timm.is_model_pretrained(name) else None
+    return (cfg.hf_hub_id, cfg.url) if cfg is not None else (None, None)
 
 
 def _find_layout(name: str, output_stride: int) -> _Layout:

@@ -1,0 +1,43 @@
+"""First lines of a command: remarks on its configuration, missing keys, and a word before the long imports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl import usage
+from fastfcn_pl.composition import ConfigLoader
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.models.weights import hub
+from fastfcn_pl.ranks import is_rank_0
+
+_SHOWING = ("--cfg", "-c", "--info", "-i")
+
+
+def shows(arguments: Sequence[str]) -> bool:
+    """Tell whether a command line asks Hydra to show a configuration instead of running it."""
+    return any(argument.partition("=")[0] in _SHOWING for argument in arguments)
+
+
+def before_imports(module: str, cfg: DictConfig) -> None:
+    """Raise UserError if keys have no value; say that libraries are loaded, and look for the hub meanwhile."""
+    command = module.rpartition(".")[2]
+    if missing := OmegaConf.missing_keys(cfg):
+        order = [str(key) for key in cfg]
+        raise UserError(usage.wanted(command, sorted(missing, key=lambda key: (order.index(key.split(".")[0]), key))))
+    if not is_rank_0():
+        return
+    say_notes()
+    print(f"{command}: loading PyTorch", file=sys.stderr, flush=True)
+    has_weights = cfg.get("checkpoint") is not None or cfg.get("init_from") is not None
+    if not has_weights and OmegaConf.select(cfg, "model.backbone.pretrained") is True:
+        hub.begin()
+
+
+def say_notes() -> None:
+    """Print the remarks of the latest composition, once."""
+    for note in ConfigLoader.notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    ConfigLoader.notes = ()

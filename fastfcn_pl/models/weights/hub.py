@@ -1,0 +1,112 @@
+"""Pretrained weights from the Hugging Face hub: an unreachable hub is known in seconds, and its cache is enough."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+
+from fastfcn_pl.contracts import UserError
+from fastfcn_pl.network import PATIENCE, Attempt, attempt
+
+_FILE = "model.safetensors"
+_STALLED = 30.0
+"""Seconds without a byte after which a download has failed."""
+_TRUE = ("1", "on", "yes", "true")
+_REMEDY = (
+    "check the network (HF_ENDPOINT names a mirror), give a file as model.backbone.pretrained=<path>, or train from "
+    "scratch: model.backbone.pretrained=false, as -cn quickstart does"
+)
+
+
+def server() -> str | None:
+    """Return the hub's address; None if the environment says to stay offline."""
+    if any(os.environ.get(name, "").lower() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
+        return None
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def begin() -> None:
+    """Start to find out whether the hub can be reached, while other things are imported."""
+    if (address := server()) is not None:
+        attempt(address)
+
+
+@contextmanager
+def access(name: str, repository: str | None, url: str | None = None) -> Iterator[None]:
+    """Load weights of the network `name` from the hub's `repository`, else from `url`; from a cache if it has them.
+
+    Raises UserError if they are not in the cache and the server does not answer.
+    """
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    if repository is None:
+        failure = None if url is None or _is_downloaded(url) else attempt(url).failure()
+        if failure is not None:
+            raise UserError(_refusal(name, url, failure))
+        cached = False
+    else:
+        cached = _is_cached(repository, _FILE)
+        failure = None if cached or offline or server() is None else _failure(name, repository)
+    timeout = socket.getdefaulttimeout()
+    constants.HF_HUB_OFFLINE = offline or cached or failure is not None
+    socket.setdefaulttimeout(_STALLED)
+    try:
+        yield
+    except Exception as error:
+        if _is_of_the_hub(error) and (failure is not None or offline):
+            raise UserError(_refusal(name, server(), failure)) from error
+        raise
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        socket.setdefaulttimeout(timeout)
+
+
+def _failure(name: str, repository: str) -> str | None:
+    """Return why the hub's `repository` cannot be reached; the client itself would ask again for over a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    address = server()
+    assert address is not None
+    print(f"fetching weights of {name} from {address}", file=sys.stderr, flush=True)
+    repo, _, revision = repository.partition("@")
+
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(hf_hub_url(repo, _FILE, revision=revision or None), timeout=PATIENCE)
+        except EntryNotFoundError:  # it has its weights in another file
+            return
+
+    return attempt(address).failure() or Attempt(ask).failure()
+
+
+def _refusal(name: str, address: str | None, failure: str | None) -> str:
+    where = "HF_HUB_OFFLINE is set" if failure is None else f"{address} does not provide them ({failure})"
+    return f"pretrained weights of {name} are not in the cache, and {where}: {_REMEDY}"
+
+
+def _is_downloaded(url: str) -> bool:
+    import torch
+
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name).is_file()
+
+
+def _is_cached(repository: str, file: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    repo, _, revision = repository.partition("@")
+    return isinstance(try_to_load_from_cache(repo, file, revision=revision or None), str)
+
+
+def _is_of_the_hub(error: BaseException | None) -> bool:
+    while error is not None:
+        if type(error).__module__.startswith("huggingface_hub"):
+            return True
+        error = error.__cause__
+    return False
