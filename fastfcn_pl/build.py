@@ -15,12 +15,13 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import config
+from fastfcn_pl import config, trainer_flags
 from fastfcn_pl.callbacks.agreement import Agreement
 from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
@@ -96,6 +97,8 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
 def trainer(cfg: DictConfig) -> L.Trainer:
     """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
     callbacks = [Agreement(plain(cfg)), *(build(node) for node in cfg.callbacks.values() if node)]
+    if cfg.trainer.get("enable_progress_bar") is False:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     loggers = [build(node) for node in cfg.logger.values() if node]
     made: L.Trainer = instantiate(
         cfg.trainer,
@@ -104,12 +107,22 @@ def trainer(cfg: DictConfig) -> L.Trainer:
         logger=[_complete(logger, cfg) for logger in loggers],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         sync_batchnorm=cfg.trainer.sync_batchnorm and _on_gpu(cfg),
+        profiler=_profiler(cfg),
         _convert_="all",
     )
     _check_world_size(made)
+    trainer_flags.check_strategy(made)
     if made.world_size > 1 and made.is_global_zero and cfg.trainer.sync_batchnorm and not _on_gpu(cfg):
         print("batch norms look at each rank's own images: torch's SyncBatchNorm runs on GPUs only")
     return made
+
+
+def _profiler(cfg: DictConfig) -> Any:
+    """Return the profiler; torch's without the names of modules, whose hooks cannot be copied with the network."""
+    profiler = cfg.trainer.get("profiler")
+    if profiler == "pytorch":
+        return PyTorchProfiler(record_module_names=False)
+    return build(profiler) if OmegaConf.is_dict(profiler) else profiler
 
 
 def _check_world_size(made: L.Trainer) -> None:

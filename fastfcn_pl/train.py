@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> float:
     """
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, provenance, resume, signatures
+    from fastfcn_pl import build, provenance, resume, signatures, trainer_flags
     from fastfcn_pl.loggers import MetricsFile, closing_wandb, how_to_view, new_id
     from fastfcn_pl.redaction import redacted
 
@@ -34,8 +34,7 @@ def train(cfg: DictConfig) -> float:
     if begun is not None or cfg.init_from is not None:
         build.without_pretrained(cfg)
     signatures.check(cfg)
-    if cfg.seed < 0:
-        raise UserError(f"seed={cfg.seed}: use 0 or a larger number")
+    trainer_flags.check(cfg)
     if "wandb" in cfg.logger and cfg.logger.wandb.id is None:
         cfg.logger.wandb.id = new_id()
     environment = provenance.environment()  # now: the checkout may be another one when training ends
@@ -45,6 +44,7 @@ def train(cfg: DictConfig) -> float:
     datamodule.prepare_data()
     module = build.module(cfg, datamodule.spec)
     trainer = build.trainer(cfg)
+    trainer_flags.check_batches(trainer, datamodule)
     if begun is not None:
         begun.go_on(trainer, module, datamodule)
     elif cfg.init_from is not None:
@@ -68,6 +68,8 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     from fastfcn_pl.loggers import how_to_view
 
     steps, epochs = trainer.global_step, trainer.current_epoch
+    if steps == 0:
+        raise UserError("training ended before its first step, and there is nothing to score: raise trainer.max_time")
     best = best_checkpoint(cfg, trainer, trained)
     content = checkpoint.read(best)
     module = checkpoint.restore(content, checkpoint.config_of(content), best)

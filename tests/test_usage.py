@@ -1,0 +1,134 @@
+"""First minutes: the list of commands, and what a command says before its long imports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from fastfcn_pl import config, first_lines, usage
+from fastfcn_pl.contracts import UserError
+from tests.conftest import ROOT
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+HEAVY = "import sys; assert not {'torch', 'lightning', 'wandb', 'timm'} & set(sys.modules)"
+OF_HYDRA = [name for name in usage.COMMANDS if name != "report"]
+
+
+def test_every_command_is_listed() -> None:
+    files = (path for path in (ROOT / "fastfcn_pl").glob("*.py") if '__name__ == "__main__"' in path.read_text())
+    assert {path.stem for path in files} - {"__main__"} == set(usage.COMMANDS)
+    for name in usage.COMMANDS:
+        assert f"  {name} " in usage.listing()
+        assert usage.line(name) in usage.listing()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--help"], 0), (["trian"], 1)])
+def test_the_package_itself_lists_them(arguments: list[str], code: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fastfcn_pl", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code
+    if code:
+        assert done.stderr.startswith("error: trian: no such command; did you mean train")
+        assert done.stderr.count("\n") == 1
+    else:
+        assert done.stdout == f"{usage.listing()}\n"
+
+
+def test_a_command_may_stand_behind_the_package(command: Command) -> None:
+    done = command("__main__", "train", "-cn", "quickstart", "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert "name: test_resnet" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "demo", "export", "convert", "dashboard", "prepare", "doctor"])
+def test_a_command_without_its_arguments_names_them_with_an_example(name: str, command: Command) -> None:
+    done = command(name)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {name} needs ")
+    assert usage.line(name) in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("key", ["data.root", "data.classes"])
+def test_a_missing_key_inside_of_a_part_is_named_before_imports(key: str, make_config: Callable[..., object]) -> None:
+    given = {"data.root": "x", "data.classes": "[a,b]"}
+    cfg = make_config("data=folder", *(f"{k}={v}" for k, v in given.items() if k != key))
+    with pytest.raises(UserError, match=f"^train needs {key}="):
+        first_lines.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
+
+
+def test_the_first_line_needs_no_heavy_import() -> None:
+    code = f"import fastfcn_pl.launch, fastfcn_pl.first_lines, fastfcn_pl.models.weights.hub; {HEAVY}"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_it_is_printed_by_rank_0_alone(
+    make_config: Callable[..., object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = make_config("model.backbone.pretrained=false")
+    first_lines.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
+    assert capsys.readouterr() == ("", "train: loading PyTorch\n")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    first_lines.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["-cn", "neck_ablation"], ["-cn", "quickstart", "model/backbone=resnet50"]])
+@pytest.mark.parametrize("kind", ["job", "all", "hydra"])
+def test_a_configuration_is_shown_resolved(kind: str, arguments: list[str], command: Command, tmp_path: Path) -> None:
+    done = command("train", *arguments, "--cfg", kind, "--resolve")
+    assert done.returncode == 0, done.stderr
+    shown = OmegaConf.create(done.stdout)
+    if kind != "hydra":
+        assert OmegaConf.to_container(shown) == OmegaConf.to_container(shown, resolve=True)  # no interpolation is left
+        assert Path(shown.run_dir).parent.parent == tmp_path / "runs"
+    assert not (tmp_path / "runs").exists()
+    assert done.stderr.startswith("note: model/backbone=resnet50 replaces ") == (len(arguments) == 3)
+
+
+@pytest.mark.parametrize("name", sorted({*OF_HYDRA} - {"train"}))
+def test_any_commands_configuration_is(name: str, command: Command) -> None:
+    data = ["data=camvid"] if name in ("prepare", "doctor") else []
+    done = command(name, *data, "--cfg", "all", "--resolve")
+    assert done.returncode == 0, done.stderr
+
+
+def test_flags_that_exclude_each_other_are_one_line(command: Command) -> None:
+    done = command("train", "-m", "seed=1,2", "--cfg", "job")
+    assert done.returncode == 1
+    assert (
+        done.stderr == "error: Only one of --run, --multirun, --cfg, --info and --shell_completion can be specified\n"
+    )
+
+
+def test_options_are_completed(command: Command) -> None:
+    done = command("train", "-sc", "query=bash", COMP_LINE="train model/neck=j", COMP_POINT="18")
+    assert done.stdout.split() == [f"model/neck={name}" for name in ("jpu", "jpu_128", "jpu_x", "jpu_x_128")]
+
+
+@pytest.mark.parametrize("arguments", [["data.root=nowhere"], ["trainer.barebones=true"]])
+def test_a_mistake_in_a_folder_of_the_jobs_own_is_one_line(
+    arguments: list[str], command: Command, tmp_path: Path
+) -> None:
+    done = command("train", "data=camvid", "model.backbone.pretrained=false", *arguments, "hydra.job.chdir=true")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert not list(tmp_path.iterdir())
+
+
+def test_studies_and_primary_configs_are_where_the_examples_say() -> None:
+    assert (config.STUDIES_DIR / "quickstart.yaml").is_file()
+    assert {path.stem for path in config.CONF_DIR.glob("*.yaml")} - {"hydra_defaults"} == set(OF_HYDRA)
