@@ -44,6 +44,7 @@ class TrainConfig:
     init_from: str | None = MISSING
     question: str | None = None  # what a study asks; its report shows it
     published: Any = None  # what others found, which its report shows beside: rows of `run`, `mIoU`, `fps`, `source`
+    trust: Any = MISSING
     debug: bool | None = None  # `+debug=true` shows the traceback of an error
 
 
@@ -59,6 +60,7 @@ class EvaluateConfig:
     trainer: Any = MISSING
     callbacks: Any = MISSING
     run_dir: str = MISSING
+    trust: Any = MISSING
     debug: bool | None = None
 
 
@@ -84,6 +86,7 @@ class BenchmarkConfig:
     run_dir: str = MISSING
     question: str | None = None  # what a study asks
     published: Any = None  # what others found, beside which it stands: rows of `run`, `fps`, `over` and `source`
+    trust: Any = MISSING
     debug: bool | None = None
 
 
@@ -94,6 +97,7 @@ class ConvertConfig:
     source: str = MISSING
     output: str = MISSING
     data: Any = None
+    trust: Any = MISSING
     debug: bool | None = None
 
 
@@ -109,6 +113,7 @@ class PredictConfig:
     overwrite: bool = MISSING
     device: str = MISSING
     precision: str = MISSING
+    trust: Any = MISSING
     debug: bool | None = None
 
 
@@ -127,6 +132,7 @@ class ExportConfig:
     int8: bool = MISSING
     quantization: Any = MISSING
     data: Any = MISSING
+    trust: Any = MISSING
     debug: bool | None = None
 
 
@@ -138,6 +144,7 @@ class DemoConfig:
     host: str = MISSING
     port: int = MISSING
     device: str = MISSING
+    trust: Any = MISSING
     debug: bool | None = None
 
 
