@@ -87,4 +87,4 @@ def alone(folder: Path) -> Iterator[None]:
 def _plain(cfg: Any) -> dict[str, Any]:
     """Return what a job does as plain containers, its interpolations as they stand; the start it goes on from aside."""
     content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
-    return {key: value for key, value in content.items() if key not in ("checkpoint", "debug")}
+    return {key: value for key, value in content.items() if key not in ("checkpoint", "debug", "trust")}

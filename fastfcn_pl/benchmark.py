@@ -134,16 +134,16 @@ def checkpoint_of(path: str) -> tuple[Path, Path | None]:
 
 def _trained(cfg: DictConfig, path: Path) -> tuple[DictConfig, Segmenter]:
     """Return `cfg` with what it says of the network as the checkpoint at `path` has it, and its network."""
-    from fastfcn_pl import checkpoint
+    from fastfcn_pl import build
+    from fastfcn_pl.checkpoint import Checkpoint
 
-    content = checkpoint.read(path)
-    run = checkpoint.config_of(content)
-    module = checkpoint.restore(content, run, path)
+    trained = Checkpoint.read(path, cfg.trust)
+    run = trained.parts(*build.TO_PREDICT)
     cfg = cfg.copy()
-    cfg.num_classes = module.spec.num_classes
-    for name in ("model", "loss", "optimizer", "channels_last"):
+    cfg.num_classes = trained.spec.num_classes
+    for name in ("model", "channels_last"):
         cfg[name] = run[name]
-    return cfg, module.model
+    return cfg, trained.build(run).model
 
 
 def _device(name: str) -> torch.device:

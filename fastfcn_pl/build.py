@@ -13,13 +13,14 @@ import hydra
 import lightning as L
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fastfcn_pl import config, trainer_flags
 from fastfcn_pl.callbacks.agreement import Agreement
@@ -53,6 +54,13 @@ _command_of_lightning = subprocess_script._hydra_subprocess_cmd
 subprocess_script._hydra_subprocess_cmd = _rank_command
 
 Config = DictConfig
+TO_PREDICT = ("model", "protocol", "channels_last")
+"""What `module_to_predict` needs of a configuration."""
+# What is raised by code that meets a value of another kind than it was written for.
+NONSENSE = (
+    *(AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError),
+    *(HydraException, OmegaConfBaseException),
+)
 
 
 def build(node: DictConfig, *args: Any) -> Any:
@@ -92,6 +100,30 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
         compile=cfg.get("compile", False),  # of which checkpoints from before it say nothing
         config=plain(cfg),
     )
+
+
+def module_to_predict(cfg: DictConfig, spec: DatasetSpec, config: dict[str, Any]) -> SegmentationModule:
+    """Build network and protocol of `cfg` alone: a module that scores and predicts, of a run configured by `config`."""
+    return SegmentationModule(
+        model(cfg, spec.num_classes),
+        loss=None,
+        protocol=build(cfg.protocol),
+        spec=spec,
+        make_optimizer=None,
+        make_scheduler=None,
+        channels_last=cfg.channels_last,
+        compile=False,
+        config=config,
+    )
+
+
+def outline(cfg: DictConfig, num_classes: int) -> dict[str, torch.Tensor] | None:
+    """Return the weights of `module_to_predict` by name, without memory for them; None if a part of it needs some."""
+    try:
+        with torch.device("meta"):
+            return {f"model.{name}": tensor for name, tensor in model(cfg, num_classes).state_dict().items()}
+    except InstantiationException:
+        return None
 
 
 def trainer(cfg: DictConfig) -> L.Trainer:
@@ -152,32 +184,54 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("train", list(overrides))
 
 
-def override(run: Config, name: str, node: Config) -> None:
-    """Set part `name` of the configuration `run` to `node` where that is an option, else those of its keys that are."""
-    if "_target_" in node:
-        run[name] = without_foreign_nulls(node)
+def change(parts: dict[str, Any], name: str, node: Config | None) -> None:
+    """Set part `name` of plain `parts` to `node` if that is an option, else those of its keys that are not null."""
+    new: Any = {} if node is None else OmegaConf.to_container(node, resolve=False)
+    if "_target_" in new:
+        parts[name] = _without_foreign_nulls(new)
     else:
-        run[name] = OmegaConf.merge(run[name], {key: value for key, value in node.items() if value is not None})
+        parts[name] = _merged(parts.get(name), {key: value for key, value in new.items() if value is not None})
 
 
-def without_foreign_nulls(node: Config) -> Config:
+def _merged(old: Any, new: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+
+
+def _without_foreign_nulls(node: dict[str, Any]) -> dict[str, Any]:
     """Return `node` without the keys that are null and that its `_target_` does not have."""
     allowed, _ = parameters(get_object(node["_target_"]))
-    known = {key for key in node if key in OF_HYDRA or allowed is None or key in allowed}
-    return OmegaConf.create({key: value for key, value in node.items() if key in known or value is not None})
+    return {k: v for k, v in node.items() if v is not None or k in OF_HYDRA or allowed is None or k in allowed}
 
 
-def to_load(config: dict[str, Any]) -> Config:
-    """Return a saved configuration, changed to build a network whose weights are at hand."""
-    cfg = OmegaConf.create(config)
-    without_pretrained(cfg)
-    return cfg
+def only_to_predict(parts: dict[str, Any]) -> None:
+    """Change plain `parts` of a checkpoint's configuration, so that they hold nothing that only training needs.
+
+    Weights are in the checkpoint, whatever they began from. Nothing is augmented, and no cache is written.
+    """
+    _unset(parts.get("model"), "pretrained", False)
+    _unset(parts.get("data"), "augmentation", None)
+    _unset(parts.get("data"), "cache", None)
+
+
+def _unset(node: Any, key: str, value: Any) -> None:
+    """Set `key` to `value` at every depth of plain containers where it is."""
+    if isinstance(node, dict) and key in node:
+        node[key] = value
+    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _unset(item, key, value)
 
 
 def without_pretrained(cfg: DictConfig) -> None:
     """Change `cfg` so that its backbone's weights are not fetched: they come from a checkpoint."""
     if "pretrained" in cfg.model.backbone:
         cfg.model.backbone.pretrained = False
+
+
+def configuration(parts: dict[str, Any]) -> Config:
+    """Return plain containers as a configuration."""
+    return OmegaConf.create(parts)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -1,7 +1,11 @@
-"""Loading what was trained, here or by others: a file of weights rebuilds its module without what configured it."""
+"""Trained weights, ours or those of others: a file is data, and rebuilds the module that it holds the weights of."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,12 @@ import torch
 from numpy._core.multiarray import scalar
 
 from fastfcn_pl import build, signatures
-from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.build import Config
+from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.palette import voc_colors
 from fastfcn_pl.models.weights.published import Published, recognise
 from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.trust import Trust, plain_data
 
 # A genuine official checkpoint holds its best score as a numpy float64, under the name that numpy 1 gave to it.
 _HARMLESS: list[Any] = [
@@ -24,71 +30,148 @@ _HARMLESS: list[Any] = [
 ]
 _NUMBERED = "unknown"
 """The name of the data set of a published network whose data set was not said."""
-# What is raised by code that meets a value of another kind than it was written for.
-_NONSENSE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
-def load(path: str | Path, data: str | None = None) -> SegmentationModule:
+def load(path: str | Path, data: str | None = None, trust: Any = ()) -> SegmentationModule:
     """Return the module of a checkpoint of ours or a published one, on the CPU, in eval mode.
 
-    `module.model` is the bare network. `data` names the data set whose class names and palette a published network
-    gets; without it classes are numbered. Raises UserError where the file is missing, truncated, wants more than
-    weights, or is of a network that we do not know.
+    `module.model` is the bare network; the module scores and predicts, it does not train. `data` names the data set
+    whose class names and palette a published network gets; without it classes are numbered. `trust` lists the packages
+    whose own classes the file may name beyond our options, or is true for a file that you trust. Raises UserError if
+    the file is missing, truncated, wants more than weights, names a part that is not trusted, or is of a network that
+    we do not know.
     """
-    content = read(path, build.compose([f"data={data}"]).data if data else None)
-    return restore(content, config_of(content), path)
+    return Checkpoint.read(path, trust, build.compose([f"data={data}"]).data if data else None).build()
 
 
-def restore(content: dict[str, Any], cfg: build.Config, path: str | Path) -> SegmentationModule:
-    """Build the module of `cfg` with the weights of a checkpoint's `content`, which came from `path`."""
-    try:
-        module = build.module(cfg, _spec(content))
-    except _NONSENSE as error:
-        raise _unusable(path, error) from error
-    fit(module, content, path)
-    return module.eval()
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file of trained weights, ours or a published one: data, of which `trust` says what may be built.
+
+    `content` is what Lightning wrote; a published one's is as if it were ours.
+    """
+
+    path: str | Path
+    content: dict[str, Any]
+    spec: DatasetSpec
+    trust: Trust
+
+    @classmethod
+    def read(cls, path: str | Path, trust: Any = (), data: Config | None = None) -> Checkpoint:
+        """Read a file; nothing that is in it is run.
+
+        A published network has the classes of the data set `data`; without it they are numbered.
+        """
+        content = _read_file(path)
+        if not _is_ours(content):
+            return cls.of_published(_recognise(content, path), path, data)
+        try:
+            _state_dict(content)
+            plain = plain_data(content["hyper_parameters"])
+            spec = DatasetSpec.from_dict(plain["spec"])
+            if not isinstance(plain["config"], dict):
+                raise UserError("it holds no configuration")
+        except (UserError, *build.NONSENSE) as error:
+            raise unusable(path, error) from error
+        return cls(path, {**content, "hyper_parameters": plain}, spec, Trust.of(trust))
+
+    @classmethod
+    def of_published(cls, published: Published, path: str | Path, data: Config | None = None) -> Checkpoint:
+        """Return a published network as a checkpoint of ours, with the classes of the data set `data`."""
+        count = published.architecture.num_classes
+        if data is None:
+            if count > IGNORE:
+                raise unusable(path, UserError(f"it has {count} classes, more than the {IGNORE} of 8-bit labels"))
+            spec = DatasetSpec(_NUMBERED, tuple(f"class {i}" for i in range(count)), voc_colors(range(count)))
+        # In another memory format than theirs kernels round otherwise: outputs differ by 1e-5, gradients by up to 5e-4.
+        cfg = build.compose([*published.architecture.overrides, "channels_last=false", "logger=none", "run_dir=."])
+        if data is not None:
+            cfg.data = data
+            signatures.check(cfg)
+            spec = build.datamodule(cfg).spec
+        if spec.num_classes != count:
+            raise UserError(f"the network has {count} classes, but data set {spec.name} has {spec.num_classes}")
+        content = {
+            "state_dict": {f"model.{name}": tensor for name, tensor in published.state.items()},
+            "hyper_parameters": {"config": build.plain(cfg), "spec": spec.to_dict()},
+        }
+        return cls(path, content, spec, Trust.of((), cfg))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole configuration of the run that wrote it, as it stands: `trust` says what may be used of it."""
+        return self.content["hyper_parameters"]["config"]
+
+    def parts(self, *names: str, changes: Mapping[str, Config | None] | None = None) -> Config:
+        """Return parts of the configuration that it was trained with, such as `model` or `data.root`.
+
+        They have the `changes` that this job's configuration makes to them, and nothing that only training needs.
+        Raises UserError for a part that names what is not trusted.
+        """
+        try:
+            found = _picked(self.config, names)
+            for name, node in (changes or {}).items():
+                build.change(found, name, node)
+            build.only_to_predict(found)
+            self.trust.check(found, self.path)
+            return build.configuration(found)
+        except build.NONSENSE as error:
+            raise unusable(self.path, error) from error
+
+    def build(self, parts: Config | None = None) -> SegmentationModule:
+        """Build its network and protocol, or those of `parts`, with its weights, on the CPU, in eval mode."""
+        cfg = self.parts(*build.TO_PREDICT) if parts is None else parts
+        given = {name: tensor for name, tensor in self.content["state_dict"].items() if not name.startswith("loss.")}
+        try:
+            outline = build.outline(cfg, self.spec.num_classes)
+            if outline is not None:  # so that no memory is taken for what the file does not hold
+                _check_weights(outline, given, self.path)
+            module = build.module_to_predict(cfg, self.spec, self.config)
+        except build.NONSENSE as error:
+            raise unusable(self.path, error) from error
+        _check_weights(module.state_dict(), given, self.path)
+        module.load_state_dict(given)
+        return module.eval()
+
+    def load_into(self, module: SegmentationModule) -> None:
+        """Load its weights into `module`; raises UserError if one does not fit."""
+        given = self.content["state_dict"]
+        _check_weights(module.state_dict(), given, self.path)
+        module.load_state_dict(given)
+
+    def check_classes(self, spec: DatasetSpec) -> None:
+        """Raise UserError if it is of other classes than `spec`."""
+        known = self.spec
+        if known.name == _NUMBERED:
+            raise UserError(
+                f"checkpoint={self.path} is of published weights, which say nothing of their {known.num_classes} "
+                "classes: name the data set that they are for, as data=ade20k data.root=<dir>"
+            )
+        if known.classes != spec.classes:
+            raise UserError(
+                f"checkpoint={self.path} knows the {known.num_classes} classes of {known.name}, not the "
+                f"{spec.num_classes} of {spec.name}: take the data set that it was trained for"
+            )
 
 
-def check_classes(content: dict[str, Any], spec: DatasetSpec, path: str | Path) -> None:
-    """Raise UserError where a checkpoint's `content`, which came from `path`, is of other classes than `spec`."""
-    known = _spec(content)
-    if known.name == _NUMBERED:
-        raise UserError(
-            f"checkpoint={path} is of published weights, which say nothing of their {known.num_classes} classes: "
-            "name the data set that they are for, as data=ade20k data.root=<dir>"
-        )
-    if known.classes != spec.classes:
-        raise UserError(
-            f"checkpoint={path} knows the {known.num_classes} classes of {known.name}, not the "
-            f"{spec.num_classes} of {spec.name}: take the data set that it was trained for"
-        )
+def _picked(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in names:
+        *parents, last = name.split(".")
+        source, target = config, found
+        for key in parents:
+            source, target = source[key], target.setdefault(key, {})
+        target[last] = source[last]
+    return plain_data(found)
 
 
-def fit(module: SegmentationModule, content: dict[str, Any], path: str | Path) -> None:
-    """Load the weights of a checkpoint's `content`, which came from `path`; raises UserError where one does not fit."""
-    wanted, given = module.state_dict(), content["state_dict"]
+def _check_weights(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Raise UserError if `given` are not the weights that a network wants, by name and shape."""
     missing, left = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     misfits = sorted(name for name in wanted.keys() & given.keys() if wanted[name].shape != given[name].shape)
     for names, what in ((missing, "are missing"), (left, "are left over"), (misfits, "have another shape")):
         if names:
             raise UserError(f"checkpoint={path}: {len(names)} tensors {what}: {', '.join(names[:8])}")
-    module.load_state_dict(given)
-
-
-def read(path: str | Path, data: build.Config | None = None) -> dict[str, Any]:
-    """Return the content of a checkpoint, a published one as if it were ours; nothing that is in it is run.
-
-    A published one is of the classes of the data set `data`; without it they are numbered.
-    """
-    content = _read_file(path)
-    if not _is_ours(content):
-        return as_ours(_recognise(content, path), data)
-    try:
-        for part in (_state_dict, _spec, config_of):
-            part(content)
-    except (UserError, *_NONSENSE) as error:
-        raise _unusable(path, error) from error
-    return content
 
 
 def read_published(path: str | Path) -> Published:
@@ -104,39 +187,22 @@ def _is_ours(content: Any) -> bool:
 def _recognise(content: Any, path: str | Path) -> Published:
     try:
         return recognise(_state_dict(content))
-    except (UserError, *_NONSENSE) as error:
-        raise _unusable(path, error) from error
+    except (UserError, *build.NONSENSE) as error:
+        raise unusable(path, error) from error
 
 
-def _unusable(path: str | Path, error: Exception) -> UserError:
+def unusable(path: str | Path, error: Exception) -> UserError:
+    """Return a checkpoint's mistake in one line."""
     reason = str(error)
     if not isinstance(error, UserError):
         reason = f"it is damaged, or was changed ({type(error).__name__}: {' '.join(reason.split())})"
     return UserError(f"checkpoint={path} cannot be used: {reason}")
 
 
-def as_ours(published: Published, data: build.Config | None = None) -> dict[str, Any]:
-    """Return a published network as the content of a checkpoint of ours, with the classes of the data set `data`."""
-    # In another memory format than theirs kernels round otherwise: outputs differ by 1e-5, gradients by up to 5e-4.
-    cfg = build.compose([*published.architecture.overrides, "channels_last=false", "logger=none", "run_dir=."])
-    count = published.architecture.num_classes
-    if data is None:
-        spec = DatasetSpec(_NUMBERED, tuple(f"class {i}" for i in range(count)), voc_colors(range(count)))
-    else:
-        cfg.data = data
-        signatures.check(cfg)
-        spec = build.datamodule(cfg).spec
-    if spec.num_classes != count:
-        raise UserError(f"the network has {count} classes, but data set {spec.name} has {spec.num_classes}")
-    return {
-        "state_dict": {f"model.{name}": tensor for name, tensor in published.state.items()},
-        "hyper_parameters": {"config": build.plain(cfg), "spec": spec.to_dict()},
-    }
-
-
 def _read_file(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise UserError(f"checkpoint={path}: no such file; a run's are in its folder checkpoints/")
+    _check_archive(Path(path))
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -145,17 +211,25 @@ def _read_file(path: str | Path) -> Any:
         raise UserError(f"checkpoint={path} cannot be read: {reason}") from error
 
 
+def _check_archive(path: Path) -> None:
+    """Raise UserError if a file claims to hold more than its size: torch writes archives without compression."""
+    if not zipfile.is_zipfile(path):
+        return
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # torch says what is bad
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise UserError(
+                f"checkpoint={path} cannot be read: it claims to hold more than its size; save it with torch"
+            )
+
+
 def _state_dict(content: Any) -> dict[str, torch.Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise UserError("it holds no state dict")
+    for name, tensor in state.items():
+        if (
+            tensor.layout is not torch.strided
+            or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+        ):
+            raise UserError(f"{name} claims more values than the file holds")
     return state
-
-
-def _spec(content: dict[str, Any]) -> DatasetSpec:
-    return DatasetSpec.from_dict(content["hyper_parameters"]["spec"])
-
-
-def config_of(content: dict[str, Any]) -> build.Config:
-    """Return the configuration of the run that wrote a checkpoint, to build its network with."""
-    return build.to_load(content["hyper_parameters"]["config"])

@@ -123,7 +123,12 @@ class DatasetSpec:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> DatasetSpec:
-        """Rebuild the spec from `to_dict`'s containers."""
+        """Rebuild the spec from `to_dict`'s containers, of a file of anybody; raises UserError if they are others."""
+        texts, colors = [plain["name"], *plain["classes"]], [value for color in plain["palette"] for value in color]
+        if not all(isinstance(text, str) for text in texts):
+            raise UserError("the name of its data set, or of a class, is no text")
+        if not all(isinstance(value, int) and 0 <= value <= 255 for value in colors):
+            raise UserError("a colour of its palette is not of three numbers from 0 to 255")
         return cls(
             name=plain["name"],
             classes=tuple(plain["classes"]),

@@ -16,20 +16,20 @@ def convert(cfg: DictConfig) -> None:
     """Say what `cfg.source` holds, and write it to `cfg.output`, which `evaluate` and `checkpoint.load` read."""
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import checkpoint
+    from fastfcn_pl.checkpoint import Checkpoint, read_published
     from fastfcn_pl.contracts import UserError
     from fastfcn_pl.saving import StagedCheckpointIO
 
     output = Path(cfg.output)
     if not output.parent.is_dir():
         raise UserError(f"output={output}: {output.parent} is not a folder")
-    published = checkpoint.read_published(cfg.source)
-    content = checkpoint.as_ours(published, cfg.data)
-    module = checkpoint.restore(content, checkpoint.config_of(content), cfg.source)
-    print(f"{cfg.source} is of {published.source}: {published.architecture} ({module.spec.name})")
+    published = read_published(cfg.source)
+    converted = Checkpoint.of_published(published, cfg.source, cfg.data)
+    converted.build()  # which refuses weights that do not fit
+    print(f"{cfg.source} is of {published.source}: {published.architecture} ({converted.spec.name})")
     print(f"{len(published.state)} tensors taken, {len(published.dropped)} left out", *published.dropped, sep="\n  ")
     # What Lightning asks of a checkpoint that it is to go on from.
-    content |= {"pytorch-lightning_version": L.__version__, "epoch": 0, "global_step": 0}
+    content = {**converted.content, "pytorch-lightning_version": L.__version__, "epoch": 0, "global_step": 0}
     content |= {"callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
     StagedCheckpointIO().save_checkpoint(content, output)
     print(f"written to {output}")

@@ -27,7 +27,7 @@ def demo(cfg: DictConfig) -> None:
     """Serve the page on this machine until Ctrl-C; nothing is sent elsewhere."""
     from fastfcn_pl.predict import Predictor
 
-    blocks = page(Predictor(cfg.checkpoint, cfg.device))
+    blocks = page(Predictor(cfg.checkpoint, cfg.device, trust=cfg.trust))
     try:
         blocks.launch(
             server_name=cfg.host,

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl import launch
+
+if TYPE_CHECKING:
+    from fastfcn_pl.checkpoint import Checkpoint
 
 
 def evaluate(cfg: DictConfig) -> float:
     """Score `cfg.checkpoint` as it was trained, except for what `cfg` sets, and return the mIoU."""
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, checkpoint, provenance, scoring, signatures
+    from fastfcn_pl import build, provenance, scoring, signatures
+    from fastfcn_pl.checkpoint import Checkpoint
+    from fastfcn_pl.trust import Trust
 
-    content = checkpoint.read(cfg.checkpoint, cfg.data if "_target_" in cfg.data else None)
-    run = as_trained(checkpoint.config_of(content), cfg)
+    trust = Trust.of(cfg.trust, cfg)
+    trained = Checkpoint.read(cfg.checkpoint, trust, cfg.data if "_target_" in cfg.data else None)
+    run = as_trained(trained, cfg)
     signatures.check(run)
-    module = checkpoint.restore(content, run, cfg.checkpoint)
+    module = trained.build(run)
     datamodule = build.datamodule(run)
-    checkpoint.check_classes(content, datamodule.spec, cfg.checkpoint)
+    trained.check_classes(datamodule.spec)
     L.seed_everything(run.seed, workers=True, verbose=False)
     trainer = build.trainer(run)
     results = scoring.score(trainer, module, datamodule, cfg.split, cfg.boundary_ratio)
@@ -28,17 +36,19 @@ def evaluate(cfg: DictConfig) -> float:
     return results["mIoU"]
 
 
-def as_trained(trained: DictConfig, cfg: DictConfig) -> DictConfig:
-    """Return the configuration of the run that wrote the checkpoint, with what `cfg` sets in its place.
+def as_trained(trained: Checkpoint, cfg: DictConfig) -> DictConfig:
+    """Return `cfg` with the network, data and protocol of the run that wrote the checkpoint, if it does not set others.
 
     A whole option (`data=camvid`) replaces the trained one; single keys (`data.root=...`) change it; null leaves it.
     """
     from fastfcn_pl import build
 
-    run = trained.copy()
-    for name in ("data", "protocol", "trainer"):
-        build.override(run, name, cfg[name] or OmegaConf.create())
-    run.update(callbacks=cfg.callbacks, logger={}, run_dir=cfg.run_dir)
+    changes = {"data": cfg.data, "protocol": cfg.protocol}
+    run = trained.parts(*build.TO_PREDICT, "data", "seed", changes=changes)
+    trainer = cfg.trainer.copy()
+    if trainer.precision is None:
+        trainer.precision = trained.parts("trainer.precision").trainer.precision
+    run.update(trainer=trainer, callbacks=cfg.callbacks, logger={}, run_dir=cfg.run_dir)
     return OmegaConf.create(OmegaConf.to_container(run, resolve=True))  # type: ignore[return-value]
 
 

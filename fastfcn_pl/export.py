@@ -27,15 +27,16 @@ def export(cfg: DictConfig) -> None:
     """Write `cfg.checkpoint`'s network as `cfg.format`, and check the file; one that differs is not left."""
     import torch
 
-    from fastfcn_pl import build, checkpoint, exported, provenance, staging
+    from fastfcn_pl import build, exported, provenance, staging
+    from fastfcn_pl.checkpoint import Checkpoint
     from fastfcn_pl.models.deploy import Deployed
+    from fastfcn_pl.trust import Trust
 
     output = _output(cfg)
-    content = checkpoint.read(cfg.checkpoint, cfg.data if "_target_" in cfg.data else None)
-    run = checkpoint.config_of(content)
-    build.override(run, "data", cfg.data)
-    module = checkpoint.restore(content, run, cfg.checkpoint)
-    datamodule = build.datamodule(run)
+    trained = Checkpoint.read(cfg.checkpoint, Trust.of(cfg.trust, cfg), cfg.data if "_target_" in cfg.data else None)
+    module, datamodule = trained.build(), None
+    if cfg.images is None or cfg.int8:
+        datamodule = build.datamodule(trained.parts("data", "seed", changes={"data": cfg.data}))
     pictures = _pictures(cfg, datamodule)
     network = Deployed(module.model, module.mean, module.std, cfg.gives).eval()
     metadata: dict[str, Any] = {"spec": module.spec.to_dict(), "gives": cfg.gives, "protocol": "native"}
@@ -53,6 +54,7 @@ def export(cfg: DictConfig) -> None:
         if cfg.int8:
             from fastfcn_pl.quantize import quantize
 
+            assert datamodule is not None
             metadata["int8"] = quantize(hidden, datamodule, module.spec.num_classes, **cfg.quantization)
         found = compare(module, exported.runner(hidden), cfg.gives, pictures)
         if found["equal_labels"] < (0 if cfg.int8 else cfg.least_equal):
@@ -90,7 +92,7 @@ def _output(cfg: DictConfig) -> Path:
     return output
 
 
-def _pictures(cfg: DictConfig, datamodule: SegmentationDataModule) -> list[Tensor]:
+def _pictures(cfg: DictConfig, datamodule: SegmentationDataModule | None) -> list[Tensor]:
     """Return images `(3, H, W)` to check with: the user's, else those of the data set's val, else drawn ones."""
     import numpy as np
     import torch
@@ -103,6 +105,7 @@ def _pictures(cfg: DictConfig, datamodule: SegmentationDataModule) -> list[Tenso
         _, paths = found_images(cfg.images)
         arrays = [np.array(read_image(path, upright=True)) for path in paths[: cfg.count]]
     else:
+        assert datamodule is not None
         try:
             source = datamodule.dataset("val").source
         except UserError as error:

@@ -27,6 +27,7 @@ from fastfcn_pl.contracts import UserError
 from fastfcn_pl.frozen import FLAG, FrozenJob, thaw
 from fastfcn_pl.mistakes import one_line
 from fastfcn_pl.ranks import Started, is_rank_0, rank_0_ends, without_srun
+from fastfcn_pl.trust import read_yaml
 
 Job = Callable[[DictConfig], Any]
 _KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json", "doctor.json")
@@ -245,6 +246,8 @@ def choices(folder: str | None = None) -> dict[str, str]:
     """
     if folder is None:
         return dict(resolvers.choices())
-    path = Path(folder, ".hydra", "hydra.yaml")
-    chosen = OmegaConf.load(path).hydra.runtime.choices if path.is_file() else {}
-    return {k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")}
+    chosen = read_yaml(Path(folder, ".hydra", "hydra.yaml"))
+    for key in ("hydra", "runtime", "choices"):
+        chosen = chosen.get(key) if isinstance(chosen, dict) else None
+    found = chosen.items() if isinstance(chosen, dict) else ()
+    return {k: v for k, v in found if v is not None and "${" not in str(v) and not str(k).startswith("hydra/")}

@@ -27,8 +27,9 @@ class SegmentationModule(L.LightningModule):
 
     `config` is the run's whole configuration as plain containers: it is saved with the weights, so that a checkpoint
     rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, total_steps)` are
-    called when training starts; with `compile` the network is compiled then, for that run only. Where `channels_last`
-    is the wrong memory format to train in, training starts with another, see `models.layout`.
+    called when training starts; with `compile` the network is compiled then, for that run only. Without `loss`,
+    `make_optimizer` and `make_scheduler` the module scores and predicts only. Where `channels_last` is the wrong
+    memory format to train in, training starts with another, see `models.layout`.
     """
 
     mean: Tensor
@@ -39,11 +40,11 @@ class SegmentationModule(L.LightningModule):
     def __init__(
         self,
         model: Segmenter,
-        loss: nn.Module,
+        loss: nn.Module | None,
         protocol: Protocol,
         spec: DatasetSpec,
-        make_optimizer: Callable[[nn.Module, int], Optimizer],
-        make_scheduler: Callable[[Optimizer, int], LRScheduler],
+        make_optimizer: Callable[[nn.Module, int], Optimizer] | None,
+        make_scheduler: Callable[[Optimizer, int], LRScheduler] | None,
         channels_last: bool,
         compile: bool,
         config: dict[str, Any],
@@ -102,6 +103,7 @@ class SegmentationModule(L.LightningModule):
                     "images at least: raise the batch size, or take a head without pooling (model/head=fcn)"
                 ) from error
             raise
+        assert self.loss is not None
         total, terms = self.loss(output, batch["target"], self.model.align_corners)
         self.losses = {name: value.detach() for name, value in {"loss": total, **terms}.items()}
         for name, value in self.losses.items():
@@ -173,6 +175,8 @@ class SegmentationModule(L.LightningModule):
                 "set epochs, batch size and devices as before, or start a new run from its weights with init_from="
             )
         self.total_steps = int(steps)
+        assert self.make_optimizer is not None
+        assert self.make_scheduler is not None
         optimizer = self.make_optimizer(self.model, self.effective_batch_size)
         if self.trainer.is_global_zero:
             print(self._batch_line(optimizer))

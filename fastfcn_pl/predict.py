@@ -10,7 +10,7 @@ import traceback
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -35,9 +35,12 @@ class Predictor:
     """Labels images as a checkpoint's network and protocol do, on `device`: `auto` is a GPU where there is one.
 
     `precision` is what convolutions and products are computed in, in Lightning's words; an exported file has its own.
+    `trust` lists the packages whose own classes the checkpoint may name, or is true for a file that you trust.
     """
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto", precision: str = "32-true") -> None:
+    def __init__(
+        self, checkpoint: str | Path, device: str = "auto", precision: str = "32-true", trust: Any = ()
+    ) -> None:
         import torch
 
         from fastfcn_pl import exported
@@ -50,7 +53,7 @@ class Predictor:
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.exported = exported.load(checkpoint, self.device) if exported.is_exported(checkpoint) else None
         if self.exported is None:
-            self.module = load(checkpoint).to(self.device)
+            self.module = load(checkpoint, trust=trust).to(self.device)
             self.network = fastest(self.module.model, self.device, PRECISIONS[precision])
         self.spec = self.module.spec if self.exported is None else self.exported.spec
 
@@ -112,7 +115,7 @@ def predict(cfg: DictConfig) -> None:
         if len(missing) < len(targets):
             print(f"{len(targets) - len(missing)} images are done already (overwrite=true does them again)")
         if missing:
-            _label(Predictor(cfg.checkpoint, cfg.device, cfg.precision), missing, cfg)
+            _label(Predictor(cfg.checkpoint, cfg.device, cfg.precision, trust=cfg.trust), missing, cfg)
 
 
 def _label(predictor: Predictor, missing: Targets, cfg: DictConfig) -> None:

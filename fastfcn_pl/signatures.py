@@ -41,7 +41,7 @@ def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _check_node(path: str, node: DictConfig) -> None:
-    target = _import(path, node["_target_"])
+    target = imported(path, node["_target_"])
     allowed, required = parameters(target)
     keys = [str(key) for key in node if key not in OF_HYDRA]
     for key in keys:
@@ -82,7 +82,8 @@ def _kind_of_number(target: Callable[..., Any], name: str) -> str | None:
     return " or ".join(dict.fromkeys(kind for word, kind in _KINDS.items() if word in words)) or None
 
 
-def _import(path: str, target: str) -> Callable[..., Any]:
+def imported(path: str, target: str) -> Callable[..., Any]:
+    """Return what the node at `path` names as its `_target_`; raises UserError if it cannot be imported."""
     try:
         return get_object(target)
     except Exception as error:  # importing runs the user's file, which may raise anything

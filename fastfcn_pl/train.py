@@ -64,19 +64,21 @@ def train(cfg: DictConfig) -> float:
 
 def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule, about: dict[str, Any]) -> float:
     """Score the best checkpoint of a finished run on `val`, write the results, with what is said `about` it."""
-    from fastfcn_pl import checkpoint, scoring
+    from fastfcn_pl import scoring
+    from fastfcn_pl.checkpoint import Checkpoint
     from fastfcn_pl.loggers import how_to_view
+    from fastfcn_pl.trust import Trust
 
     steps, epochs = trainer.global_step, trainer.current_epoch
     if steps == 0:
         raise UserError("training ended before its first step, and there is nothing to score: raise trainer.max_time")
     best = best_checkpoint(cfg, trainer, trained)
-    content = checkpoint.read(best)
-    module = checkpoint.restore(content, checkpoint.config_of(content), best)
+    checkpoint = Checkpoint.read(best, Trust.of(cfg.trust, cfg))
+    module = checkpoint.build()
     cost = cost_of(trainer, module)
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
     results |= {"parameters": cost["parameters"], "gmacs": cost["gmacs"], "cost": cost}
-    results |= {"checkpoint": best, "checkpoint_step": content["global_step"]}
+    results |= {"checkpoint": best, "checkpoint_step": checkpoint.content["global_step"]}
     results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **about}
     if trainer.is_global_zero:
         scoring.report(results, module, cfg.run_dir, {"W&B run": how_to_view()})

@@ -31,6 +31,8 @@ LAYERS = [
     {"config", "frozen", "sweep", "comparison", "ranks"},
     {"again", "mistakes", "signatures", "first_lines", "trainer_flags"},
     {"build"},
+    {"again", "mistakes", "signatures"},
+    {"build", "trust"},
     {"checkpoint", "launch"},
     {"resume", "footprint", "reports"},
     {
@@ -63,6 +65,7 @@ _COMPOSE = [
     "mistakes",
     "signatures",
     "build",
+    "trust",
     "launch",
     "resume",
 ]

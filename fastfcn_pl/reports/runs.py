@@ -20,7 +20,17 @@ from fastfcn_pl.sweep import ERROR
 
 SILENT = 900
 """Seconds without a sign after which a run that has not ended is no longer called running."""
-_OF_ONE_MACHINE = ("run_dir", "logger", "hydra", "data.root", "data.num_workers", "data.loader", "checkpoint", "debug")
+_OF_ONE_MACHINE = (
+    "run_dir",
+    "logger",
+    "hydra",
+    "data.root",
+    "data.num_workers",
+    "data.loader",
+    "checkpoint",
+    "debug",
+    "trust",
+)
 
 
 @dataclass(frozen=True)

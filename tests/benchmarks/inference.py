@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl import build, checkpoint
+from fastfcn_pl import build
+from fastfcn_pl.checkpoint import Checkpoint
 from fastfcn_pl.footprint import labels
 from fastfcn_pl.inference import logits
 from fastfcn_pl.models.deploy import deployed
@@ -65,8 +66,7 @@ def same_weights(theirs: nn.Module) -> Segmenter:
         weights = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(weights)
         theirs.load_state_dict(weights.fill({name: list(t.shape) for name, t in theirs.state_dict().items()}))
-    content = checkpoint.as_ours(recognise(theirs.state_dict()))
-    return checkpoint.restore(content, checkpoint.config_of(content), "the published network").model
+    return Checkpoint.of_published(recognise(theirs.state_dict()), "the published network").build().model
 
 
 def against_published(rounds: int, names: list[str]) -> str:

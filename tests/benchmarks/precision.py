@@ -10,7 +10,8 @@ import sys
 
 import torch
 
-from fastfcn_pl import build, checkpoint
+from fastfcn_pl import build
+from fastfcn_pl.checkpoint import Checkpoint
 from fastfcn_pl.metrics import Scores, confusion
 from fastfcn_pl.predict import Predictor
 from tests.benchmarks.measure import machine
@@ -22,8 +23,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 def main(path: str, file: str | None = None) -> str:
     """Measure, print the table, and write it into `file`."""
     predictors = {precision: Predictor(path, "auto", precision) for precision in PRECISIONS}
-    cfg = checkpoint.config_of(checkpoint.read(path))
-    datamodule = build.datamodule(cfg)
+    datamodule = build.datamodule(Checkpoint.read(path).parts("data", "seed"))
     val, classes = datamodule.dataset("val"), datamodule.spec.num_classes
     matrices = {precision: torch.zeros(classes, classes, dtype=torch.int64) for precision in PRECISIONS}
     same = pixels = 0
