@@ -125,7 +125,10 @@ def checkpoint_of(path: str) -> tuple[Path, Path | None]:
     if found.is_dir():
         results = found / "results.json"
         best = found / "checkpoints" / "best.ckpt"
-        named = Path(json.loads(results.read_text())["checkpoint"]) if results.is_file() else best
+        try:
+            named = Path(json.loads(results.read_text())["checkpoint"]) if results.is_file() else best
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"checkpoint={path}: {results} names none; give the file in its checkpoints/") from error
         found = found / "checkpoints" / named.name  # the folder may have been moved
         if not found.is_file():
             raise UserError(f"checkpoint={path}: the folder has no {found.relative_to(path)}; give a run's folder")

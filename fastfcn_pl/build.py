@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PyTorchProfiler
@@ -31,7 +31,7 @@ from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.ranks import Started
 from fastfcn_pl.saving import StagedCheckpointIO
-from fastfcn_pl.signatures import OF_HYDRA, parameters
+from fastfcn_pl.signatures import OF_HYDRA, imported, parameters
 
 # Lightning sets its own level when it is imported, and says there what our tables say.
 for _name in ("lightning.pytorch", "lightning.fabric"):
@@ -188,7 +188,7 @@ def change(parts: dict[str, Any], name: str, node: Config | None) -> None:
     """Set part `name` of plain `parts` to `node` if that is an option, else those of its keys that are not null."""
     new: Any = {} if node is None else OmegaConf.to_container(node, resolve=False)
     if "_target_" in new:
-        parts[name] = _without_foreign_nulls(new)
+        parts[name] = _without_foreign_nulls(name, new)
     else:
         parts[name] = _merged(parts.get(name), {key: value for key, value in new.items() if value is not None})
 
@@ -199,9 +199,9 @@ def _merged(old: Any, new: Any) -> Any:
     return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
 
 
-def _without_foreign_nulls(node: dict[str, Any]) -> dict[str, Any]:
+def _without_foreign_nulls(name: str, node: dict[str, Any]) -> dict[str, Any]:
     """Return `node` without the keys that are null and that its `_target_` does not have."""
-    allowed, _ = parameters(get_object(node["_target_"]))
+    allowed, _ = parameters(imported(name, node["_target_"]))
     return {k: v for k, v in node.items() if v is not None or k in OF_HYDRA or allowed is None or k in allowed}
 
 

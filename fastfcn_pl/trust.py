@@ -1,8 +1,8 @@
 """The rule for a checkpoint's configuration: it is data, and may name only parts that we or the user name.
 
 1. A part may name the `_target_`s of the options in `conf/` for that part: `model` those below `conf/model`.
-2. Every part may name what the user names: the configuration of this job, the options of a folder given by `-cd` or
-   `hydra.searchpath`, and what `trust` admits: own classes of the packages that it lists, or, if true, everything.
+2. It may name what the user names: in the same part of this job's configuration, in the options of a folder given by
+   `-cd` or `hydra.searchpath`, and by `trust`: own classes of the packages that it lists, or everything.
 3. Interpolations are never resolved, since `${oc.env:TOKEN}` would bring secrets in, unless this job has the same one
    at the same key.
 4. A network is not fetched from a hub, and a run that is resumed does not write outside of its folder or to an
@@ -114,8 +114,9 @@ class Trust:
             return False
         return (
             self.everything
+            or target in self.packages
             or target in _options().get(part, ())
-            or target in _targets(self.own)
+            or target in _targets(self.own.get(part))
             or target in _of_user()
         )
 
@@ -130,8 +131,8 @@ def plain_data(value: Any) -> Any:
         if left < 0 or depth > _DEEPEST:
             raise UserError("its configuration is larger, or nested deeper, than any of ours")
         if isinstance(value, dict):
-            if strange := next((key for key in value if not isinstance(key, (str, int, float))), None):
-                raise UserError(f"a key of its configuration is a {type(strange).__name__}")
+            if not all(type(key) in (str, int, float, bool) for key in value):
+                raise UserError("a key of its configuration is neither text nor a number")
             return {key: copy(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [copy(item, depth + 1) for item in value]
@@ -196,7 +197,7 @@ def _of_user() -> set[str]:
         if source.schema == "pkg" and source.provider.startswith("hydra.searchpath"):
             spec = find_spec(source.path.replace("/", "."))
             folder = Path(next(iter(spec.submodule_search_locations or ())) if spec else "")
-        elif source.schema != "file" or folder == CONF_DIR:
+        elif source.schema != "file" or folder.resolve() == CONF_DIR.resolve():
             continue
         found |= set().union(*(_targets(content) for _, content in _yaml_files(folder)))
     return found

@@ -116,7 +116,7 @@ def test_a_run_goes_on_from_each_of_its_checkpoints(
     assert len(kept) >= 5
     for path in kept[:-1:3]:  # the last one is of the run's end
         shutil.copy2(path, folder / "checkpoints" / "last.ckpt")
-        train(make_config(*SHORT, "checkpoint=last"))
+        train(make_config(*SHORT, "checkpoint=last", "trust=[tests]"))
         _assert_equal(_state(folder), expected, str(kept.index(path)))
 
 
@@ -131,7 +131,7 @@ def test_a_moved_run_goes_on_in_its_folder_with_its_w_and_b_run(command: Command
     middle = sorted((second / "kept").iterdir())[2]
     shutil.copy2(middle, second / "checkpoints" / "last.ckpt")
     (second / "checkpoints" / "best.ckpt").unlink()
-    done = command("train", "checkpoint=second/checkpoints/last.ckpt")
+    done = command("train", "checkpoint=second/checkpoints/last.ckpt", "trust=[tests]")
     assert done.returncode == 0, done.stderr
     _assert_equal(_state(second), moved(expected, str(first), str(second)))
     assert not first.exists()
@@ -225,12 +225,12 @@ def test_a_killed_run_ends_like_one_that_was_not(
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         torn += hidden.exists()
-        given = [f"checkpoint={last}"]
+        given = [f"checkpoint={last}", "trust=[tests]"]
         if not going_on:
             break
     assert killed >= (kills if kills == 1 else 5), "the run ended before it could be killed"
     assert moment != "inside of a save" or torn >= kills - 1, "saves ended before they could be killed"
-    process = start(tmp_path, TRAIN, f"checkpoint={last}")
+    process = start(tmp_path, TRAIN, f"checkpoint={last}", "trust=[tests]")
     _, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert [path.name for path in broken.rglob(".*.ckpt")] == []
@@ -258,6 +258,6 @@ def test_a_full_disk_ends_a_run_of_two_ranks_which_then_goes_on(
     assert stderr.strip().splitlines()[-1].startswith(f"error: {broken}/checkpoints/last.ckpt cannot be written (File")
     assert [path.name for path in broken.rglob(".*.ckpt")] == []
     assert torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
-    assert start(tmp_path, TRAIN, f"checkpoint={broken}/checkpoints/last.ckpt").wait() == 0
+    assert start(tmp_path, TRAIN, f"checkpoint={broken}/checkpoints/last.ckpt", "trust=[tests]").wait() == 0
     expected = unbroken(2)
     _assert_equal(_state(broken), moved(_state(expected), str(expected), str(broken)))

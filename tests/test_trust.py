@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from fastfcn_pl import config, demo, report
+from fastfcn_pl import config, demo, launch, report
 from fastfcn_pl.benchmark import benchmark
+from fastfcn_pl.checkpoint import Checkpoint, load
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.convert import convert
 from fastfcn_pl.evaluate import evaluate
@@ -24,6 +27,7 @@ from fastfcn_pl.export import export
 from fastfcn_pl.predict import Predictor, predict
 from fastfcn_pl.saving import moved
 from fastfcn_pl.train import train
+from fastfcn_pl.trust import Trust, plain_data
 from tests.conftest import TINY
 
 SHORT = [*TINY, "data.train_images=4", "data.val_images=1", "data.size=64", "data.batch_size=2", "data.num_workers=0"]
@@ -76,6 +80,7 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file that is there once `foreign_part` is imported, which can be."""
     found = tmp_path / "imported"
     text = f"open({str(found)!r}, 'w').close()\nimport os, torch\nclass Thing(torch.nn.Module): pass\n"
+    text += "def partial(*args, **keys): return Thing()\nthing = Thing()\n"
     (tmp_path / "foreign_part.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -103,6 +108,10 @@ def _hostile(run: Path, folder: Path, places: dict[str, Any]) -> Path:
     for key in sorted(places):
         _set(tree, key, copy.deepcopy(places[key]))
     content["hyper_parameters"]["config"] = tree
+    return _save(content, folder)
+
+
+def _save(content: dict[str, Any], folder: Path) -> Path:
     path = folder / "checkpoints" / "last.ckpt"
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
@@ -131,7 +140,7 @@ def _predict(path: Path, *trust: str) -> None:
 
 
 def _resume(path: Path, *trust: str) -> None:
-    given = ["checkpoint=last", "trainer.max_steps=2", *trust]
+    given = ["checkpoint=last", *trust]
     cfg = _compose("train", f"run_dir={path.parents[1]}", *given)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastfcn_pl.launch.overrides", lambda: given[1:])
@@ -194,3 +203,270 @@ def test_convert_builds_nothing_of_a_file(run: Path, tmp_path: Path, marker: Pat
     with pytest.raises(UserError, match=r"cannot be used"):
         convert(_compose("convert", f"source={path}", "output=out.ckpt"))
     assert not marker.exists()
+
+
+def _refusal(parts: dict[str, Any], trust: Trust | None = None, folder: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        (trust or Trust()).check(parts, "x.ckpt", folder)
+    line = str(caught.value)
+    assert line.startswith("checkpoint=x.ckpt: ")
+    assert "\n" not in line
+    return line
+
+
+JPU = "fastfcn_pl.models.necks.jpu.JPU"
+
+
+@pytest.mark.parametrize(
+    ("node", "key"),
+    [
+        ({"neck": {"deep": [{"er": [FOREIGN]}]}}, "model.neck.deep.0.er.0._target_"),
+        ({"_target_": JPU, "_args_": [FOREIGN]}, "model._args_.0._target_"),
+        ({"_target_": JPU, "_recursive_": False, "x": {"_target_": "os.system"}}, "model.x._target_"),
+        ({"_target_": "${other}"}, "model._target_"),
+        ({"_target_": ["foreign_part.Thing"]}, "model._target_"),
+        ({"_target_": {"a": JPU}}, "model._target_"),
+        ({"_target_": None}, "model._target_"),
+        ({"_target_": f"{JPU} "}, "model._target_"),
+        ({"_target_": f"{JPU}.__init__"}, "model._target_"),
+        ({"_target_": "fastfcn_pl.models.necks.jpu.torch.hub.load"}, "model._target_"),
+        ({"_target_": "fastfcn_pl.checkpoint.Path.unlink"}, "model._target_"),
+        ({"_target_": "fastfcn_pl.data.sources.download.Download"}, "model._target_"),
+        ({"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": "/"}, "model._target_"),
+    ],
+)
+def test_a_target_is_the_very_name_of_an_option_for_that_part(node: Any, key: str, marker: Path) -> None:
+    assert f": {key}=" in _refusal({"model": node})
+    assert not marker.exists()
+
+
+def test_the_options_of_conf_are_admitted_for_their_part() -> None:
+    for overrides in (["model=fastfcn_encnet_r50"], ["data=ade20k", "optimizer=adamw", "logger=all", "loss=dice"]):
+        cfg = _compose("train", *overrides, "run_dir=/run", "model.neck.width=8")
+        OmegaConf.set_struct(cfg, False)
+        cfg.logger = {}  # what it takes of a job of Hydra
+        cfg.callbacks.pop("facts")
+        Trust().check(OmegaConf.to_container(cfg, resolve=True), "x.ckpt", "/run")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "home"),
+    [
+        ("foreign_part.os.system", "posix"),
+        ("foreign_part.torch.nn.Identity", "torch"),
+        ("foreign_part.Thing.load_state_dict", "torch"),
+        ("foreign_part.Thing.__class__", "builtins"),
+        ("foreign_part.thing.eval", "torch"),
+    ],
+)
+def test_trust_is_for_what_a_package_defines_itself(target: str, home: str) -> None:
+    trust = Trust.of(["foreign_part"])
+    assert f"{target} is of {home}" in _refusal({"model": {"_target_": target}}, trust)
+    trust.check({"model": FOREIGN}, "x.ckpt")
+    trust.check({"model": {"_target_": "foreign_part.partial"}}, "x.ckpt")
+
+
+def test_trust_names_whole_packages_or_everything(marker: Path) -> None:
+    for words in (["foreign"], ["foreign_part.Other"], "foreign_par", [], None, False):
+        assert "model._target_" in _refusal({"model": FOREIGN}, Trust.of(words))
+    assert "loss.x._target_" in _refusal(
+        {"model": FOREIGN, "loss": {"x": {"_target_": "other.Thing"}}}, Trust.of(["foreign_part"])
+    )
+    assert not marker.exists(), "imported before all of it was looked at"
+    for words in ("foreign_part", ["foreign_part.Thing"], True):
+        Trust.of(words).check({"model": FOREIGN}, "x.ckpt")
+    assert "is an interpolation" in _refusal({"model": {"width": "${oc.env:HOME}"}}, Trust.of(True))
+    for words in ([3], ["a b"], ["../x"], 1, {"a": 1}, ["os;"]):
+        with pytest.raises(UserError, match="give packages or modules by their names"):
+            Trust.of(words)
+
+
+def test_what_this_job_says_itself_is_admitted_at_its_place() -> None:
+    own = {"model": {"head": FOREIGN}, "logger": {"w": {"project": "${oc.env:P}", "dir": "/shared"}}}
+    trust = Trust.of([], OmegaConf.create(own))
+    trust.check(own, "x.ckpt", "/run")
+    trust.check({"model": {"neck": FOREIGN}}, "x.ckpt")
+    assert "loss._target_" in _refusal({"loss": FOREIGN}, trust)
+    assert "logger.w.entity=${oc.env:P} is an interpolation" in _refusal(
+        {"logger": {"w": {"entity": "${oc.env:P}"}}}, trust
+    )
+    for changed in ("${oc.env:TOKEN}", "a ${oc.env:P}", "\\${oc.env:P}", "${hydra:runtime.cwd}", "${model.x}"):
+        assert "logger.w.project" in _refusal({"logger": {"w": {"project": changed}}}, trust)
+
+
+@pytest.mark.parametrize("value", ["/elsewhere/x", "/run/../x", "~/x", "../x", "http://host/x", "/run2/x"])
+def test_a_resumed_run_does_not_write_elsewhere(value: str) -> None:
+    for part in ("trainer", "callbacks", "logger"):
+        assert f"{part}.x.dirpath={value} leads out of the run's folder /run" in _refusal(
+            {part: {"x": {"dirpath": value}}}, folder="/run"
+        )
+    Trust().check({"logger": {"x": {"dirpath": value}}}, "x.ckpt")  # not built
+    Trust.of(True).check({"logger": {"x": {"dirpath": value}}}, "x.ckpt", "/run")
+    Trust().check({"callbacks": {"x": {"a": "/run/overlays", "b": "val/mIoU", "c": "group/name"}}}, "x.ckpt", "/run")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/net", "local-dir:/net", "hf_hub:someone/net"])
+def test_no_network_is_fetched_for_a_file(name: str) -> None:
+    assert "model.backbone.name" in _refusal({"model": {"backbone": {"name": name}}})
+    Trust.of(True).check({"model": {"backbone": {"name": name}}}, "x.ckpt")
+
+
+def test_plain_data_is_small_and_plain() -> None:
+    deep: Any = []
+    for _ in range(10_000):
+        deep = [deep]
+    bomb: Any = ["x"] * 10
+    for _ in range(9):
+        bomb = [bomb] * 10
+    loop: list[Any] = []
+    loop.append(loop)
+    for value in (deep, bomb, loop, torch.zeros(1).expand(10**9), np.float64(1), b"x", {(1,): 2}, [{None: 1}], print):
+        with pytest.raises(UserError, match="configuration"):
+            plain_data({"a": value})
+    assert plain_data({1: (1, "a"), "b": {2.5: None}}) == {1: [1, "a"], "b": {2.5: None}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("init_from", "report")])
+def test_own_parts_that_are_trusted(name: str, own_run: Path) -> None:
+    path = own_run / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match=r"model.neck._target_=own_part.Mixer is none .* trust=\[own_part\]"):
+        COMMANDS[name](path)
+    COMMANDS[name](path, "trust=[own_part]")
+
+
+@pytest.mark.slow
+def test_own_parts_from_python(own_run: Path) -> None:
+    path = own_run / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match="own_part"):
+        load(path)
+    assert type(load(path, trust=["own_part"]).model.neck).__name__ == "Mixer"
+    assert type(load(path, trust=True).model.neck).__name__ == "Mixer"
+    assert Predictor(path, "cpu", trust=["own_part"])(np.zeros((40, 56, 3), np.uint8)).shape == (40, 56)
+
+
+@pytest.mark.slow
+def test_own_parts_in_a_folder_of_options(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """A sweep's job, prediction and resuming with `-cd`; none of the last two without."""
+    _write_own_part(tmp_path)
+    option = tmp_path / "my_conf" / "model" / "neck" / "mixer.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: own_part.Mixer\n_partial_: true\nwidth: 8\n")
+    (tmp_path / "my_conf" / ".hidden").mkdir()
+    (tmp_path / "my_conf" / ".hidden" / "config.yaml").write_text("_target_: foreign_part.Thing\n")
+    short = [o for o in SHORT if not o.startswith("model.neck")]
+    done = command("train", "-cd", "my_conf", "-m", "model/neck=mixer", *short, "hydra.sweep.dir=sweep")
+    assert done.returncode == 0, done.stderr
+    path = "sweep/0/checkpoints/last.ckpt"
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save("image.png")
+    words = ["predict", f"checkpoint={path}", "input=image.png", "output=out"]
+    done = command(*words)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"error: checkpoint={path}: model.neck._target_=own_part.Mixer is none of fastfcn_pl's")
+    for given in (["-cd", "my_conf"], [f"hydra.searchpath=[file://{tmp_path}/my_conf]"]):
+        done = command(*words, "overwrite=true", *given)
+        assert done.returncode == 0, done.stderr
+    done = command("train", f"checkpoint={path}")
+    assert "own_part.Mixer is none" in done.stderr
+    done = command("train", f"checkpoint={path}", "-cd", "my_conf")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def own_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a run whose neck is the user's own."""
+    folder = tmp_path_factory.mktemp("own")
+    _write_own_part(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        neck = ["model/neck=none", "+model.neck.width=8", "model.neck._target_=own_part.Mixer"]
+        train(_compose("train", *[o for o in SHORT if not o.startswith("model.neck")], *neck, f"run_dir={folder}/run"))
+        yield folder / "run"
+
+
+def _write_own_part(folder: Path) -> None:
+    (folder / "own_part.py").write_text(
+        "import torch\n"
+        "class Mixer(torch.nn.Module):\n"
+        "    def __init__(self, in_info, align_corners, *, width):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Conv2d(in_info.channels[-3], width, 1)\n"
+        "        self.out_info = in_info.append(width, in_info.strides[-3])\n"
+        "    def forward(self, levels):\n"
+        "        return [*levels, self.layer(levels[-3])]\n"
+    )
+
+
+@pytest.mark.slow
+def test_interpolations_of_a_file_are_not_resolved(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_PLACE", "hunter2")
+    env = "${oc.env:SECRET_PLACE}"
+    path = _hostile(run, tmp_path / "theirs", {"logger": {"tb": {"name": env}}, "loss": env, "data.augmentation": env})
+    _predict(path)  # what is not built may hold them
+    path = _hostile(run, tmp_path / "theirs", {"model.backbone.name": env})
+    with pytest.raises(UserError, match=r"model.backbone.name=\$\{oc.env:SECRET_PLACE\} is an interpolation") as caught:
+        _predict(path)
+    assert "hunter2" not in str(caught.value)
+    path = _hostile(run, tmp_path / "theirs", {"data.size": env, "trainer.precision": env})
+    with pytest.raises(UserError, match=r"data.size=\$\{oc.env:SECRET_PLACE\} is an interpolation.*set data.size="):
+        COMMANDS["evaluate"](path, "trainer.precision=32-true")
+    with pytest.raises(UserError, match=r"trainer.precision=\$\{oc.env:SECRET_PLACE\} is an interpolation"):
+        COMMANDS["evaluate"](path, "+data.size=64")
+    COMMANDS["evaluate"](path, "+data.size=64", "trainer.precision=32-true")
+    path = _hostile(run, tmp_path / "theirs", {"callbacks.last.every_n_steps": env})
+    with pytest.raises(UserError, match=r"callbacks.last.every_n_steps=\$\{oc.env:SECRET_PLACE\} is an interpolation"):
+        _resume(path)
+    _resume(path, "callbacks.last.every_n_steps=1")
+
+
+def test_choices_of_the_run_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come from a file beside the checkpoint, and go to results and to W&B."""
+    monkeypatch.setenv("SECRET_PLACE", "hunter2")
+    file = tmp_path / ".hydra" / "hydra.yaml"
+    file.parent.mkdir()
+    file.write_text("hydra: {runtime: {choices: {data: camvid, model: '${oc.env:SECRET_PLACE}', 'hydra/x': y}}}")
+    assert launch.choices(str(tmp_path)) == {"data": "camvid"}
+    for text in ("[]", "hydra: ${oc.env:SECRET_PLACE}", "hydra: {runtime: 3}", ""):
+        file.write_text(text)
+        assert launch.choices(str(tmp_path)) == {}
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
+    for text in ("\n".join(lines), "[" * 5000, "{a: b: c}", "a: !!python/object/apply:os.system [ls]"):
+        file.write_text(text)
+        with pytest.raises(UserError, match="cannot be read"):
+            launch.choices(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_file_takes_no_more_memory_than_it_holds(run: Path, tmp_path: Path) -> None:
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    huge = torch.zeros(1).expand(2**40)
+    parameters = content["hyper_parameters"]
+    spec, tree = parameters["spec"], parameters["config"]
+    wide = copy.deepcopy(tree)
+    wide["model"]["neck"]["width"] = 2**24
+    for changed, words in (
+        ({"state_dict": {**content["state_dict"], "model.head.x": huge}}, "model.head.x claims more values than"),
+        ({"hyper_parameters": {"spec": {**spec, "classes": huge}, "config": tree}}, "holds a Tensor"),
+        ({"hyper_parameters": {"spec": {**spec, "classes": [3]}, "config": tree}}, "is no text"),
+        ({"hyper_parameters": {"spec": spec, "config": "a: b"}}, "holds no configuration"),
+        ({"hyper_parameters": {"spec": spec, "config": {}}}, "it is damaged"),
+        ({"hyper_parameters": {"spec": spec, "config": wide}}, "have another shape: model.head"),
+        (
+            {"state_dict": {"head.conv5.0.weight": huge, "pretrained.conv1.0.weight": huge}, "hyper_parameters": 0},
+            "claims",
+        ),
+    ):
+        path = _save({**content, **changed}, tmp_path / "theirs")
+        with pytest.raises(UserError) as caught:
+            load(path)
+        assert words in str(caught.value)
+    with ZipFile(path) as archive, ZipFile(tmp_path / "small.ckpt", "w", ZIP_DEFLATED) as small:
+        for entry in archive.infolist():
+            small.writestr(entry.filename, archive.read(entry))
+        small.writestr("archive/data/more", bytes(10**8))
+    with pytest.raises(UserError, match="claims to hold more than its size"):
+        Checkpoint.read(tmp_path / "small.ckpt")
