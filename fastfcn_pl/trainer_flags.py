@@ -27,8 +27,10 @@ _REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     ),
 }
 """Values that are fine, and the reason to refuse others."""
-_NEEDED = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval", "limit_train_batches")
-_NEEDED += ("limit_test_batches", "max_epochs", "max_steps", "devices", "num_nodes")
+_NEEDED = (
+    *("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval", "limit_train_batches"),
+    *("limit_test_batches", "max_epochs", "max_steps", "devices", "num_nodes"),
+)
 """Flags that leave nothing to do if they are 0."""
 _LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0, "gradient_clip_val": 0}
 _LEAST |= {"num_sanity_val_steps": -1}

@@ -30,8 +30,6 @@ LAYERS = [
     {"callbacks", "loggers", "scoring", "saving", "diagnosis", "resolvers", "outputs", "precedence", "composition"},
     {"config", "frozen", "sweep", "comparison", "ranks"},
     {"again", "mistakes", "signatures", "first_lines", "trainer_flags"},
-    {"build"},
-    {"again", "mistakes", "signatures"},
     {"build", "trust"},
     {"checkpoint", "launch"},
     {"resume", "footprint", "reports"},
