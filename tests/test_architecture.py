@@ -13,6 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {
         "contracts",
+        "double_backward",
         "kernels",
         "resize",
         "results",

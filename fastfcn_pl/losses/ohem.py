@@ -12,10 +12,12 @@ from fastfcn_pl.resize import resize_logits
 
 
 class OHEM(nn.Module):
-    """Cross entropy over hard pixels: those whose true class has a probability below `threshold`.
+    """Mean cross entropy over the hard pixels of a batch (Shrivastava et al. 2016, for pixels).
 
-    At least `min_kept` pixels an image of the batch are kept, the hardest ones (Shrivastava et al. 2016; as
-    `OHEMPixelSampler` of mmsegmentation does it). Logits `(B, C, h, w)` and target `(B, H, W)` to a scalar.
+    Hard is a pixel whose true class has a probability below `threshold`, or below that of the pixel in place
+    `min_kept` times B, counted from 0, when all labelled pixels of the batch are sorted by it; if there are fewer, the
+    last. This is the choice of mmsegmentation's `OHEMPixelSampler`: pixels that equal the limit are not kept. Logits
+    `(B, C, h, w)` and target `(B, H, W)` to a scalar.
     """
 
     def __init__(self, *, threshold: float, min_kept: int) -> None:
@@ -24,10 +26,13 @@ class OHEM(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         full = resize_logits(logits, target.shape[-2:], align_corners)
-        losses = F.cross_entropy(full, target.long(), ignore_index=IGNORE, reduction="none")[target != IGNORE]
-        kept = min(self.min_kept * len(target), losses.numel())
-        limit = losses.new_tensor(self.threshold).log().neg()  # p < threshold is loss > -log(threshold)
-        if kept:
-            limit = torch.minimum(limit, losses.detach().topk(kept).values[-1])
-        hard = losses >= limit
+        labelled = target != IGNORE
+        labels = target.long().masked_fill(~labelled, 0)
+        losses = F.cross_entropy(full, labels, reduction="none")[labelled]
+        probability = full.detach().softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)[labelled]
+        limit = probability.new_tensor(self.threshold)
+        if probability.numel():
+            place = min(self.min_kept * len(target), probability.numel() - 1)
+            limit = torch.maximum(limit, probability.sort().values[place])
+        hard = probability < limit
         return mean_over_ranks((losses * hard).sum(), hard.sum())

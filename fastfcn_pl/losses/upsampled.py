@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastfcn_pl import kernels
 from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.double_backward import double_backward
 from fastfcn_pl.resize import interpolation, resize, resized_rows
 
 # Scores of a band. Measured on a CPU, 2 images of 150 classes, 60x60 to 480x480, forward and backward, against
@@ -30,13 +30,23 @@ def upsampled_cross_entropy(
 ) -> Tensor:
     """Return the sum over labelled pixels of the cross entropy of `logits` `(B, C, h, w)` at the size of `target`.
 
-    `target` is `(B, H, W)`, `weights` `(C,)`: `F.cross_entropy` of `F.interpolate`, in float32 at least.
+    `target` is `(B, H, W)`, `weights` `(C,)`: `F.cross_entropy` of `F.interpolate`, in float32 at least. Logits may be
+    NaN under ignored pixels, and -inf for a class that is masked.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     formula = _Formula(None if weights is None else weights.to(logits), label_smoothing)
-    computed = _ByKernels if logits.dtype == torch.float32 and kernels.runs_on(logits) else _ByBands
-    total: Tensor = computed.apply(logits, target, formula, align_corners)
+    by_kernels = logits.dtype == torch.float32 and kernels.runs_on(logits)
+    if not by_kernels and not logits.isfinite().all():  # a product with a matrix would spread NaN over the whole map
+        return _reference(logits, target, formula, align_corners)
+    total: Tensor = (_ByKernels if by_kernels else _ByBands).apply(logits, target, formula, align_corners)
     return total
+
+
+def _reference(logits: Tensor, target: Tensor, formula: _Formula, align_corners: bool) -> Tensor:
+    """Return the same by torch's own operations, for logits `(B, C, h, w)` that are upsampled as a whole."""
+    full = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=align_corners)
+    options: Any = {"ignore_index": IGNORE, "reduction": "sum", "label_smoothing": formula.smoothing}
+    return F.cross_entropy(full, target.long(), formula.weights, **options)
 
 
 @dataclass(frozen=True)
@@ -72,14 +82,27 @@ class _Formula:
         return (share * sums.log() - linear).sum()
 
 
+def _plain(ctx: Any) -> tuple[Tensor, list[Tensor | None]]:
+    logits, _ = ctx.saved_tensors
+    return _reference(logits, ctx.target, ctx.formula, ctx.align_corners), [logits, None, None, None]
+
+
 class _WithGradient(torch.autograd.Function):
     """A loss whose forward pass saves the gradient of its logits, `(B, h, w, C)`."""
 
     @staticmethod
-    @once_differentiable
+    @double_backward(_plain)
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = ctx.saved_tensors
+        _, gradient = ctx.saved_tensors
         return factor * gradient.permute(0, 3, 1, 2), None, None, None
+
+
+def _save(
+    ctx: Any, logits: Tensor, gradient: Tensor | None, target: Tensor, formula: _Formula, align_corners: bool
+) -> None:
+    """Save the gradient `(B, h, w, C)` for the backward pass, and for one of second order what it was computed from."""
+    ctx.save_for_backward(logits, gradient)
+    ctx.target, ctx.formula, ctx.align_corners = target, formula, align_corners
 
 
 class _ByBands(_WithGradient):
@@ -106,7 +129,7 @@ class _ByBands(_WithGradient):
                     if gradient is not None:
                         back = (down.T @ scores.flatten(1)).view(len(needed), width, classes)
                         gradient[i, *there] += back if wide else across.T @ back
-        ctx.save_for_backward(gradient)
+        _save(ctx, logits, gradient, target, formula, align_corners)
         return torch.stack(totals).sum()
 
 
@@ -134,5 +157,5 @@ class _ByKernels(_WithGradient):
                     narrow = across.T @ gradient
                 unused = columns.start, source_width - columns.stop
                 gradient = F.pad(narrow, (0, 0, *unused)) if any(unused) else narrow
-            ctx.save_for_backward(gradient)
+            _save(ctx, logits, gradient, target, formula, align_corners)
         return total

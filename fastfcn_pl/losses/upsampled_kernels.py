@@ -103,7 +103,7 @@ def _loss(
     upper, share = tl.load(above + y), tl.load(weight + y)
     one = _load_row(wide, image, upper, source, x, c, width, classes, known)
     other = _load_row(wide, image, tl.minimum(upper + 1, source - 1), source, x, c, width, classes, known)
-    scores = tl.where((c < classes)[None, :], one + share * (other - one), -float("inf"))
+    scores = tl.where((c < classes)[None, :], (1 - share) * one + share * other, -float("inf"))
     here = row.to(tl.int64) * width + x
     label = tl.load(target + here, mask=x < width, other=ignore).to(tl.int32)
     labelled = (label != ignore) & (x < width)
@@ -113,8 +113,8 @@ def _loss(
     is_label = (label[:, None] == c[None, :]) & known
     hit = tl.sum(tl.where(is_label, tl.load(hits + c, mask=c < classes, other=0.0)[None, :], 0.0), axis=1)
     spread = tl.load(spreads + c, mask=c < classes, other=0.0)[None, :]
-    found = tl.where((c < classes)[None, :], scores, 0.0)
-    linear = tl.sum(tl.where(is_label, found * hit[:, None], 0.0) + found * spread, axis=1)
+    spread_scores = tl.where((spread != 0.0) & (c < classes)[None, :], scores * spread, 0.0)  # 0 times -inf is NaN
+    linear = tl.sum(tl.where(is_label, scores * hit[:, None], 0.0) + spread_scores, axis=1)
     worth = (hit + tl.sum(spread, axis=1)) * logarithm - linear
     worth = tl.where(label < classes, worth, float("nan"))  # torch's own would stop the process
     tl.store(logarithms + here, most + logarithm, mask=x < width)
@@ -153,7 +153,7 @@ def _add_rows(
         is_label = label[:, None] == c[None, :]
         hit = tl.sum(tl.where(is_label, hits[None, :], 0.0), axis=1)
         logarithm = tl.load(logarithms + here, mask=x < width, other=0.0)
-        scores = tl.where((c < classes)[None, :], one + share * (other - one), -float("inf"))
+        scores = tl.where((c < classes)[None, :], (1 - share) * one + share * other, -float("inf"))
         probability = tl.exp(scores - logarithm[:, None])
         of_pixel = (hit + tl.sum(spread, axis=0))[:, None] * probability
         of_pixel = of_pixel - tl.where(is_label, hit[:, None], 0.0) - spread[None, :]

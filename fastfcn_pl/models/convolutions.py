@@ -8,8 +8,8 @@ from typing import Any, TypeGuard
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from fastfcn_pl.double_backward import double_backward
 from fastfcn_pl.models.winograd_training import conv3x3, conv3x3_weight, pays
 
 Geometry = tuple[Any, Any, Any, int]
@@ -120,6 +120,11 @@ def convolve_gradients(
     return of_x, of_weight
 
 
+def _plain(ctx: Any) -> tuple[Tensor, list[Tensor | None]]:
+    x, weight = ctx.saved_tensors
+    return F.conv2d(x, weight, None, *ctx.of), [x, weight, None]
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, of: Geometry) -> Tensor:
@@ -128,7 +133,7 @@ class _Convolution(torch.autograd.Function):
         return convolve(x, weight, of)
 
     @staticmethod
-    @once_differentiable
+    @double_backward(_plain)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         return *convolve_gradients(gradient, x, weight, ctx.of, ctx.needs_input_grad), None

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
 from fastfcn_pl import kernels
+from fastfcn_pl.double_backward import double_backward
 from fastfcn_pl.models import convolutions
 from fastfcn_pl.models.phases import in_phases, phases
 
@@ -83,6 +83,13 @@ class DepthwiseConv(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, padding=padding, groups=self.groups).permute(0, 2, 3, 1)
 
 
+def _plain(ctx: Any) -> tuple[Tensor, list[Tensor | None]]:
+    x, weight = ctx.saved_tensors
+    padding = ctx.dilation * (weight.shape[-1] // 2)
+    out = F.conv2d(x, weight, padding=padding, dilation=ctx.dilation, groups=len(weight))
+    return out, [x, weight, None]
+
+
 class _InTiles(torch.autograd.Function):
     """A depthwise convolution of one stride and an odd kernel, in the default memory format on CPUs."""
 
@@ -93,7 +100,7 @@ class _InTiles(torch.autograd.Function):
         return depthwise_conv(x, weight, dilation)
 
     @staticmethod
-    @once_differentiable
+    @double_backward(_plain)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad

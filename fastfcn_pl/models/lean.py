@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from fastfcn_pl.double_backward import double_backward
 from fastfcn_pl.models.convolutions import convolve, convolve_gradients, geometry, is_plain, learns_in_full
 from fastfcn_pl.models.norms import batch_statistics, count_batch, learns_plainly, watched
 
@@ -72,7 +73,7 @@ def norm_relu_conv(x: Tensor, norm: nn.Module, relu: nn.Module, conv: nn.Module)
     learns = x.requires_grad and not watched(norm, relu, conv)
     if learns and is_plain(conv) and conv.bias is None and learns_in_full(conv, x) and learns_plainly(norm, x):
         statistics = batch_statistics(norm, x, count_batch(norm))
-        return _NormReLUConv.apply(x, conv.weight, geometry(conv), norm.weight, norm.bias, *statistics)
+        return _NormReLUConv.apply(x, conv.weight, geometry(conv), norm.eps, norm.weight, norm.bias, *statistics)
     return conv(relu(norm(x)))
 
 
@@ -102,9 +103,10 @@ class _ReLU(torch.autograd.Function):
         return x.relu_()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (mask,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for gradients of second order: `&` has none
+            return gradient.masked_fill(mask == 0, 0)
         return (mask & gradient.view(_BITS[gradient.itemsize])).view(gradient.dtype)
 
 
@@ -119,7 +121,6 @@ class _MaxPool(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (indices,) = ctx.saved_tensors
         # Of the input only its form is looked at, and memory that nothing is written to is not taken.
@@ -128,18 +129,24 @@ class _MaxPool(torch.autograd.Function):
         return of_x, *(None for _ in ctx.options)
 
 
+def _plain(ctx: Any) -> tuple[Tensor, list[Tensor | None]]:
+    x, weight, gain, shift, _, _ = ctx.saved_tensors
+    y = F.batch_norm(x, None, None, gain, shift, training=True, eps=ctx.eps).relu()
+    return F.conv2d(y, weight, None, *ctx.geometry), [x, weight, None, None, gain, shift, None, None]
+
+
 class _NormReLUConv(torch.autograd.Function):
     """Of maps `(B, C, H, W)`, a weight, and what is `(C,)`: gain and shift of the norm, mean and 1/std of the maps."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, of: Any, *norm: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, of: Any, eps: float, *norm: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, *norm)
-        ctx.geometry = of
+        ctx.geometry, ctx.eps = of, eps
         y = _activated(x, *norm)
         return convolve(y, weight, of)
 
     @staticmethod
-    @once_differentiable
+    @double_backward(_plain)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, gain, shift, mean, inverse_std = ctx.saved_tensors
         y = _activated(x, gain, shift, mean, inverse_std)
@@ -148,7 +155,7 @@ class _NormReLUConv(torch.autograd.Function):
         statistics = None, None, mean, inverse_std
         gradients = torch.ops.aten.native_batch_norm_backward(of_y, x, gain, *statistics, True, 0.0, [True] * 3)
         of_x, of_gain, of_shift = gradients
-        return of_x, of_weight, None, of_gain, of_shift, None, None
+        return of_x, of_weight, None, None, of_gain, of_shift, None, None
 
 
 def _activated(x: Tensor, gain: Tensor, shift: Tensor, mean: Tensor, inverse_std: Tensor) -> Tensor:

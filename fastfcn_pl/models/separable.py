@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from fastfcn_pl.double_backward import double_backward
 from fastfcn_pl.models.convolutions import PointwiseConv, learns_in_full
 from fastfcn_pl.models.depthwise import DepthwiseConv, depthwise_conv, depthwise_conv_weight
 from fastfcn_pl.models.norms import batch_statistics, count_batch, learns_plainly, watched
@@ -33,6 +34,14 @@ def separable_conv(x: Tensor, depthwise: nn.Module, norm: nn.Module, pointwise: 
     return pointwise(norm(depthwise(x)))
 
 
+def _plain(ctx: Any) -> tuple[Tensor, list[Tensor | None]]:
+    x, kernel, weight, gain, shift = (*ctx.saved_tensors[:3], *ctx.saved_tensors[-2:])
+    padding = ctx.dilation * (kernel.shape[-1] // 2)
+    y = F.conv2d(x, kernel, padding=padding, dilation=ctx.dilation, groups=len(kernel))
+    y = F.batch_norm(y, None, None, gain, shift, training=True, eps=ctx.eps)
+    return F.conv2d(y, weight[..., None, None]), [x, kernel, gain, shift, weight, None, None]
+
+
 class _SeparableConv(torch.autograd.Function):
     """Of maps `(B, C, H, W)`, weights `(C, 1, k, k)` and `(O, C)`, gain and shift `(C,)`: `(B, O, H, W)`."""
 
@@ -50,14 +59,14 @@ class _SeparableConv(torch.autograd.Function):
             out.baddbmm_(scaled, y.flatten(2), beta=min(block.start, 1))
         offset = shift - mean * scale
         out += (weight @ offset)[:, None]
-        ctx.save_for_backward(x, kernel, weight, scale, offset, mean, inverse_std)
-        ctx.dilation = dilation
+        ctx.save_for_backward(x, kernel, weight, scale, offset, mean, inverse_std, gain, shift)
+        ctx.dilation, ctx.eps = dilation, norm.eps
         return out.unflatten(2, x.shape[2:])
 
     @staticmethod
-    @once_differentiable
+    @double_backward(_plain)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, kernel, weight, scale, offset, mean, inverse_std = ctx.saved_tensors
+        x, kernel, weight, scale, offset, mean, inverse_std, _, _ = ctx.saved_tensors
         of_x, of_kernel, of_gain = torch.empty_like(x), torch.empty_like(kernel), torch.empty_like(scale)
         gradient, pixels = gradient.flatten(2), x.numel() // x.shape[1]
         by_output = gradient.sum((0, 2))  # (O,)

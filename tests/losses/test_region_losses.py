@@ -52,13 +52,13 @@ def test_label_smoothing_and_class_weights(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_dice(seed: int) -> None:
+def test_dice_is_v_nets(seed: int) -> None:
     logits, target = _random(seed)
     pixels = _pixels(logits, target)
     losses = []
     for c in {label for _, label in pixels}:
         overlap = sum(p[c] for p, label in pixels if label == c)
-        size = sum(p[c] for p, _ in pixels) + sum(label == c for _, label in pixels)
+        size = sum(p[c] ** 2 for p, _ in pixels) + sum(label == c for _, label in pixels)
         losses.append(1 - 2 * overlap / size)
     torch.testing.assert_close(Dice()(logits, target, True), torch.stack(losses).mean())
 
@@ -83,13 +83,39 @@ def test_lovasz(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("threshold", "min_kept"), [(0.7, 2), (0.05, 4), (0.7, 10**6)])
-def test_ohem(seed: int, threshold: float, min_kept: int) -> None:
+def test_ohem_keeps_the_pixels_that_mmsegmentation_does(seed: int, threshold: float, min_kept: int) -> None:
     logits, target = _random(seed)
-    losses = sorted((-p[c].log() for p, c in _pixels(logits, target)), reverse=True)
-    hard = [loss for loss in losses if loss > -torch.tensor(threshold).log()]
-    kept = max(len(hard), min(2 * min_kept, len(losses)))
-    expected = torch.stack(losses[:kept]).mean()
+    probabilities = sorted(p[c] for p, c in _pixels(logits, target))
+    limit = max(probabilities[min(2 * min_kept, len(probabilities) - 1)], threshold)
+    expected = torch.stack([-p.log() for p in probabilities if p < limit]).mean()
     torch.testing.assert_close(OHEM(threshold=threshold, min_kept=min_kept)(logits, target, True), expected)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "min_kept", "kept"),
+    [
+        ([0.75, 0.75, 0.75, 0.9], 1, 0),  # the limit is 0.75, and ties with it are left out
+        ([0.5, 0.75, 0.75, 0.9], 2, 1),
+        ([0.5, 0.6, 0.75, 0.9], 2, 2),
+        ([0.8, 0.9], 10, 1),  # fewer pixels than min_kept: the easiest is the limit
+        ([0.25, 0.5], 10, 2),  # all are below the threshold
+        ([], 10, 0),
+    ],
+)
+def test_pixels_that_equal_the_limit_are_not_kept(probabilities: list[float], min_kept: int, kept: int) -> None:
+    share = torch.tensor(probabilities, dtype=torch.float64)
+    logits = torch.stack([share.log(), (1 - share).log()])[None, :, None]  # (1, 2, 1, pixels)
+    logits = torch.cat([logits, torch.zeros(1, 2, 1, 1)], dim=3)
+    target = torch.tensor([[[0] * len(probabilities) + [IGNORE]]], dtype=torch.uint8)
+    expected = -share.sort().values[:kept].log().mean() if kept else torch.zeros((), dtype=torch.float64)
+    torch.testing.assert_close(OHEM(threshold=0.7, min_kept=min_kept)(logits, target, True), expected)
+
+
+def test_dice_does_not_see_what_lies_under_ignored_pixels() -> None:
+    logits, target = _random(0)
+    expected = Dice()(logits, target, True)
+    logits.movedim(1, -1)[target == IGNORE] = torch.nan
+    torch.testing.assert_close(Dice()(logits, target, True), expected)
 
 
 @pytest.mark.parametrize("seed", range(4))

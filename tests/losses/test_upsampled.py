@@ -102,6 +102,45 @@ def test_gradient_is_that_of_the_value(align_corners: bool) -> None:
     assert torch.autograd.gradcheck(loss, logits[:, :CLASSES].requires_grad_())
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_gradient_of_second_order(align_corners: bool, weights: Tensor | None, label_smoothing: float) -> None:
+    logits, target = _random((3, 4), (9, 7))
+    found = []
+    for loss in (upsampled_cross_entropy, _plain):
+        leaf = logits.clone().requires_grad_()
+        value = loss(leaf, target, weights, label_smoothing, align_corners)
+        (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+        found.append(torch.autograd.grad(gradient.square().sum(), leaf)[0])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
+def _masked(case: str, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return logits of which some are not finite, and their target."""
+    logits, target = _random((6, 7), size)
+    target[:, -2 * size[0] // 6 :] = IGNORE
+    if case in ("nan", "-inf"):
+        logits[:, 1, -1] = float(case)
+    elif case == "class":
+        logits[:, 1], target[target == 1] = -torch.inf, IGNORE
+    elif case == "labelled":
+        logits[0, :, 0, 0] = torch.nan
+    elif case == "true class":
+        logits[:, 1] = -torch.inf
+    return logits, target
+
+
+@pytest.mark.parametrize("size", [(48, 56), (6, 7), (24, 7)])
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("case", ["nan", "-inf", "class", "labelled", "true class"])
+def test_logits_that_are_not_finite_count_as_in_torch(case: str, align_corners: bool, size: tuple[int, int]) -> None:
+    logits, target = _masked(case, size)
+    found = upsampled_cross_entropy(logits, target, None, 0.0, align_corners)
+    expected = _plain(logits, target, None, 0.0, align_corners)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
 def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
     logits, target = _random((4, 4), (17, 17))
     found = _value_and_gradient(upsampled_cross_entropy, 1e3 * logits, target, None, 0.0, True)

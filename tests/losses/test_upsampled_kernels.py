@@ -9,6 +9,7 @@ pytest.importorskip("triton")
 from fastfcn_pl import kernels
 from fastfcn_pl.contracts import IGNORE
 from fastfcn_pl.losses.upsampled import upsampled_cross_entropy
+from tests.losses.test_upsampled import _masked, _plain
 
 pytestmark = pytest.mark.slow
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,6 +43,19 @@ def test_value_and_gradient(
         results.append([value.detach().cpu(), gradient.cpu()])
     for found, expected in zip(*results, strict=True):
         assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("size", [(48, 56), (24, 7)])
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("case", ["nan", "-inf", "class", "labelled", "true class"])
+def test_logits_that_are_not_finite_count_as_in_torch(
+    case: str, align_corners: bool, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, target = _masked(case, size)
+    monkeypatch.setattr(kernels, "runs_on", lambda x: True)
+    found = upsampled_cross_entropy(logits.to(DEVICE), target.to(DEVICE), None, 0.0, align_corners).cpu()
+    expected = _plain(logits, target, None, 0.0, align_corners)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def test_nothing_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
