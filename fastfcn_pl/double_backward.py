@@ -26,8 +26,8 @@ def double_backward(plain: Callable[[Any], tuple[Tensor, Sequence[Tensor | None]
             if not torch.is_grad_enabled():
                 return backward(ctx, gradient)
             output, inputs = plain(ctx)
-            wanted = [i for i, x in enumerate(inputs) if x is not None and ctx.needs_input_grad[i]]
-            gradients = torch.autograd.grad(output, [inputs[i] for i in wanted], gradient, create_graph=True)  # type: ignore[misc]
+            wanted = {i: x for i, x in enumerate(inputs) if x is not None and ctx.needs_input_grad[i]}
+            gradients = torch.autograd.grad(output, list(wanted.values()), gradient, create_graph=True)
             by_input = dict(zip(wanted, gradients, strict=True))
             return tuple(by_input.get(i) for i in range(len(inputs)))
 

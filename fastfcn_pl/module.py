@@ -20,6 +20,7 @@ from fastfcn_pl.metrics import BoundaryIoU, ConfusionMatrix, Scores
 from fastfcn_pl.models.fastest import fastest
 from fastfcn_pl.models.layout import lay_out, memory_format
 from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.unused import freeze_unused
 
 
 class SegmentationModule(L.LightningModule):
@@ -72,8 +73,10 @@ class SegmentationModule(L.LightningModule):
         return normalized.contiguous(memory_format=self.memory_format)
 
     def setup(self, stage: str) -> None:
-        """Lay out the weights to learn fast, before anything else holds them."""
+        """Freeze weights without a use and lay out the others to learn fast, before anything else holds them."""
         if stage == "fit":
+            if (unused := freeze_unused(self.model)) and self.trainer.is_global_zero:
+                print(f"no output depends on {len(unused)} weights, such as {unused[0]}: they are not trained")
             device, half = self.trainer.strategy.root_device, "16" in str(self.trainer.precision)
             self.memory_format = lay_out(self.model, self.channels_last, device, half)
 

@@ -22,8 +22,9 @@ def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half:
 
     Without `channels_last` it is torch's default format, and so it is on CPUs in half precision where a grouped
     convolution is none of ours: dilated ones have a wrong gradient in channels_last, and others are not known to have a
-    right one. Where all are dense or ours, a step of EncNet + JPU with ResNet-50 in bfloat16 takes 2.5 s, 3.5 in the
-    default format (2 images of 480x480, 2 threads of a Xeon with AMX).
+    right one. So it is with convolutions that `corrupts_memory` names. Where all are dense or ours, a step of EncNet +
+    JPU with ResNet-50 in bfloat16 takes 2.5 s, 3.5 in the default format (2 images of 480x480, 2 threads of a Xeon with
+    AMX).
 
     In float32 on CPUs, dense convolutions of more than a pixel take 3 to 5 times as long for the gradient of their
     weight in channels_last, and depthwise ones are faster there. So a backbone of dense ones is in the default format,
@@ -34,7 +35,7 @@ def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half:
     """
     on_cpu = device.type == "cpu"
     dense = on_cpu and not half and _mostly_dense(network.backbone)
-    wrong = on_cpu and half and any(map(_is_grouped_by_torch, network.modules()))
+    wrong = on_cpu and any((half and _is_grouped_by_torch(m)) or corrupts_memory(m) for m in network.modules())
     if dense:
         substitute(network, PointwiseConv.like)
     if on_cpu and not half:
@@ -48,6 +49,17 @@ def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half:
                 module.register_forward_pre_hook(_take)
                 module.register_forward_hook(_give)
     return form
+
+
+def corrupts_memory(module: nn.Module) -> bool:
+    """Tell whether its backward pass in channels_last on CPUs writes outside of its memory (oneDNN issue 6035).
+
+    Those are convolutions of one pixel with a stride, of fewer channels than the vectors of AVX-512 hold, such as in
+    the stems of FastViT and MobileOne.
+    """
+    if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1) or module.stride == (1, 1):
+        return False
+    return module.in_channels // module.groups < 16
 
 
 def _is_dense(module: nn.Module) -> bool:

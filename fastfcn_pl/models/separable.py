@@ -35,7 +35,7 @@ def separable_conv(x: Tensor, depthwise: nn.Module, norm: nn.Module, pointwise: 
 
 
 def _plain(ctx: Any) -> tuple[Tensor, list[Tensor | None]]:
-    x, kernel, weight, gain, shift = (*ctx.saved_tensors[:3], *ctx.saved_tensors[-2:])
+    x, kernel, weight, *_, gain, shift = ctx.saved_tensors
     padding = ctx.dilation * (kernel.shape[-1] // 2)
     y = F.conv2d(x, kernel, padding=padding, dilation=ctx.dilation, groups=len(kernel))
     y = F.batch_norm(y, None, None, gain, shift, training=True, eps=ctx.eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -33,6 +34,7 @@ FAMILIES = [
     pytest.param("swin_tiny_patch4_window7_224", 32, marks=pytest.mark.slow),  # frees itself from 224x224
     pytest.param("mambaout_femto", 32, marks=pytest.mark.slow),  # gives (B, H, W, C)
     pytest.param("convnext_atto", 8, marks=pytest.mark.slow),
+    pytest.param("halonet_h1", 32, marks=pytest.mark.slow),  # takes multiples of 256 only
     pytest.param("dla34", 32, marks=pytest.mark.slow),  # fails at odd sizes
 ]
 
@@ -57,6 +59,9 @@ def test_levels_are_what_out_info_says(name: str, output_stride: int, size: tupl
         ("pvt_v2_b0", 8, "cannot build it with output_stride=8"),
         ("test_resnet", 4, "output_stride=4: use 32, 16 or 8"),
         ("resnet5O", 32, "no such network; did you mean resnet50"),
+        ("eca_botnext26ts_256", 32, "it takes images of 256x256 only"),
+        ("visformer_tiny", 32, "it takes images of 224x224 only"),
+        ("pit_ti_224", 32, r"at 224x224 its levels are \[\(64, 27, 27\)"),
     ],
 )
 def test_what_cannot_serve_says_why(name: str, output_stride: int, reason: str) -> None:
@@ -84,6 +89,45 @@ def test_weights_that_are_missing_in_the_file_are_an_error(tmp_path: Path) -> No
     state = {k: v for k, v in timm.create_model("test_resnet").state_dict().items() if not k.startswith("layer3")}
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(UserError, match=r"weights of test_resnet are not in it, the first is layer3"):
+        backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (lambda state, extra: {f"module.{k}": v for k, v in state.items()}, "module."),
+        (
+            lambda state, extra: {"state_dict": {f"_orig_mod.module.{k}": v for k, v in state.items()}},
+            "_orig_mod.module.",
+        ),
+        (
+            lambda state, extra: (
+                {f"encoder.{k}": v for k, v in state.items()} | {f"head.{k}": v for k, v in extra.items()}
+            ),
+            "encoder.",
+        ),
+        (lambda state, extra: {"state_dict_ema": state, "state_dict": extra}, None),
+        (lambda state, extra: {"state_dict": state, "args": argparse.Namespace(lr=0.1), "metric": 71.5}, None),
+        (lambda state, extra: {"model": {"state_dict": state}}, None),
+    ],
+    ids=["DataParallel", "compiled", "larger network", "averaged", "timm's training script", "nested"],
+)
+def test_weights_are_found_where_training_scripts_put_them(
+    wrap: Callable[..., dict[str, object]], prefix: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    torch.save(wrap(state, timm.create_model("test_resnet").state_dict()), tmp_path / "net.pth")
+    backbone = backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
+    loaded = backbone.net.state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in loaded)
+    printed = capsys.readouterr().out
+    assert (f"the prefix {prefix} taken off" in printed) if prefix else not printed
+
+
+def test_a_prefix_that_is_unknown_is_named(tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    torch.save({f"tower.{k}": v for k, v in state.items()}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"its names begin with 'tower\.', and 'tower' is no prefix that is known"):
         backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
 
 

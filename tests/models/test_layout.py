@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import ctypes.util
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fastfcn_pl import build
-from fastfcn_pl.models.layout import lay_out
+from fastfcn_pl.models.layout import corrupts_memory, lay_out
 from fastfcn_pl.models.segmenter import Segmenter
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # weights stay where they are: no GPU is needed
@@ -93,3 +97,41 @@ def test_the_default_format_where_it_is_asked_for_or_alone_right(channels_last: 
     assert lay_out(network, channels_last, CPU, half) is torch.contiguous_format
     seen = _formats(network, torch.randn(2, 3, 96, 128))
     assert seen[False, True] == seen[True, False] == {True}
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("backbone", ["mobileone_s0", "fastvit_t8", "test_byobnet"])
+def test_convolutions_that_corrupt_memory_never_see_channels_last(backbone: str, half: bool) -> None:
+    network = _network(backbone)
+    strided = [m for m in network.modules() if corrupts_memory(m)]
+    form = lay_out(network, True, CPU, half=half)
+    assert bool(strided) == (backbone != "test_byobnet"), "the case tests nothing"
+    assert form is torch.contiguous_format or not strided
+    seen = []
+    for conv in strided:
+        conv.register_forward_pre_hook(lambda conv, inputs: seen.append(inputs[0].is_contiguous()))
+    network(torch.randn(2, 3, 96, 128).contiguous(memory_format=form))
+    assert all(seen)
+    assert len(seen) == len(strided)
+
+
+_CHECKED = "libc_malloc_debug.so.0"
+_STEP = """
+import torch
+from fastfcn_pl.models.layout import corrupts_memory, lay_out
+from tests.models.test_layout import CPU, _network
+network = _network("mobileone_s0").train()
+form = lay_out(network, True, CPU, half=False)
+for size in ((97, 129), (64, 64)):
+    x = torch.randn(2, 3, *size).contiguous(memory_format=form)
+    network(x).logits.sum().backward()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(ctypes.util.find_library("c_malloc_debug") is None, reason=f"glibc's {_CHECKED} is not here")
+def test_a_training_step_keeps_the_heap_whole() -> None:
+    """glibc's checks end the process with SIGABRT if something was written behind its memory."""
+    env = {**os.environ, "MALLOC_CHECK_": "3", "LD_PRELOAD": _CHECKED}
+    done = subprocess.run([sys.executable, "-c", _STEP], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-500:]

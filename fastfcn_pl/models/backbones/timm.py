@@ -17,7 +17,7 @@ from fastfcn_pl.models.convolutions import substitute
 from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.recomputing import Recomputing
 from fastfcn_pl.models.weights import efficientnet_lite, hub
-from fastfcn_pl.models.weights.files import read_state_dict
+from fastfcn_pl.models.weights.files import read_state_dict, without_prefix
 
 _FINEST_STRIDE = 4
 _PYRAMID = (8, 16, 32)
@@ -146,13 +146,17 @@ def _find_layout(name: str, output_stride: int) -> _Layout:
         except (TypeError, AssertionError, RuntimeError, AttributeError, NotImplementedError) as error:
             reason = reason or _why_not_created(name, output_stride, error)
             continue
-        size, refusal = net.pretrained_cfg["input_size"][-1], ""
-        for multiple, shape in ((1, (97, 129)), (32, (96, 128)), (size, (size, 2 * size))):
+        size = net.pretrained_cfg["input_size"][-1]
+        for multiple, shape in (
+            (1, (97, 129)),
+            *((n, (3 * n, 4 * n)) for n in (32, 64, 128)),
+            (size, (size, 2 * size)),
+        ):
             result = _measure(net, output_stride, shape)
             if isinstance(result, _Levels):
                 return _Layout(options, result, multiple)
-            refusal = result
-        reason = reason or refusal
+        square = _measure(net, output_stride, (size, size))
+        reason = reason or (square if isinstance(square, str) else f"it takes images of {size}x{size} only")
     raise UserError(f"model.backbone.name={name} does not serve: {reason}; {_WHAT_WORKS}")
 
 
@@ -172,8 +176,9 @@ def _measure(net: nn.Module, output_stride: int, shape: tuple[int, int]) -> _Lev
     try:
         with torch.no_grad():
             levels = net(torch.zeros(1, 3, *shape, device="meta"))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        return str(error).splitlines()[0].rstrip(".")
+    except Exception as error:  # a size that a network cannot take makes it fail in any way
+        reason = " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
+        return f"it cannot take an image of {shape[0]}x{shape[1]} ({reason})"
     info = FeatureInfo(tuple(channels[i] for i in indices), tuple(strides[i] for i in indices))
     found = [tuple(levels[i].shape[1:]) for i in indices]
     sizes = [tuple(-(-length // stride) for length in shape) for stride in info.strides]
@@ -215,10 +220,10 @@ def _without_overlay(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _timm_state_dict(name: str, source: str) -> dict[str, Tensor]:
-    state = read_state_dict(source)
-    if efficientnet_lite.is_efficientnet_lite(state):
-        return efficientnet_lite.to_timm(state, timm.create_model(name, pretrained=False).state_dict())
-    return state
+    with torch.device("meta"):
+        target = timm.create_model(name, pretrained=False).state_dict()
+    state = without_prefix(read_state_dict(source), [next(iter(target)), efficientnet_lite.FIRST], source)
+    return efficientnet_lite.to_timm(state, target) if efficientnet_lite.FIRST in state else state
 
 
 def _why_not_loaded(name: str, pretrained: bool | str, error: Exception) -> str:

@@ -6,10 +6,8 @@ from torch import Tensor
 
 from fastfcn_pl.contracts import UserError
 
-
-def is_efficientnet_lite(state: dict[str, Tensor]) -> bool:
-    """Tell these files by the names of that port (`_conv_stem`, `_blocks.0._depthwise_conv`, ...)."""
-    return "_conv_stem.weight" in state
+FIRST = "_conv_stem.weight"
+"""The name by which files of that port are told from others."""
 
 
 def to_timm(state: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
