@@ -212,7 +212,8 @@ def only_to_predict(parts: dict[str, Any]) -> None:
     """
     _unset(parts.get("model"), "pretrained", False)
     _unset(parts.get("data"), "augmentation", None)
-    _unset(parts.get("data"), "cache", None)
+    if isinstance(data := parts.get("data"), dict):
+        _unset(data.get("loader"), "cache", None)
 
 
 def _unset(node: Any, key: str, value: Any) -> None:

@@ -28,6 +28,8 @@ _HARMLESS: list[Any] = [
     np.dtype,
     np.dtypes.Float64DType,
 ]
+_MOST_CLAIMED = 2**30
+"""Bytes of tensors that a file may hold as views of fewer values."""
 _NUMBERED = "unknown"
 """The name of the data set of a published network whose data set was not said."""
 
@@ -67,7 +69,7 @@ class Checkpoint:
             return cls.of_published(_recognise(content, path), path, data)
         try:
             _state_dict(content)
-            plain = plain_data(content["hyper_parameters"])
+            plain = plain_data({key: content["hyper_parameters"][key] for key in ("config", "spec")})
             spec = DatasetSpec.from_dict(plain["spec"])
             if not isinstance(plain["config"], dict):
                 raise UserError("it holds no configuration")
@@ -127,17 +129,20 @@ class Checkpoint:
             if outline is not None:  # so that no memory is taken for what the file does not hold
                 _check_weights(outline, given, self.path)
             module = build.module_to_predict(cfg, self.spec, self.config)
+            _check_weights(module.state_dict(), given, self.path)
+            module.load_state_dict(given)
         except build.NONSENSE as error:
             raise unusable(self.path, error) from error
-        _check_weights(module.state_dict(), given, self.path)
-        module.load_state_dict(given)
         return module.eval()
 
     def load_into(self, module: SegmentationModule) -> None:
         """Load its weights into `module`; raises UserError if one does not fit."""
         given = self.content["state_dict"]
         _check_weights(module.state_dict(), given, self.path)
-        module.load_state_dict(given)
+        try:
+            module.load_state_dict(given)
+        except RuntimeError as error:
+            raise unusable(self.path, error) from error
 
     def check_classes(self, spec: DatasetSpec) -> None:
         """Raise UserError if it is of other classes than `spec`."""
@@ -195,7 +200,8 @@ def unusable(path: str | Path, error: Exception) -> UserError:
     """Return a checkpoint's mistake in one line."""
     reason = str(error)
     if not isinstance(error, UserError):
-        reason = f"it is damaged, or was changed ({type(error).__name__}: {' '.join(reason.split())})"
+        cause = f"{type(error).__name__}: {' '.join(reason.split())}"
+        reason = f"it is damaged, or it or the code of a part was changed ({cause})"
     return UserError(f"checkpoint={path} cannot be used: {reason}")
 
 
@@ -226,10 +232,13 @@ def _state_dict(content: Any) -> dict[str, torch.Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise UserError("it holds no state dict")
-    for name, tensor in state.items():
-        if (
-            tensor.layout is not torch.strided
-            or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
-        ):
-            raise UserError(f"{name} claims more values than the file holds")
+    if strange := [name for name, tensor in state.items() if tensor.layout is not torch.strided or tensor.is_meta]:
+        raise UserError(f"{strange[0]} is no tensor with a value in each place")
+    if sum(map(_claimed, state.values())) > _MOST_CLAIMED:
+        raise UserError("its state dict claims more values than the file holds")
     return state
+
+
+def _claimed(tensor: torch.Tensor) -> int:
+    """Return the bytes of a tensor that its file does not hold, since one value of it stands for many."""
+    return max(0, tensor.numel() * tensor.element_size() - tensor.untyped_storage().nbytes())

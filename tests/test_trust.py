@@ -449,7 +449,9 @@ def test_a_file_takes_no_more_memory_than_it_holds(run: Path, tmp_path: Path) ->
     wide = copy.deepcopy(tree)
     wide["model"]["neck"]["width"] = 2**24
     for changed, words in (
-        ({"state_dict": {**content["state_dict"], "model.head.x": huge}}, "model.head.x claims more values than"),
+        ({"state_dict": {**content["state_dict"], "model.head.x": huge}}, "its state dict claims more values than"),
+        ({"state_dict": {"model.x": torch.zeros(2**40, device="meta")}}, "model.x is no tensor with a value"),
+        ({"state_dict": {"model.x": torch.zeros(3).to_sparse()}}, "model.x is no tensor with a value"),
         ({"hyper_parameters": {"spec": {**spec, "classes": huge}, "config": tree}}, "holds a Tensor"),
         ({"hyper_parameters": {"spec": {**spec, "classes": [3]}, "config": tree}}, "is no text"),
         ({"hyper_parameters": {"spec": spec, "config": "a: b"}}, "holds no configuration"),
