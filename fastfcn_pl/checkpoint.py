@@ -9,25 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core.multiarray import scalar
 
 from fastfcn_pl import build, signatures
 from fastfcn_pl.build import Config
 from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.models.weights.files import HARMLESS
 from fastfcn_pl.models.weights.published import Published, recognise
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.trust import Trust, plain_data
 
-# A genuine official checkpoint holds its best score as a numpy float64, under the name that numpy 1 gave to it.
-_HARMLESS: list[Any] = [
-    (scalar, "numpy.core.multiarray.scalar"),
-    scalar,
-    np.dtype,
-    np.dtypes.Float64DType,
-]
 _MOST_CLAIMED = 2**30
 """Bytes of tensors that a file may hold as views of fewer values."""
 _NUMBERED = "unknown"
@@ -210,7 +202,7 @@ def _read_file(path: str | Path) -> Any:
         raise UserError(f"checkpoint={path}: no such file; a run's are in its folder checkpoints/")
     _check_archive(Path(path))
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is not a checkpoint makes the reader fail in any way
         reason = "it is truncated, not a torch file, or wants more than weights (if you trust it, save its state_dict)"
