@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import comparison, launch
+from fastfcn_pl import comparison, first_lines, launch
 from fastfcn_pl.contracts import UserError, suggest
 from fastfcn_pl.staging import staged
 
@@ -41,6 +41,7 @@ def benchmark(cfg: DictConfig) -> float:
     else:
         path, run_folder = checkpoint_of(cfg.checkpoint)
         cfg, network = _trained(cfg, path)
+    first_lines.step("benchmark: measuring")
     found = measure(cfg, network, device)
     for folder in filter(None, (cfg.run_dir, run_folder)):
         with staged(Path(folder, FILE)) as hidden:

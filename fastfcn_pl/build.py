@@ -153,7 +153,7 @@ def _profiler(cfg: DictConfig) -> Any:
     """Return the profiler; torch's without the names of modules, whose hooks cannot be copied with the network."""
     profiler = cfg.trainer.get("profiler")
     if profiler == "pytorch":
-        return PyTorchProfiler(record_module_names=False)
+        return PyTorchProfiler(dirpath=f"{cfg.trainer.default_root_dir}/profile", record_module_names=False)
     return build(profiler) if OmegaConf.is_dict(profiler) else profiler
 
 

@@ -27,13 +27,18 @@ def before_imports(module: str, cfg: DictConfig) -> None:
     if missing := OmegaConf.missing_keys(cfg):
         order = [str(key) for key in cfg]
         raise UserError(usage.wanted(command, sorted(missing, key=lambda key: (order.index(key.split(".")[0]), key))))
-    if not is_rank_0():
-        return
-    say_notes()
-    print(f"{command}: loading PyTorch", file=sys.stderr, flush=True)
+    if is_rank_0():
+        say_notes()
+    step(f"{command}: loading PyTorch")
     has_weights = cfg.get("checkpoint") is not None or cfg.get("init_from") is not None
-    if not has_weights and OmegaConf.select(cfg, "model.backbone.pretrained") is True:
+    if is_rank_0() and not has_weights and OmegaConf.select(cfg, "model.backbone.pretrained") is True:
         hub.begin()
+
+
+def step(line: str) -> None:
+    """Name the silent step that begins, on rank 0 and beside what is printed for others to read."""
+    if is_rank_0():
+        print(line, file=sys.stderr, flush=True)
 
 
 def say_notes() -> None:

@@ -8,6 +8,7 @@ import netrc
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.network import attempt
 from fastfcn_pl.redaction import redacted
 from fastfcn_pl.staging import staged
 
@@ -53,7 +55,7 @@ def wandb_logger(
         raise UserError(f"logger.wandb.mode={mode}: use {', '.join(_MODES)}, or logger=none")
     Path(save_dir).mkdir(parents=True, exist_ok=True)  # W&B falls back to a temporary folder where it is missing
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() and _answers() else "offline")
     os.environ.setdefault("WANDB_SILENT", "true")  # `how_to_view` says it in one line
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B reports on itself, from offline runs, too
     logger = WandbLogger(
@@ -94,6 +96,15 @@ def logged_in() -> bool:
         return any(file.is_file() and netrc.netrc(file).authenticators(host) for file in files)
     except netrc.NetrcParseError:
         return False
+
+
+def _answers() -> bool:
+    """Tell whether W&B's server can be reached, and say it if not: its client would try for minutes."""
+    address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    failure = attempt(address).failure()
+    if failure is not None:
+        print(f"{address} cannot be reached ({failure}): the W&B run is kept offline", file=sys.stderr, flush=True)
+    return failure is None
 
 
 class MetricsFile(CSVLogger):

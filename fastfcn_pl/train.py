@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import launch
+from fastfcn_pl import first_lines, launch
 from fastfcn_pl.contracts import UserError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def train(cfg: DictConfig) -> float:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.datamodule(cfg)
     datamodule.prepare_data()
+    first_lines.step("train: building the network")
     module = build.module(cfg, datamodule.spec)
     trainer = build.trainer(cfg)
     trainer_flags.check_batches(trainer, datamodule)
@@ -58,6 +59,7 @@ def train(cfg: DictConfig) -> float:
             logger.log_hyperparams(redacted({**build.plain(cfg), **environment}))
         if view := how_to_view():
             print(f"W&B run: {view}")
+        first_lines.step("train: reading the first images")
         trainer.fit(module, datamodule=datamodule, ckpt_path=begun.path if begun else None, weights_only=True)
         return score_best(cfg, trainer, module, about)
 
@@ -76,6 +78,7 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     checkpoint = Checkpoint.read(best, Trust.of(cfg.trust, cfg))
     module = checkpoint.build()
     cost = cost_of(trainer, module)
+    first_lines.step(f"train: scoring {best}")
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
     results |= {"parameters": cost["parameters"], "gmacs": cost["gmacs"], "cost": cost}
     results |= {"checkpoint": best, "checkpoint_step": checkpoint.content["global_step"]}

@@ -1,0 +1,30 @@
+"""W&B's mode where the user is logged in: online only if the server answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastfcn_pl import loggers, network
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "PATIENCE", 0.5)
+    network.attempt.cache_clear()
+
+
+def test_a_server_that_cannot_be_reached_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.invalid")
+    assert not loggers._answers()
+    assert "http://wandb.invalid cannot be reached" in capsys.readouterr().err
+
+
+def test_a_run_of_a_logged_in_user_is_then_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.invalid")
+    monkeypatch.setenv("WANDB_API_KEY", "local-" + "5ec4e7" * 6 + "5ec4")
+    monkeypatch.delenv("WANDB_MODE")
+    names = ("project", "entity", "name", "id", "group", "job_type")
+    options = {**dict.fromkeys(names), "project": "x", "save_dir": str(tmp_path), "tags": [], "choices": {}}
+    assert loggers.wandb_logger({}, mode="auto", **options)._wandb_init["mode"] == "offline"
