@@ -36,9 +36,9 @@ def before_imports(module: str, cfg: DictConfig) -> None:
 
 
 def step(line: str) -> None:
-    """Name the silent step that begins, on rank 0 and beside what is printed for others to read."""
+    """Name the silent step that begins; on stdout, since stderr is for mistakes and remarks, and by rank 0 alone."""
     if is_rank_0():
-        print(line, file=sys.stderr, flush=True)
+        print(line, flush=True)
 
 
 def say_notes() -> None:

@@ -19,7 +19,7 @@ import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fastfcn_pl import config, first_lines, home, resolvers, sweep
 from fastfcn_pl.again import alone, goes_on
@@ -54,9 +54,8 @@ def main(config_name: str, job: Job) -> None:
         return
     # Hydra then raises what went wrong while composing, instead of printing it in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    run = hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name=config_name)(
-        _reporting(module, job)
-    )
+    composing = hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name=config_name)
+    run = composing(_reporting(module, job))
     failed, exit_code = False, 1
     try:
         try:
@@ -224,10 +223,8 @@ def _end(error: Exception) -> NoReturn:
 
 
 def _job_of_sweep() -> HydraConf | None:
-    job = HydraConfig.get() if HydraConfig.initialized() else None
-    if job is None or job.mode is not RunMode.MULTIRUN or OmegaConf.is_missing(job.runtime, "output_dir"):
-        return None
-    return None if first_lines.shows(sys.argv) else job
+    job = HydraConfig.get() if HydraConfig.initialized() and not first_lines.shows(sys.argv) else None
+    return job if job is not None and job.mode is RunMode.MULTIRUN else None
 
 
 def _say(line: str) -> None:

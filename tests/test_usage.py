@@ -79,7 +79,7 @@ def test_it_is_printed_by_rank_0_alone(
 ) -> None:
     cfg = make_config("model.backbone.pretrained=false")
     first_lines.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
-    assert capsys.readouterr() == ("", "train: loading PyTorch\n")
+    assert capsys.readouterr() == ("train: loading PyTorch\n", "")
     monkeypatch.setenv("LOCAL_RANK", "1")
     first_lines.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
     assert capsys.readouterr() == ("", "")

@@ -91,7 +91,7 @@ def test_a_hub_that_gives_nothing_is_named_in_seconds(
         _build()
     assert unreachable in str(error.value)
     assert time.monotonic() - begun < 5
-    assert capsys.readouterr().err == f"fetching weights of test_resnet from {unreachable}\n"
+    assert capsys.readouterr().out == f"fetching weights of test_resnet from {unreachable}\n"
 
 
 def test_weights_in_the_cache_need_no_hub(
@@ -106,7 +106,7 @@ def test_weights_in_the_cache_need_no_hub(
     save_file(random.state_dict(), snapshot / "model.safetensors")
     loaded = _build()
     assert (loaded.net.get_submodule("conv1.0").weight == random.get_submodule("conv1.0").weight).all()
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().out == ""
     assert constants.HF_HUB_OFFLINE is False
 
 
@@ -126,7 +126,7 @@ def test_a_network_of_the_hub_is_refused_likewise(endpoint: Callable[[str], None
 def test_random_weights_ask_nobody(endpoint: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
     endpoint("http://hub.invalid")
     _build(pretrained=False)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().out == ""
 
 
 def test_another_mistake_is_not_blamed_on_the_hub(endpoint: Callable[[str], None]) -> None:

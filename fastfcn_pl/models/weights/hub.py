@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +73,8 @@ def _failure(name: str, repository: str) -> str | None:
 
     address = server()
     assert address is not None
-    print(f"fetching weights of {name} from {address}", file=sys.stderr, flush=True)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"fetching weights of {name} from {address}", flush=True)
     repo, _, revision = repository.partition("@")
 
     def ask() -> None:
