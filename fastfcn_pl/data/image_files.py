@@ -18,8 +18,9 @@ Test = Callable[[Path], bool]
 
 
 def say(line: str) -> None:
-    """Print what is left out, and why."""
-    print(f"note: {line}", file=sys.stderr)
+    """Print what is left out, and why; on no other stream where stderr is closed."""
+    if sys.stderr is not None:
+        print(f"note: {line}", file=sys.stderr)
 
 
 def found_images(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,15 @@ def test_globs_pass_over_loops_fifos_and_folders_left_out(capsys: pytest.Capture
         "note: in/fifo.jpg is a FIFO, not a file: it is left out",
         "note: in/folder.png is a folder, not a file: it is left out",
     ]
+
+
+def test_notes_go_nowhere_else_if_stderr_is_closed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _touch("in/a.jpg", "in/b.jpg/c.jpg")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert _found("in")[1] == ["a.jpg", "b.jpg/c.jpg"]
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("source", ["", "nothing", "no/*.jpg", "x" * 5000, "y/" * 3000, "empty", "[", "in/**"])
