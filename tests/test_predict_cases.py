@@ -338,7 +338,7 @@ def test_one_that_fails_leaves_the_folder_of_another_alone(run: Run, monkeypatch
     Path("in/b.png").write_bytes(b"")
 
     class First(FakePredictor):
-        def __init__(self, *arguments: str) -> None:
+        def __init__(self, checkpoint: str, *options: object, **more: object) -> None:
             with monkeypatch.context() as inner:
                 inner.setattr(predicting, "Predictor", FakePredictor)
                 with pytest.raises(UserError, match="1 of 1 images were not labelled"):

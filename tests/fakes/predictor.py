@@ -22,7 +22,7 @@ class FakePredictor:
     spec = SPEC
     made = 0
 
-    def __init__(self, checkpoint: str, device: str = "auto", precision: str = "32-true") -> None:
+    def __init__(self, checkpoint: str, *options: object, **more: object) -> None:
         FakePredictor.made += 1
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
