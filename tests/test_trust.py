@@ -135,7 +135,8 @@ def _demo(path: Path, *trust: str) -> None:
 
 def _predict(path: Path, *trust: str) -> None:
     Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save("image.png")
-    predict(_compose("predict", f"checkpoint={path}", "input=image.png", "output=out", "save=[labels]", *trust))
+    words = ["input=image.png", "output=out", "save=[labels]", "overwrite=true", *trust]
+    predict(_compose("predict", f"checkpoint={path}", *words))
     assert Path("out/labels/image.png").is_file()
 
 
@@ -364,7 +365,7 @@ def test_own_parts_in_a_folder_of_options(
     words = ["predict", f"checkpoint={path}", "input=image.png", "output=out"]
     done = command(*words)
     assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
+    line = done.stderr.strip().splitlines()[-1]
     assert line.startswith(f"error: checkpoint={path}: model.neck._target_=own_part.Mixer is none of fastfcn_pl's")
     for given in (["-cd", "my_conf"], [f"hydra.searchpath=[file://{tmp_path}/my_conf]"]):
         done = command(*words, "overwrite=true", *given)
