@@ -71,15 +71,22 @@ class TimmBackbone(nn.Module):
 
     def _levels(self, x: Tensor) -> list[Tensor]:
         height, width = x.shape[-2:]
-        bottom, right = -height % self._layout.multiple, -width % self._layout.multiple
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom))
+        multiple = self._layout.multiple
+        if multiple > 1:  # also where nothing is missing: a branch would tie an exported file to sizes of one kind
+            x = F.pad(x, (0, _round_up(width, multiple) - width, 0, _round_up(height, multiple) - height))
         levels = self.net(x)
         found = []
         for i, stride in zip(self._layout.levels.indices, self.out_info.strides, strict=True):
             level = levels[i].permute(0, 3, 1, 2) if self._layout.levels.channels_last else levels[i]
-            found.append(level[..., : -(-height // stride), : -(-width // stride)] if bottom or right else level)
+            if multiple > 1:
+                level = level[..., : _round_up(height, stride) // stride, : _round_up(width, stride) // stride]
+            found.append(level)
         return found
+
+
+def _round_up(length: int, multiple: int) -> int:
+    """Return the next multiple, in arithmetic of positive numbers: ONNX's division rounds negative ones to zero."""
+    return (length + multiple - 1) // multiple * multiple
 
 
 def _dilated(conv: nn.Conv2d) -> nn.Conv2d | None:
