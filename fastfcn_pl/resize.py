@@ -13,9 +13,19 @@ from torch import Tensor
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Return `x` `(B, C, h, w)` bilinearly interpolated to `(B, C, *size)`; `x` itself where it has that size."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    if _same(tuple(x.shape[-2:]), tuple(size)):
         return x
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def _same(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Tell whether two sizes are equal; while `torch.export` sees sizes as symbols, whether they always are."""
+    if not torch.compiler.is_exporting():
+        return one == other
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    # Comparing symbols would tie the file to images whose sizes compare in the same way.
+    return all(statically_known_true(a == b) for a, b in zip(one, other, strict=True))
 
 
 def resize_logits(logits: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:

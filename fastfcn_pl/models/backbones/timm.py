@@ -79,9 +79,18 @@ class TimmBackbone(nn.Module):
         for i, stride in zip(self._layout.levels.indices, self.out_info.strides, strict=True):
             level = levels[i].permute(0, 3, 1, 2) if self._layout.levels.channels_last else levels[i]
             if multiple > 1:
-                level = level[..., : _round_up(height, stride) // stride, : _round_up(width, stride) // stride]
+                level = _cropped(level, _round_up(height, stride) // stride, _round_up(width, stride) // stride)
             found.append(level)
         return found
+
+
+def _cropped(level: Tensor, height: int, width: int) -> Tensor:
+    """Return the first rows and columns of a level."""
+    if not torch.compiler.is_exporting():
+        return level[..., :height, :width]
+    # A view would tie the file to sizes at which something is cut off: torch.export asks if it is contiguous.
+    rows, columns = (torch.arange(length, device=level.device) for length in (height, width))
+    return level.index_select(2, rows).index_select(3, columns)
 
 
 def _round_up(length: int, multiple: int) -> int:
