@@ -129,6 +129,7 @@ class ExportConfig:
     images: str | None = MISSING
     count: int = MISSING
     least_equal: float = MISSING
+    largest_difference: float = MISSING
     int8: bool = MISSING
     quantization: Any = MISSING
     data: Any = MISSING

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastfcn_pl.data.datamodule import SegmentationDataModule
-    from fastfcn_pl.module import SegmentationModule
-
-_GIVES = ("labels", "logits")
+    from fastfcn_pl.export_check import Agreement
 
 
 def export(cfg: DictConfig) -> None:
     """Write `cfg.checkpoint`'s network as `cfg.format`, and check the file; one that differs is not left."""
     import torch
 
-    from fastfcn_pl import build, exported, provenance, staging
+    from fastfcn_pl import build, exported, exporters, provenance, staging
     from fastfcn_pl.checkpoint import Checkpoint
+    from fastfcn_pl.export_check import Check
     from fastfcn_pl.models.deploy import Deployed
     from fastfcn_pl.trust import Trust
 
@@ -38,47 +38,81 @@ def export(cfg: DictConfig) -> None:
     if cfg.images is None or cfg.int8:
         datamodule = build.datamodule(trained.parts("data", "seed", changes={"data": cfg.data}))
     pictures = _pictures(cfg, datamodule)
-    network = Deployed(module.model, module.mean, module.std, cfg.gives).eval()
+    network = Deployed(module.model, module.mean, module.std, "logits").eval()
     metadata: dict[str, Any] = {"spec": module.spec.to_dict(), "gives": cfg.gives, "protocol": "native"}
     metadata |= {"mean": module.mean.flatten().tolist(), "std": module.std.flatten().tolist()}
     metadata |= {"checkpoint": Path(cfg.checkpoint).name, **provenance.environment()}
     with staging.staged(output) as staged:
         hidden = staged.with_suffix(output.suffix)
-        try:
-            exported.write(network, cfg.format, hidden)
-        except UserError:
-            raise
-        except Exception as error:  # an operation that an exporter does not know makes it fail in any way
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"format={cfg.format} does not take this network ({reason}): try another format") from error
+        with _exporting(cfg.format):
+            exporters.write(network, cfg.format, hidden)
+        check = Check(module, pictures)
+        agreement = check.logits(exported.runner(hidden))
+        _refuse(agreement.least, "least_equal", cfg.least_equal, cfg.format)
+        if agreement.difference > cfg.largest_difference:
+            raise UserError(
+                f"logits of the {cfg.format} file differ from the checkpoint's by {agreement.difference:.2g} of their "
+                f"spread, more than largest_difference={cfg.largest_difference}: it is not kept; try another format"
+            )
         if cfg.int8:
             from fastfcn_pl.quantize import quantize
 
             assert datamodule is not None
-            metadata["int8"] = quantize(hidden, datamodule, module.spec.num_classes, **cfg.quantization)
-        found = compare(module, exported.runner(hidden), cfg.gives, pictures)
-        if found["equal_labels"] < (0 if cfg.int8 else cfg.least_equal):
-            raise UserError(
-                f"the {cfg.format} file labels {100 * found['equal_labels']:.3f} % of pixels as the checkpoint does, "
-                f"less than least_equal={cfg.least_equal}: it is not kept"
-            )
-        with torch.no_grad():
-            exported.describe(hidden, {**metadata, "check": found})
+            options = {key: value for key, value in cfg.quantization.items() if key != "least_equal"}
+            metadata["int8"] = quantize(hidden, datamodule, module.spec.num_classes, **options)
+            agreement = check.logits(exported.runner(hidden))
+        found = {"images": len(pictures), "sizes": check.sizes, "equal_labels": _judged(cfg, agreement)}
+        found |= {"equal_labels_of_noise": agreement.noise, "largest_difference": agreement.difference}
+        with _exporting(cfg.format), torch.no_grad():
+            if cfg.gives == "labels":
+                exporters.give_labels(hidden)
+            exporters.describe(hidden, {**metadata, "check": found})
+        # The finished file, read and run as by those who use it.
+        equal = _judged(cfg, check.labels(exported.load(hidden, trust=True).labels))
+        if cfg.int8:
+            _refuse(equal, "quantization.least_equal", cfg.quantization.least_equal, cfg.format)
+        else:
+            _refuse(equal, "least_equal", cfg.least_equal, cfg.format)
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {cfg.gives} of {module.spec.name}, protocol native")
     print(
-        f"against the checkpoint, on {found['images']} images of {found['sizes']} sizes: "
-        f"{100 * found['equal_labels']:.4f} % of labels are equal, logits differ by {found['largest_difference']:.2g} "
-        "of their spread at most"
+        f"against the checkpoint, on {found['images']} images{'' if cfg.int8 else ' and on noise'} in {check.sizes} "
+        f"sizes: {100 * equal:.4f} % of labels or more are equal at each, logits of the file differ by "
+        f"{agreement.difference:.2g} of their spread at most"
     )
     if cfg.int8:
         was, now = metadata["int8"]["mIoU_float"], metadata["int8"]["mIoU"]
         print(f"int8: mIoU {100 * now:.2f} on {module.spec.name} val, {100 * (was - now):.2f} points below float32's")
 
 
-def _output(cfg: DictConfig) -> Path:
-    from fastfcn_pl.exported import SUFFIXES
+@contextmanager
+def _exporting(form: str) -> Iterator[None]:
+    """Raise UserError where an exporter fails; errors of the disk stay what they are."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # an operation that an exporter does not know makes it fail in any way
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"format={form} does not take this network ({reason}): try another format") from error
 
-    for key, known in (("format", tuple(SUFFIXES)), ("gives", _GIVES)):
+
+def _judged(cfg: DictConfig, agreement: Agreement) -> float:
+    """Return the share of equal labels that decides. Ranges of 8 bits are those of real images: noise leaves them."""
+    return agreement.real if cfg.int8 else agreement.least
+
+
+def _refuse(equal: float, key: str, least: float, form: str) -> None:
+    if equal < least:
+        raise UserError(
+            f"the {form} file labels {100 * equal:.3f} % of pixels as the checkpoint does, at one size of images, less "
+            f"than {key}={least}: it is not kept"
+        )
+
+
+def _output(cfg: DictConfig) -> Path:
+    from fastfcn_pl.exported import GIVES, SUFFIXES
+
+    for key, known in (("format", tuple(SUFFIXES)), ("gives", GIVES)):
         if cfg[key] not in known:
             raise UserError(f"{key}={cfg[key]}: no such option; {suggest(cfg[key], known)}")
     if cfg.int8 and cfg.format != "onnx":
@@ -113,38 +147,6 @@ def _pictures(cfg: DictConfig, datamodule: SegmentationDataModule | None) -> lis
             source = ShapesSource(cfg.count, 192, 0)
         arrays = [np.array(source.read(i)[0]) for i in range(min(cfg.count, len(source)))]
     return [torch.from_numpy(array).permute(2, 0, 1) for array in arrays]
-
-
-def compare(module: SegmentationModule, run: Any, gives: str, pictures: Sequence[Tensor]) -> dict[str, Any]:
-    """Compare a file with the checkpoint: on whole images, on crops of odd sizes, on a batch of three.
-
-    Returns the share of pixels that they label alike, and the largest difference between the logits of the checkpoint's
-    network and of the one that is in the file, in standard deviations of the first.
-    """
-    import torch
-
-    from fastfcn_pl.inference import logits
-    from fastfcn_pl.models.deploy import deployed
-
-    batches = [picture[None] for picture in pictures]
-    for height, width in ((65, 97), (131, 77), (64, 128)):
-        batches += [picture[None, :, :height, :width] for picture in pictures[:2]]
-    three = [pictures[i % len(pictures)] for i in range(3)]
-    height, width = (min(picture.shape[dim] for picture in three) for dim in (1, 2))
-    batches.append(torch.stack([picture[:, :height, :width] for picture in three]))
-    equal = pixels = 0
-    difference, network = 0.0, deployed(module.model)
-    for batch in batches:
-        with torch.no_grad():
-            x = module.normalize(batch)
-            expected, ours = logits(module.model, x), logits(network, x)
-            result = run(batch)
-        labels = result if gives == "labels" else result.argmax(1)
-        equal += int((labels == expected.argmax(1)).sum())
-        pixels += labels.numel()
-        difference = max(difference, float((ours - expected).abs().max() / expected.std()))
-    sizes = len({batch.shape for batch in batches})
-    return {"images": len(pictures), "sizes": sizes, "equal_labels": equal / pixels, "largest_difference": difference}
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Predictor:
         if precision not in PRECISIONS:
             raise UserError(f"precision={precision}: no such option; {suggest(precision, PRECISIONS)}")
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        self.exported = exported.load(checkpoint, self.device) if exported.is_exported(checkpoint) else None
+        self.exported = exported.load(checkpoint, self.device, trust) if exported.is_exported(checkpoint) else None
         if self.exported is None:
             self.module = load(checkpoint, trust=trust).to(self.device)
             self.network = fastest(self.module.model, self.device, PRECISIONS[precision])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
-from fastfcn_pl.exported import runner
+from fastfcn_pl.exported import reason_of, runner
 from fastfcn_pl.metrics import ConfusionMatrix, Scores
 
 
@@ -58,6 +58,10 @@ def quantize(
             calibrate_method=quantization.CalibrationMethod[method],
         )
         quantized.replace(path)
+    except OSError:
+        raise
+    except Exception as error:  # onnxruntime raises errors of many kinds, of a full disk, too
+        raise UserError(f"int8=true does not take this network ({reason_of(error)}): leave it in float32") from error
     finally:
         logging.disable(logging.NOTSET)
         for leftover in (prepared, quantized):
