@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.contracts import UserError, differences, listed
+from fastfcn_pl.redaction import without_secrets
 from fastfcn_pl.resolvers import KEPT
 
 _LINGERING = 10.0
@@ -85,6 +86,6 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def _plain(cfg: Any) -> dict[str, Any]:
-    """Return what a job does as plain containers, its interpolations as they stand; the start it goes on from aside."""
-    content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    """Return what a job does as a file says it, its interpolations as they stand; the start it goes on from aside."""
+    content: dict[str, Any] = without_secrets(OmegaConf.to_container(cfg, resolve=False))
     return {key: value for key, value in content.items() if key not in ("checkpoint", "debug", "trust")}

@@ -63,11 +63,13 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
     import numpy as np
     import torch
 
-    from fastfcn_pl import build, footprint, provenance
+    from fastfcn_pl import footprint, provenance
     from fastfcn_pl.launch import choices, overrides
     from fastfcn_pl.models.cost import cost, timings
     from fastfcn_pl.models.deploy import deployed
     from fastfcn_pl.models.layout import memory_format
+    from fastfcn_pl.redaction import without_secrets
+    from fastfcn_pl.stored_config import stored
 
     size, form = tuple(cfg.size), memory_format(cfg.channels_last)
     network.aux_head = None
@@ -103,7 +105,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
         "training_peak_mib": footprint.peak_mib(cfg, device, training=True) if trains else None,
         "batch": cfg.batch,
         "size": list(size),
-        "training": build.plain(cfg)["training"],
+        "training": stored(cfg)["training"],
         "precision": cfg.precision,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else about["processor"],
@@ -113,7 +115,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
         "repeats": cfg.repeats,
         "checkpoint": cfg.checkpoint,
         "choices": choices(),
-        "overrides": overrides(),
+        "overrides": without_secrets(overrides()),
         "commit": about["commit"],
         "versions": about["versions"] | ({"cuda": torch.version.cuda} if device.type == "cuda" else {}),
         "parts": parts,

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.ranks import Started
 from fastfcn_pl.saving import StagedCheckpointIO
 from fastfcn_pl.signatures import OF_HYDRA, imported, parameters
+from fastfcn_pl.stored_config import stored
 
 # Lightning sets its own level when it is imported, and says there what our tables say.
 for _name in ("lightning.pytorch", "lightning.fabric"):
@@ -50,8 +52,17 @@ def _rank_command(local_rank: int) -> tuple[Sequence[str], str]:
     return (job.command(), os.getcwd()) if job is not None else _command_of_lightning(local_rank)
 
 
+def _start_ranks(launcher: subprocess_script._SubprocessScriptLauncher) -> None:
+    """Start the ranks above 0, which find the job in their environment."""
+    job = FrozenJob.current
+    with job.in_environment() if job is not None else nullcontext():
+        _start_ranks_of_lightning(launcher)
+
+
 _command_of_lightning = subprocess_script._hydra_subprocess_cmd
 subprocess_script._hydra_subprocess_cmd = _rank_command
+_start_ranks_of_lightning = subprocess_script._SubprocessScriptLauncher._call_children_scripts
+subprocess_script._SubprocessScriptLauncher._call_children_scripts = _start_ranks  # type: ignore[method-assign, assignment]
 
 Config = DictConfig
 TO_PREDICT = ("model", "protocol", "channels_last")
@@ -98,7 +109,7 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
         make_scheduler=build(cfg.scheduler),
         channels_last=cfg.channels_last,
         compile=cfg.get("compile", False),  # of which checkpoints from before it say nothing
-        config=plain(cfg),
+        config=stored(cfg),
     )
 
 
@@ -172,7 +183,7 @@ def _on_gpu(cfg: DictConfig) -> bool:
 
 
 def _complete(logger: Logger | partial[Logger], cfg: DictConfig) -> Logger:
-    return logger(plain(cfg)) if isinstance(logger, partial) else logger
+    return logger(stored(cfg)) if isinstance(logger, partial) else logger
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

@@ -6,7 +6,13 @@ happens to suggest to it. A sweep's jobs in one process would inherit each other
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,14 +22,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl.staging import staged
+from fastfcn_pl.stored_config import recorded, settled
 
 FLAG = "--job"
+_VARIABLE = "FASTFCN_PL_JOB"
 
 
 @dataclass(frozen=True)
 class FrozenJob:
-    """What the entry point `module` was asked to do: all of its configuration, and Hydra's, as YAML."""
+    """What the entry point `module` was asked to do: all of its configuration, and Hydra's, secrets included.
+
+    Processes hand it on in memory: it never rests on a disk.
+    """
 
     module: str
     text: str
@@ -33,31 +43,56 @@ class FrozenJob:
 
     @classmethod
     def of(cls, module: str, cfg: DictConfig) -> FrozenJob:
-        """Freeze `cfg`, with its interpolations resolved, and Hydra's configuration of the running job."""
+        """Freeze `cfg`, with its interpolations resolved, and Hydra's configuration of the running job.
+
+        Interpolations that read the environment stay, beside what they read here: other machines may not have it.
+        """
         hydra = HydraConfig.get()
+        with recorded() as reads:
+            job = OmegaConf.create(settled(cfg))
         content = {
-            "job": OmegaConf.to_container(cfg, resolve=True),
-            "hydra": OmegaConf.create(OmegaConf.to_yaml(hydra)),
+            "job": OmegaConf.to_yaml(job),
+            "hydra": OmegaConf.to_yaml(hydra),
+            "environment": {name: value for name, value in reads if name in os.environ},
         }
-        return cls(module, OmegaConf.to_yaml(OmegaConf.create(content)), Path(hydra.runtime.output_dir))
+        return cls(module, json.dumps(content), Path(hydra.runtime.output_dir))
 
     def command(self) -> list[str]:
-        """Write the job into its folder and return the command that runs it."""
-        path = self.folder / ".hydra" / "job.yaml"
-        with staged(path) as hidden:
-            hidden.write_text(self.text)
-        return [sys.executable, "-m", self.module, FLAG, str(path)]
+        """Return the command of a process that runs the job, to be started with `environment`."""
+        return [sys.executable, "-m", self.module, FLAG, str(self.folder)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the process needs beside this one's environment, in which others cannot read."""
+        return {_VARIABLE: base64.b64encode(zlib.compress(self.text.encode())).decode()}
+
+    @contextmanager
+    def in_environment(self) -> Iterator[None]:
+        """Have the processes that are started meanwhile find the job in their environment."""
+        os.environ.update(self.environment)
+        try:
+            yield
+        finally:
+            os.environ.pop(_VARIABLE, None)
+
+
+def received() -> str:
+    """Return the text of the job that this process was started for."""
+    return zlib.decompress(base64.b64decode(os.environ.pop(_VARIABLE))).decode()
 
 
 def thaw(text: str) -> DictConfig:
     """Return the configuration of a job that was frozen, and make Hydra's the one of this process."""
-    content = OmegaConf.create(text)
-    assert isinstance(content, DictConfig)
+    content = json.loads(text)
+    for name, value in content["environment"].items():
+        os.environ.setdefault(name, value)
+    job = OmegaConf.create(content["job"])
+    assert isinstance(job, DictConfig)
     schema = OmegaConf.structured(HydraConf)
     OmegaConf.set_struct(schema, False)  # Hydra's own options add keys to it
-    hydra = OmegaConf.merge(schema, content.hydra)
-    HydraConfig.instance().set_config(OmegaConf.create({**content.job, "hydra": hydra}))
+    hydra = OmegaConf.merge(schema, OmegaConf.create(content["hydra"]))
+    root = OmegaConf.to_container(job, resolve=False)
+    HydraConfig.instance().set_config(OmegaConf.create({**root, "hydra": hydra}))  # type: ignore[dict-item]
     configure_log(HydraConfig.get().job_logging, HydraConfig.get().verbose)  # type: ignore[arg-type]
-    cfg: DictConfig = content.job
-    OmegaConf.set_struct(cfg, True)
-    return cfg
+    OmegaConf.set_struct(job, True)
+    return job

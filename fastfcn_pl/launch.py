@@ -21,10 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fastfcn_pl import config, first_lines, home, resolvers, sweep
+from fastfcn_pl import config, console, first_lines, home, hydra_files, redaction, resolvers, sweep
 from fastfcn_pl.again import alone, goes_on
 from fastfcn_pl.contracts import UserError
-from fastfcn_pl.frozen import FLAG, FrozenJob, thaw
+from fastfcn_pl.frozen import FLAG, FrozenJob, received, thaw
 from fastfcn_pl.mistakes import one_line
 from fastfcn_pl.ranks import Started, is_rank_0, rank_0_ends, without_srun
 from fastfcn_pl.trust import read_yaml
@@ -42,10 +42,12 @@ def main(config_name: str, job: Job) -> None:
     `+debug=true` shows their tracebacks.
     """
     home.provide()
+    hydra_files.register()
+    console.hide_secrets()
     config.register(shows=first_lines.shows(sys.argv))
     module = f"fastfcn_pl.{config_name}"
     if sys.argv[1:2] == [FLAG]:
-        _run_frozen(module, job, Path(sys.argv[2]).read_text())
+        _run_frozen(module, job, received())
         return
     started = Started.this()
     if started is not None and started.rank > 0:
@@ -145,7 +147,8 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
             return None
     (folder / sweep.ERROR).unlink(missing_ok=True)
     begun = time.monotonic()
-    process = subprocess.Popen(FrozenJob.of(module, cfg).command(), env=without_srun(os.environ))
+    frozen = FrozenJob.of(module, cfg)
+    process = subprocess.Popen(frozen.command(), env={**without_srun(os.environ), **frozen.environment})
     stopped = 0
 
     def stop(number: int, *_: Any) -> None:
@@ -215,7 +218,7 @@ def _end(error: Exception) -> NoReturn:
     job = _job_of_sweep()
     if job is not None:
         cause = line or f"{type(error).__name__}: {' '.join(str(error).split())}"
-        Path(str(job.runtime.output_dir), sweep.ERROR).write_text(f"{cause}\n")
+        Path(str(job.runtime.output_dir), sweep.ERROR).write_text(f"{redaction.hide(cause)}\n")
     if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
         raise error
     _say(line if job is None else f"job {job.job.num} ({job.job.override_dirname}): {line}")
@@ -232,8 +235,13 @@ def _say(line: str) -> None:
 
 
 def overrides() -> list[str]:
-    """Return what the command line of this job sets, Hydra's own settings left out; empty outside of a job."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    """Return what the command line of this job sets, Hydra's own settings left out; empty outside of a job.
+
+    They are as they were written: to read one as a value would resolve what stands in it.
+    """
+    if not HydraConfig.initialized():
+        return []
+    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
 
 
 def choices(folder: str | None = None) -> dict[str, str]:

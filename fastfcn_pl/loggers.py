@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.network import attempt
-from fastfcn_pl.redaction import redacted
+from fastfcn_pl.redaction import redacted, without_secrets
 from fastfcn_pl.staging import staged
 
 _MODES = ("auto", "online", "offline")
@@ -59,15 +59,15 @@ def wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")  # `how_to_view` says it in one line
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B reports on itself, from offline runs, too
     logger = WandbLogger(
-        name=name,
+        name=without_secrets(name),
         id=id,
         resume="allow",
         save_dir=save_dir,
         project=project,
         entity=entity,
-        group=group,
+        group=without_secrets(group),
         job_type=job_type,
-        tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys([*tags, *_choice_tags(choices)])],
+        tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys(without_secrets([*tags, *_choice_tags(choices)]))],
         config=redacted(config),
         mode=mode,
         settings=wandb.Settings(console="off", x_disable_meta=True, disable_git=True, disable_code=True),

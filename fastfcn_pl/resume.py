@@ -18,9 +18,11 @@ from fastfcn_pl.contracts import UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.saving import moved
+from fastfcn_pl.stored_config import refilled
 from fastfcn_pl.trust import Trust
 
 _OF_THIS_JOB = ("checkpoint", "init_from", "run_dir", "debug", "trust")
+_TEXTS = ("question", "published")
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ class Begun:
             run = self._config(cfg, overrides)
         except build.NONSENSE as error:
             raise unusable(self.path, error) from error
+        texts = {key: run.pop(key) for key in _TEXTS if key in run}  # nothing is built of them
         self.checkpoint.trust.check(run, self.path, cfg.run_dir)
-        return build.configuration(run)
+        return build.configuration({**run, **texts})
 
     def _config(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         mine: Any = OmegaConf.to_container(cfg, resolve=False)
-        run: dict[str, Any] = moved(self.checkpoint.config, str(self.checkpoint.config["run_dir"]), cfg.run_dir)
+        kept = moved(self.checkpoint.config, str(self.checkpoint.config["run_dir"]), cfg.run_dir)
+        run = refilled(kept, cfg)
         run["trust"] = mine["trust"]  # of this job, never of the file
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             path = override.package or override.key_or_group.replace("/", ".")

@@ -11,6 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.contracts import UserError, suggest
+from fastfcn_pl.stored_config import is_withheld
 
 OF_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 _CONTAINERS = ("callbacks", "logger")  # nodes whose children are named by the user
@@ -51,6 +52,11 @@ def _check_node(path: str, node: DictConfig) -> None:
             raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter; {suggest(key, allowed)}")
         if isinstance(node[key], str) and (kind := _kind_of_number(target, key)):
             raise UserError(f"{path}.{key}={node[key]}: give {kind}")
+        if is_withheld(node[key]):
+            raise UserError(
+                f"{path}.{key} is {node[key]} in the run's files, which keep no secret and nothing of the environment: "
+                f"set it again with {path}.{key}=..."
+            )
     missing = sorted(required.difference(keys))
     if missing:
         raise UserError(f"{path}.{missing[0]} is not set, and {node['_target_']} needs it: add it to the YAML")

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from fastfcn_pl.redaction import hide, without_secrets
 from fastfcn_pl.staging import staged
 
 ERROR = "error.txt"
@@ -88,11 +89,11 @@ def _write(
     results = json.loads(results_file.read_text()) if status == "done" and results_file.is_file() else {}
     job: dict[str, Any] = {
         "job": number,
-        "overrides": list(overrides),
+        "overrides": without_secrets(overrides),
         **{name: results.get(name) for name in compared.columns},
         "time": seconds,
         "folder": str(folder),
-        "status": status,
+        "status": hide(status),
     }
     with staged(path) as hidden:
         hidden.write_text(json.dumps(job))

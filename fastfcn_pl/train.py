@@ -27,6 +27,7 @@ def train(cfg: DictConfig) -> float:
     from fastfcn_pl import build, provenance, resume, signatures, trainer_flags
     from fastfcn_pl.loggers import MetricsFile, closing_wandb, how_to_view, new_id
     from fastfcn_pl.redaction import redacted
+    from fastfcn_pl.stored_config import stored
 
     begun = resume.Begun.read(cfg) if cfg.checkpoint is not None else None
     if begun is not None:
@@ -56,7 +57,7 @@ def train(cfg: DictConfig) -> float:
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.rewind(begun.steps_logged if begun else 0)
-            logger.log_hyperparams(redacted({**build.plain(cfg), **environment}))
+            logger.log_hyperparams(redacted({**stored(cfg), **environment}))
         if view := how_to_view():
             print(f"W&B run: {view}")
         first_lines.step("train: reading the first images")
@@ -66,7 +67,7 @@ def train(cfg: DictConfig) -> float:
 
 def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule, about: dict[str, Any]) -> float:
     """Score the best checkpoint of a finished run on `val`, write the results, with what is said `about` it."""
-    from fastfcn_pl import scoring
+    from fastfcn_pl import build, scoring
     from fastfcn_pl.checkpoint import Checkpoint
     from fastfcn_pl.loggers import how_to_view
     from fastfcn_pl.trust import Trust
@@ -76,7 +77,9 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
         raise UserError("training ended before its first step, and there is nothing to score: raise trainer.max_time")
     best = best_checkpoint(cfg, trainer, trained)
     checkpoint = Checkpoint.read(best, Trust.of(cfg.trust, cfg))
-    module = checkpoint.build()
+    own = cfg.copy()  # what the environment gave is not in the checkpoint
+    build.without_pretrained(own)
+    module = checkpoint.build(own)
     cost = cost_of(trainer, module)
     first_lines.step(f"train: scoring {best}")
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]

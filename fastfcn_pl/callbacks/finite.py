@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastfcn_pl.callbacks import record
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.redaction import hide
 
 REMEDY = "lower optimizer.lr, set trainer.gradient_clip_val=1, or trainer.precision=32-true where it is lower"
 SPOILT = (
@@ -121,7 +122,7 @@ class TerminateOnNaN(L.Callback):
     def _files(self, trainer: L.Trainer) -> Iterator[str]:
         source = trainer.train_dataloader.dataset.source  # type: ignore[union-attr]
         for index, target in zip(self._batch["index"].tolist(), self._batch["target"], strict=True):
-            names = ", ".join(map(str, source.files(index))) or source.name(index)
+            names = hide(", ".join(map(str, source.files(index))) or source.name(index))
             yield f"- {names}: {int((target != IGNORE).sum())} of {target.numel()} pixels are labelled"
 
 

@@ -18,6 +18,7 @@ from fastfcn_pl.callbacks.samples import Sample
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.metrics import Scores, confusion
 from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.redaction import hide
 from fastfcn_pl.staging import staged
 from fastfcn_pl.visualize import stack, titled
 
@@ -80,7 +81,7 @@ class ImageScores(L.Callback):
         if not trainer.is_global_zero or not scored:
             return
         source = trainer.test_dataloaders.dataset.source  # type: ignore[union-attr]
-        names = {s.position: str((source.files(s.position) or (source.name(s.position),))[0]) for s in scored}
+        names = {s.position: hide(str((source.files(s.position) or (source.name(s.position),))[0])) for s in scored}
         with staged(self.folder / "images.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["image", "mIoU", "pixel_accuracy"])

