@@ -144,6 +144,7 @@ class DemoConfig:
     checkpoint: str = MISSING
     host: str = MISSING
     port: int = MISSING
+    max_upload_mib: int = MISSING
     device: str = MISSING
     trust: Any = MISSING
     debug: bool | None = None

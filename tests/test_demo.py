@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -104,6 +108,49 @@ def _shown(page: Any) -> np.ndarray:
     """Return the picture of the overlay that the browser has, decoded."""
     page.wait_for_selector("#overlay img")
     return np.asarray(Image.open(BytesIO(page.request.get(_source(page)).body())).convert("RGB"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_uploads_have_a_limit_and_are_gone_at_the_end(checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
+    client = pytest.importorskip("gradio_client")
+    (tmp_path / "tmp").mkdir()
+    Image.fromarray(photograph(3, (40, 60))[0]).save(tmp_path / "photo.png")
+    (tmp_path / "notes.png").write_text("not an image")
+    (tmp_path / "drawing.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    (tmp_path / "huge.png").write_bytes((tmp_path / "photo.png").read_bytes() + bytes(2**20))
+    words = [sys.executable, "-m", "fastfcn_pl.demo", f"checkpoint={checkpoint}", f"port={_free_port()}"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(
+        [*words, "max_upload_mib=1"], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, env=environment
+    )
+    try:
+        assert server.stdout is not None
+        url = re.findall(r"http\S+", server.stdout.readline())[0]
+        page = client.Client(url, verbose=False)
+        assert page.predict(client.handle_file(tmp_path / "photo.png"), 0.5, api_name="/label")
+        for name in ("notes.png", "drawing.png"):
+            with pytest.raises(client.exceptions.AppError, match="cannot be read as an image"):
+                page.predict(client.handle_file(tmp_path / name), 0.5, api_name="/label")
+        with pytest.raises(HTTPError, match="413"):
+            _upload(url, tmp_path / "huge.png")
+        assert "huge" not in str(list((tmp_path / "tmp").rglob("*")))
+        (folder,) = (tmp_path / "tmp").glob("fastfcn_pl_demo_*")
+        assert list(folder.rglob("photo.png"))
+    finally:
+        server.send_signal(number)
+        _, errors = server.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "tmp").glob("fastfcn_pl_demo_*"))
+
+
+def _upload(url: str, file: Path) -> None:
+    """Send a file to the page as a browser does, which asks for no limit."""
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{file.name}"\r\n\r\n'
+    body = head.encode() + file.read_bytes() + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    urlopen(Request(f"{url.rstrip('/')}/gradio_api/upload", body, headers)).read()
 
 
 @pytest.mark.slow
