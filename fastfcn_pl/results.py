@@ -14,3 +14,9 @@ def subject(results: dict[str, Any]) -> str:
 def percent(fraction: float | None) -> str:
     """Return a fraction as a number of percent with two digits behind the point, and `-` for one that is not there."""
     return "-" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def over(results: dict[str, Any]) -> str:
+    """Return `, over 1 of 2 classes` if classes without a pixel are left out of the means, else nothing."""
+    classes, absent = len(results["IoU"]), len(results.get("absent_classes") or ())
+    return f", over {classes - absent} of {classes} classes" if absent else ""

@@ -21,7 +21,8 @@ from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.metrics import BoundaryIoU
 from fastfcn_pl.module import SegmentationModule
-from fastfcn_pl.results import percent, subject
+from fastfcn_pl.redaction import without_secrets
+from fastfcn_pl.results import over, percent, subject
 from fastfcn_pl.staging import staged
 
 _ONE_TABLE = 40  # classes up to which each has a line of its own
@@ -122,6 +123,7 @@ def report(
 
 def write(results: dict[str, Any], folder: Path) -> None:
     """Write `results.json` and `results.md` into `folder`, each whole or not at all."""
+    results = without_secrets(results)
     files = {"results.json": json.dumps(results, indent=2) + "\n", "results.md": markdown(results)}
     for name, text in files.items():
         with staged(folder / name) as hidden:
@@ -149,7 +151,7 @@ def headline(results: dict[str, Any]) -> str:
     return (
         f"{subject(results)}, protocol {results['protocol']}: "
         f"mIoU {mean_iou}, pixel accuracy {percent(results['pixel_accuracy'])}, "
-        f"mean accuracy {percent(results['mean_accuracy'])}"
+        f"mean accuracy {percent(results['mean_accuracy'])}{over(results)}"
     )
 
 

@@ -86,6 +86,16 @@ def test_pascal_context_says_over_how_many_classes(name: str, classes: int, said
     assert results.get("mIoU_60_classes") == (0.25 * 59 / 60 if "24.58" in said else None)
 
 
+def test_a_mean_over_some_classes_says_over_how_many() -> None:
+    spec = _spec("other", 4)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    results = scoring.score(trainer, _module(spec, _all_class_0), _Data(spec), "val")
+    results["absent_classes"] = list(results["IoU"])[1:2]
+    assert scoring.headline(results).endswith(", over 3 of 4 classes")
+    assert "over 3 of 4 classes (1 images)" in scoring.markdown(results)
+    assert "over" not in scoring.headline({**results, "absent_classes": []})
+
+
 def test_the_confusion_matrix_is_written_by_name(tmp_path: Path) -> None:
     scoring.write_confusion(torch.tensor([[3, 1], [0, 2**40]]), ("sky", "car, parked"), tmp_path)
     with (tmp_path / "confusion.csv").open(newline="") as file:

@@ -14,6 +14,7 @@
 | `val/confusion` | confusion matrix as a picture, rows are shares of the true class | W&B, TensorBoard |
 | `val/confusion_chart` | the same to point at; its table is `Custom Chart Tables/val/confusion_chart_table` | W&B |
 | `final/mIoU`, `final/pixel_accuracy`, `final/mean_accuracy` | scores of the best checkpoint | all |
+| `final/mIoU_over` | `1 of 2 classes`, if some have no pixel and are left out of the mean | W&B's summary |
 | `final/IoU/<class>` | of each class | all |
 | `final/classes`, `final/confusion`, `final/confusion_chart` | as of a validation | as there |
 | `final/worst` | the images of the lowest mIoU; in W&B with masks | W&B, TensorBoard |

@@ -32,6 +32,9 @@ class ClassScores(L.Callback):
 
     def on_test_end(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
         self._log(trainer, pl_module, "final")
+        if absent := pl_module.scores.absent:
+            classes = pl_module.spec.num_classes
+            record.summarize(trainer, {"final/mIoU_over": f"{classes - len(absent)} of {classes} classes"})
 
     def _log(self, trainer: L.Trainer, pl_module: SegmentationModule, stage: str) -> None:
         if record.wandb_run(trainer) is None and record.tensorboard(trainer) is None:
