@@ -28,8 +28,8 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path | IO[b
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axis = figure.add_subplot()
     image = axis.imshow(shares, vmin=0, vmax=1, cmap=colormaps["viridis"].with_extremes(bad="lightgrey"))
-    axis.set_xticks(range(count), classes, rotation=90, fontsize=_FONT)
-    axis.set_yticks(range(count), classes, fontsize=_FONT)
+    axis.set_xticks(range(count), classes, rotation=90, fontsize=_FONT, parse_math=False)  # a $ in a name is a $
+    axis.set_yticks(range(count), classes, fontsize=_FONT, parse_math=False)
     axis.set(xlabel="predicted class", ylabel="true class")
     axis.tick_params(length=0)
     if count <= _NUMBERED:

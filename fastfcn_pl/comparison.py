@@ -152,7 +152,7 @@ def draw(names: Sequence[str], found: Sequence[Measured], path: Path | BinaryIO,
         left = [a + b for a, b in zip(left, width, strict=True)]
     for row, (end, it) in enumerate(zip(left, found, strict=True)):
         bars.text(end, row, f" {it['latency_ms']:.3g}", va="center", fontsize=8)
-    bars.set_yticks(range(len(found)), names, fontsize=8)
+    bars.set_yticks(range(len(found)), names, fontsize=8, parse_math=False)
     bars.invert_yaxis()
     bars.margins(x=0.12)
     bars.set(xlabel="ms")
@@ -161,14 +161,16 @@ def draw(names: Sequence[str], found: Sequence[Measured], path: Path | BinaryIO,
         axis.scatter([it["gmacs"] for it in found], [it["latency_ms"] for it in found], s=18, color="#0072B2")
         for name, it in zip(names, found, strict=True):
             place = it["gmacs"], it["latency_ms"]
-            axis.annotate(name.split()[0], place, (4, 3), textcoords="offset points", fontsize=8)
+            axis.annotate(
+                name.partition(" ")[0], place, (4, 3), textcoords="offset points", fontsize=8, parse_math=False
+            )
         axis.set(xlabel="GMACs of one image", ylabel="ms", xlim=(0, None), ylim=(0, None))
         axis.margins(0.1)
     for axis in (bars, *others):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
-    figure.suptitle(conditions(found[0]), fontsize=9)
+    figure.suptitle(conditions(found[0]), fontsize=9, parse_math=False)
     figure.savefig(path, format=form, dpi=130)
 
 

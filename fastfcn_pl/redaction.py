@@ -106,7 +106,7 @@ def learn_from_environment(name: str, value: str) -> None:
 def learn_process(arguments: list[str], environment: Mapping[str, str]) -> None:
     """Remember the secrets of a command line, and those of the variables that are named like one."""
     for name, value in environment.items():
-        if is_secret(name):
+        if is_secret(name) and not _PLAIN_VARIABLE.fullmatch(name):
             learn(value)
         elif "://" in value:
             learn_addresses(value)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastfcn_pl import redaction
 from fastfcn_pl.redaction import HIDDEN, hide, is_secret, redacted, without_secrets
 
 
@@ -156,3 +157,12 @@ def test_long_texts_take_no_time() -> None:
         begun = time.monotonic()
         hide(text)
         assert time.monotonic() - begun < 2, text[:10]
+
+
+def test_the_current_folder_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_known", {})
+    monkeypatch.setattr(redaction, "_pattern", None)
+    redaction.learn_process(
+        ["data.root=/data"], {"PWD": "/home/me/project", "OLDPWD": "/home/you", "DB_PWD": "a-b-c-d"}
+    )
+    assert hide("/home/me/project /home/you /data a-b-c-d") == f"/home/me/project /home/you /data {HIDDEN}"

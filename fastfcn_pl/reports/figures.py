@@ -23,6 +23,7 @@ _INK = "#010203"  # what is drawn in the colour of the page's text
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "fastfcn_pl",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a $ in a name is a $
     "font.size": 9,
     "font.family": "sans-serif",
     "axes.spines.top": False,

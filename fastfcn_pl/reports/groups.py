@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastfcn_pl.contracts import UserError, suggest
+from fastfcn_pl.reports import files, shapes
 from fastfcn_pl.reports.runs import Run, key_of, of_one_machine, shown
 from fastfcn_pl.results import subject
 
-_PUBLISHED = ("name", "run", "over", "mIoU", "mIoU_60_classes", "pixel_accuracy", "fps", "gmacs", "source")
+_PUBLISHED = [key.removesuffix("?") for key in shapes.PUBLISHED]
+_LONGEST_PART = 80
+"""The most characters of what makes two comparisons differ."""
 _ORDER = ("finished", "running", "silent", "failed")
 
 
@@ -88,8 +91,8 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     for run in runs:
         if run.results is None:  # it will be scored as the finished ones are that have its data and protocol
             asked = _asked(run)
-            alike = [key for key, members in sets.items() if _asked(members[0]) == asked]
-            sets.setdefault(alike[0] if alike else (f"{asked[0]} val", *asked[1:], ""), []).append(run)
+            alike = [key for key, members in sets.items() if _asked(members[0]) == asked and _may_join(run, members[0])]
+            sets.setdefault(alike[0] if alike else (f"{asked[0]} val", *asked[1:], "", ""), []).append(run)
     found = [_comparison(key, members, sets) for key, members in sets.items()]
     return sorted(found, key=lambda comparison: -sum(len(group.runs) for group in comparison.groups))
 
@@ -97,7 +100,13 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
 def _measure(results: dict[str, Any]) -> tuple[str, ...]:
     """Return what two scores must have in common to be compared."""
     options = json.dumps(results["protocol_options"], sort_keys=True) if results["protocol_options"] else ""
-    return subject(results), results["protocol"], options, f"{results['images']} images"
+    classes = f"classes {', '.join(results['IoU'])}"
+    return subject(results), results["protocol"], options, f"{results['images']} images", classes
+
+
+def _may_join(run: Run, other: Run) -> bool:
+    """Tell whether a run that is not finished knows no class that `other` does not."""
+    return set(run.iou) <= set(other.iou)
 
 
 def _asked(run: Run) -> tuple[str, ...]:
@@ -105,7 +114,7 @@ def _asked(run: Run) -> tuple[str, ...]:
     protocol = {k: v for k, v in run.config["protocol"].items() if k != "_partial_"}
     name = str(protocol.pop("_target_")).rsplit(".", 1)[-1]
     return (
-        run.config["data"].get("name") or run.choices["data"],
+        run.config["data"].get("name") or run.choices.get("data", "data"),
         name,
         json.dumps(protocol, sort_keys=True, default=str),
     )
@@ -115,7 +124,8 @@ def _comparison(key: tuple[str, ...], runs: list[Run], sets: Iterable[tuple[str,
     title = f"{key[0]}, protocol {key[1]}"
     alike = [other for other in sets if other[:2] == key[:2]]
     if len(alike) > 1:  # say what else differs
-        title += "".join(f", {part}" for i, part in enumerate(key[2:], 2) if len({other[i] for other in alike}) > 1)
+        parts = [part for i, part in enumerate(key[2:], 2) if part and len({other[i] for other in alike}) > 1]
+        title += "".join(f", {part if len(part) <= _LONGEST_PART else f'{part[:_LONGEST_PART]}...'}" for part in parts)
     keys = distinguishing(runs)
     groups: dict[tuple[str | None, ...], Group] = {}
     for run in runs:
@@ -210,12 +220,13 @@ def published(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def checked(rows: Any, study: str) -> list[dict[str, Any]]:
     """Return `rows` of a study's `published`; raises UserError where one holds what is not known."""
-    for row in rows:
+    for i, row in enumerate(rows):
         if not isinstance(row, dict):
             raise UserError(f"{study}: published: a row is a mapping, such as {{run: model/neck=jpu, mIoU: 51.05}}")
         for key in row:
             if key not in _PUBLISHED:
                 raise UserError(f"{study}: published has no {key}; {suggest(str(key), _PUBLISHED)}")
+        files.checked(row, shapes.PUBLISHED, f"{study}: published[{i}]")
     return list(rows)
 
 

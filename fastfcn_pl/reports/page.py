@@ -14,9 +14,10 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from fastfcn_pl.reports import costs, figures, pictures
-from fastfcn_pl.reports.files import read_yaml
+from fastfcn_pl.reports.files import read_text, read_yaml
 from fastfcn_pl.reports.groups import Comparison, Group, checked, common, compare, differences, published
 from fastfcn_pl.reports.runs import Run, find
+from fastfcn_pl.reports.shapes import CONFIG
 from fastfcn_pl.reports.tables import class_table, result_table, run_table
 from fastfcn_pl.staging import staged
 
@@ -34,10 +35,12 @@ def write(arguments: Sequence[Path], output: Path) -> list[Path]:
     yet. The page is named after the study, where all runs are of one. What a person wrote under `LEARNED` in the
     Markdown is kept.
     """
-    studies = {path.stem: read_yaml(path) for path in arguments if path.suffix in (".yaml", ".yml") and path.is_file()}
+    studies = {
+        path.stem: read_yaml(path, CONFIG) for path in arguments if path.suffix in (".yaml", ".yml") and path.is_file()
+    }
     runs = find([path for path in arguments if path.stem not in studies or path.is_dir()])
     names = list(dict.fromkeys([*(run.study for run in runs), *studies]))
-    name = names[0] if len(names) == 1 else "report"
+    name = _file_name(names[0]) if len(names) == 1 else "report"
     page = output / f"{name}.md"
     learned = _learned(page)
     about = _about(name, runs, studies, learned)
@@ -63,15 +66,26 @@ def _template(suffix: str) -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["plain"] = lambda text: str(text).replace("<", "&lt;")  # Markdown would take it for a tag
-    environment.filters["cell"] = lambda text: str(text).replace("<", "&lt;").replace("|", "\\|")
+    environment.filters["plain"] = _markdown
+    environment.filters["cell"] = lambda text: _markdown(text).replace("|", "\\|")
     environment.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     environment.filters["paragraphs"] = lambda text: re.split(r"\n\s*\n", str(text))
     return environment.get_template(f"page.{suffix}.j2")
 
 
+def _markdown(text: Any) -> str:
+    """Return a text of a run for one line of Markdown, which would take it for a tag, a link or the end of a block."""
+    line = " ".join(str(text).splitlines())
+    return line.replace("<", "&lt;").replace("](", "]\\(").replace("][", "]\\[").replace("```", "` ` `")
+
+
+def _file_name(study: str) -> str:
+    """Return the name of a study for a file in the folder of the page, whatever a run says that it is called."""
+    return re.sub(r"[^\w.\- ]+", "_", study)[:100].strip(". ") or "report"
+
+
 def _learned(page: Path) -> str:
-    text = page.read_text() if page.is_file() else ""
+    text = read_text(page) or ""
     return text.partition(LEARNED)[2].strip() if LEARNED in text else _NOT_YET
 
 

@@ -8,17 +8,22 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.reports.files import checked, printable
 from fastfcn_pl.reports.runs import Run
+from fastfcn_pl.reports.shapes import OVERLAY
 from fastfcn_pl.visualize import ABOUT, legend, panels, stack, titled
 
 IMAGES, RUNS = 4, 12
 """The most that are shown."""
 _WIDTH, _GAP = 360, 6
+_MOST_PIXELS = 40_000_000
+_BROKEN = (OSError, ValueError, SyntaxError, RecursionError, Image.DecompressionBombError)  # what Pillow and JSON raise
 _ACROSS = 5  # pictures beside each other on a sheet: more are too small to see where a page shows it
 
 
@@ -38,7 +43,10 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     colors: dict[str, dict[str, tuple[int, int, int]]] = {}
     for i, run in enumerate(runs):
-        for file in sorted((run.folder / "overlays").glob("*.png"), key=lambda file: int(file.stem)):
+        numbered = [
+            file for file in (run.folder / "overlays").glob("*.png") if file.stem.isdecimal() and file.is_file()
+        ]
+        for file in sorted(numbered, key=lambda file: (len(file.stem), file.stem)):
             cut, seen = _read(file)
             if cut:
                 key = hashlib.sha1(cut["image"].tobytes()).hexdigest()
@@ -59,16 +67,25 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     return made
 
 
-def _read(file: object) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, int, int]]]:
+def _read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, int, int]]]:
     """Return the panels of an overlay and the classes in sight; nothing of one that does not tell them."""
     try:
-        with Image.open(file) as picture:  # type: ignore[arg-type]
+        with Image.open(file, formats=["PNG"]) as picture:
+            if picture.width * picture.height > _MOST_PIXELS:
+                raise UserError(f"it has {picture.width} x {picture.height} pixels")
             about = json.loads(picture.info.get(ABOUT, "{}"))
             if not about:
                 return {}, {}
-            return panels(np.asarray(picture.convert("RGB")), about["height"]), about["colors"]
-    except OSError as error:
-        raise UserError(f"{file} cannot be read as a picture ({error}): remove it") from error
+            checked(about, OVERLAY, ABOUT)
+            cut = panels(np.asarray(picture.convert("RGB")), about["height"])
+    except (*_BROKEN, UserError) as error:
+        reason = " ".join(printable(str(error)).split())[:200]
+        raise UserError(f"{file} cannot be read as a picture ({reason}): remove it") from error
+    shape = about["height"], cut["image"].shape[1], 3
+    colors = [value for color in about["colors"].values() for value in color]
+    if {panel.shape for panel in cut.values()} != {shape} or 0 in shape or not all(0 <= c <= 255 for c in colors):
+        raise UserError(f"{file} does not hold the four pictures that it says it does: remove it")
+    return cut, {printable(name): tuple(color) for name, color in about["colors"].items()}
 
 
 def data_uri(picture: np.ndarray) -> str:
@@ -90,6 +107,8 @@ def sheet(made: Sequence[Row], names: Sequence[str]) -> np.ndarray:
             line = [np.pad(cell, ((0, 0), (0, _GAP), (0, 0)), constant_values=255) for cell in cells[i : i + across]]
             lines.append(np.hstack(line))
     colors = {name: color for row in made for name, color in row.colors.items()}
+    if not colors:
+        return stack(lines)
     seen = DatasetSpec("in sight", tuple(colors), tuple((r, g, b) for r, g, b in colors.values()))
     return stack([*lines, legend(list(range(len(colors))), seen, max(line.shape[1] for line in lines))])
 

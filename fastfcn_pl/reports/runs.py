@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import time
@@ -15,22 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from fastfcn_pl.contracts import UserError
-from fastfcn_pl.reports.files import read_json, read_yaml
+from fastfcn_pl.reports import shapes
+from fastfcn_pl.reports.files import read_json, read_line, read_metrics, read_yaml
 from fastfcn_pl.sweep import ERROR
 
 SILENT = 900
 """Seconds without a sign after which a run that has not ended is no longer called running."""
-_OF_ONE_MACHINE = (
-    "run_dir",
-    "logger",
-    "hydra",
-    "data.root",
-    "data.num_workers",
-    "data.loader",
-    "checkpoint",
-    "debug",
-    "trust",
-)
+_LONGEST = 1e9
+_OF_ONE_MACHINE = ("run_dir", "logger", "hydra", "data.root", "data.num_workers", "data.loader")
+_OF_ONE_MACHINE += ("checkpoint", "debug", "trust")
 
 
 @dataclass(frozen=True)
@@ -50,16 +41,17 @@ class Run:
     @cached_property
     def results(self) -> dict[str, Any] | None:
         """What the final score wrote; None before."""
-        return read_json(self.folder / "results.json")
+        return read_json(self.folder / "results.json", shapes.RESULTS)
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The composed configuration, its interpolations as they were written."""
-        return read_yaml(self.folder / ".hydra" / "config.yaml")
+        path = self.folder / ".hydra" / "config.yaml"
+        return read_yaml(path, shapes.TRAIN_CONFIG if self.entry_point == "train" else shapes.CONFIG)
 
     @cached_property
     def _hydra(self) -> dict[str, Any]:
-        return read_yaml(self.folder / ".hydra" / "hydra.yaml")["hydra"]
+        return read_yaml(self.folder / ".hydra" / "hydra.yaml", shapes.HYDRA)["hydra"]
 
     @property
     def entry_point(self) -> str:
@@ -85,7 +77,7 @@ class Run:
     def command(self) -> str:
         """What started it or its sweep, without the folders that are of one machine."""
         multirun = self.folder.parent / "multirun.yaml"
-        return _command(read_yaml(multirun)["hydra"] if multirun.is_file() else self._hydra)
+        return _command(read_yaml(multirun, shapes.HYDRA)["hydra"] if multirun.is_file() else self._hydra)
 
     def setting(self, key: str) -> str | None:
         """Return the option of a config group, or the value of a key, as text; None where there is none."""
@@ -104,18 +96,7 @@ class Run:
 
     @cached_property
     def _metrics(self) -> dict[str, list[tuple[int, float]]]:
-        file = self.folder / "metrics" / "metrics.csv"
-        text = file.read_text() if file.is_file() else ""
-        header, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1])) if "\n" in text else ([],)
-        whole = [row for row in rows if len(row) == len(header)]  # the last one may be half-written
-        if "step" not in header:
-            return {}
-        steps = [int(row[header.index("step")]) for row in whole]
-        return {
-            name: [(step, float(row[i])) for step, row in zip(steps, whole, strict=True) if row[i]]
-            for i, name in enumerate(header)
-            if name in ("epoch", "train/loss") or name.startswith("val/")
-        }
+        return read_metrics(self.folder / "metrics" / "metrics.csv")
 
     def curve(self, column: str) -> list[tuple[int, float]]:
         """Return steps and values of a column of the run's metrics, so far as it came."""
@@ -139,7 +120,8 @@ class Run:
     @cached_property
     def measured(self) -> dict[str, Any] | None:
         """What `benchmark` wrote about its network; None where it was not asked."""
-        return read_json(self.folder / "benchmark.json")
+        alone = self.entry_point == "benchmark"
+        return read_json(self.folder / "benchmark.json", shapes.BENCHMARK_ALONE if alone else shapes.BENCHMARK)
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -148,7 +130,7 @@ class Run:
             return self.results
         if self.entry_point == "benchmark" and self.measured is not None:
             return {**self.measured, "processor": self.measured["device"]}
-        return read_yaml(self.folder / "metrics" / "hparams.yaml") or {}
+        return read_yaml(self.folder / "metrics" / "hparams.yaml", shapes.HPARAMS)
 
     @cached_property
     def cost(self) -> dict[str, Any]:
@@ -166,7 +148,8 @@ class Run:
     def seconds(self) -> float | None:
         """How long training took; of a run that is not finished, from its start to its last sign."""
         if self.results is not None:
-            return self.results["train_seconds"]
+            seconds = self.results.get("train_seconds")
+            return None if seconds is None else max(0.0, min(float(seconds), _LONGEST))
         return self._last_sign - (self.folder / ".hydra" / "config.yaml").stat().st_mtime
 
     @property
@@ -180,9 +163,9 @@ class Run:
             return State("finished", "finished")
         error = self.folder / ERROR
         if error.is_file():
-            return State("failed", f"failed: {error.read_text().strip()}")
+            return State("failed", f"failed: {read_line(error)}")
         job = self.folder / ".hydra" / "sweep_job.json"
-        if job.is_file() and job.stat().st_mtime >= self._last_sign - 1 and (ended := read_json(job)):
+        if job.is_file() and job.stat().st_mtime >= self._last_sign - 1 and (ended := read_json(job, shapes.SWEEP_JOB)):
             return State("failed", ended["status"] if ended["status"] != "done" else "failed: it left no results.json")
         if any((self.folder / "not_finite").glob("*.md")):
             return State("failed", f"failed{self._progress}: a loss was not finite")
@@ -194,12 +177,12 @@ class Run:
 
     @property
     def _progress(self) -> str:
-        epochs, steps = self.curve("epoch"), self.config["trainer"]["max_steps"]
+        epochs, steps = self.curve("epoch"), self.config["trainer"].get("max_steps")
         if not epochs:
             return ", nothing logged yet"
         if steps and steps > 0:
             return f", step {epochs[-1][0]} of {steps}"
-        return f", epoch {int(epochs[-1][1]) + 1} of {self.config['trainer']['max_epochs']}"
+        return f", epoch {int(epochs[-1][1]) + 1} of {self.config['trainer'].get('max_epochs')}"
 
 
 def find(folders: list[Path]) -> list[Run]:
@@ -222,7 +205,13 @@ def find(folders: list[Path]) -> list[Run]:
 
 
 def _below(folder: Path) -> Iterator[Run]:
-    for path, names, _ in os.walk(folder):
+    seen: set[str] = set()
+    for path, names, _ in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:  # by a link that leads back
+            names.clear()
+            continue
+        seen.add(real)
         names.sort(key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
         run = Run(Path(path))
         if (run.folder / ".hydra" / "hydra.yaml").is_file():
@@ -249,13 +238,12 @@ def shown(value: Any) -> str:
 
 
 def _size(cost: dict[str, Any]) -> str:
-    height, width = cost.get("size", (512, 512))
-    return f"{height}x{width}"
+    return "x".join(map(str, cost.get("size") or (512, 512)))
 
 
 def _command(hydra: dict[str, Any]) -> str:
     job, sources, given = hydra["job"], hydra["runtime"]["config_sources"], hydra["overrides"]
-    own = [f"-cd {Path(source['path']).name}" for source in sources if source["provider"] == "command-line"]
+    own = [f"-cd {Path(source['path'] or '').name}" for source in sources if source["provider"] == "command-line"]
     study = [f"-cn {job['config_name']}"] if job["config_name"] != job["name"] else []
     several = ["-m"] if "hydra.mode=MULTIRUN" in given["hydra"] else []
     extra = [o for o in given["hydra"] if o.startswith(("hydra/", "hydra.sweeper", "hydra.launcher"))]

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastfcn_pl.reports.groups import Group, Spread
 from fastfcn_pl.reports.runs import Run, key_of
-from fastfcn_pl.results import percent
+from fastfcn_pl.results import over, percent
 
 CLASS_COLUMNS = 12
 """The most groups whose classes are shown."""
@@ -175,6 +175,12 @@ def _notes(groups: Sequence[Group], common: list[str]) -> list[str]:
     )
     if hows:
         notes.append(f"Cost was measured {'; or '.join(hows)}. Minutes are of training, validation included.")
+    for group in groups:
+        told = {over(run.results) for run in group.finished if run.results} - {""}
+        if told:
+            notes.append(
+                f"{group.name}{' or'.join(sorted(told))}: the others have no pixel, and are left out of means."
+            )
     if any(group.kind != "finished" and group.score for group in groups):
         notes.append("The mIoU of a run that is not finished is the best one so far, and is not ranked.")
     return notes
@@ -209,11 +215,12 @@ def class_table(groups: Sequence[Group]) -> Table | None:
     if not shown:
         return None
     classes = list(dict.fromkeys(name for group in shown for run in group.counted for name in run.iou))
-    results = next((run.results for group in shown for run in group.finished), None)
-    shares: dict[str, float] = results["share"] if results else {}
+    shares: dict[str, float | None] = {}
+    for run in (run for group in shown for run in group.finished):
+        shares = {**((run.results or {}).get("share") or {}), **shares}
     columns = [_Column("class", [Cell(name) for name in classes], numeric=False)]
     if shares:
-        columns.append(_Column("pixel share", [Cell(percent(shares[name]), shares[name]) for name in classes]))
+        columns.append(_Column("pixel share", [Cell(percent(shares.get(name)), shares.get(name)) for name in classes]))
     rows = {name: [group.spread(_of_class(name)) for group in shown] for name in classes}
     for i, group in enumerate(shown):
         columns.append(_Column(group.name, [_heat(rows[name], i) for name in classes]))
