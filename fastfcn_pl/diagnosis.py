@@ -16,6 +16,7 @@ from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.findings import Finding
 from fastfcn_pl.data.inspection import Split, Tally
+from fastfcn_pl.redaction import hide
 from fastfcn_pl.visualize import legend, overlay, stack
 
 _TILE, _LINE = 360, 18
@@ -28,11 +29,11 @@ def to_dict(data: SegmentationDataModule, splits: dict[str, Split], found: list[
     wrong = any(finding.level == "fault" for finding in found)
     return {
         "data": data.spec.name,
-        "root": str(getattr(data, "root", "")) or None,
+        "root": hide(str(getattr(data, "root", ""))) or None,
         "train_split": data.train_split,
         "verdict": "wrong" if wrong else "ok",
         "splits": {name: _split(data, name, split) for name, split in splits.items()},
-        "findings": [vars(finding) for finding in found],
+        "findings": [{k: hide(v) if isinstance(v, str) else v for k, v in vars(it).items()} for it in found],
     }
 
 

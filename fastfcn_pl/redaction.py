@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -25,6 +25,8 @@ _SECRET = re.compile(
     re.I,
 )
 _OF_A_QUERY = re.compile(r"key|sig|code|sas|awsaccesskeyid|googleaccessid", re.I)
+_LONGEST_USER = 16
+"""The most letters of a name: what is longer before the @ of an address, without a password, is a token."""
 _WORDS = {"", "true", "false", "yes", "no", "on", "off", "null", "none", "auto", "???", HIDDEN}
 # Variables that describe the machine and the user, whose values are ordinary words and folders.
 _PLAIN_VARIABLE = re.compile(
@@ -48,6 +50,7 @@ _ENTRY = re.compile(
     r"(?:(?P<quote>[\"'])(?P<quoted>[\w.\-]+)(?P=quote)\s*:\s*|(?<=[{,])\s*(?P<name>[\w.\-]+)\s*:\s*)"
     r"(?P<value>\$\{\S*\}|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|[^\s,;&\"'(){}\[\]<>#]+)"
 )
+_LINE = re.compile(r"^[ \t\-]*(?P<name>[\w\-]+):[ \t]+(?P<value>\S.*)$", re.M)  # of YAML
 _HEADER = re.compile(r"(?<=\bbearer )[\w\-.~+/=]{6,}|(?<=\bbasic )[\w\-.~+/=]{6,}", re.I)
 _OVERRIDE = re.compile(r"(?P<key>[+~]*[\w./@:\-]+)=(?P<value>.*)", re.DOTALL)
 _DEFAULT = re.compile(r"(\$\{oc\.env:\s*[^,{}]+,)(?!\s*(?:null\s*\}|\$\{|\*\*\*))[^{}]*\}")
@@ -69,7 +72,7 @@ def learn(value: object, shown: str = HIDDEN) -> None:
     """Remember a secret, so that `hide` finds it in any text; short words and small numbers would hide too much."""
     global _pattern
     text = str(value).strip()
-    if not _could_be_secret(value) or len(text) < 3:
+    if not _could_be_secret(value) or len(text) < 3 or (text.isalpha() and is_secret(text)):  # the password `password`
         return
     lines = [line.strip() for line in text.splitlines()] if "\n" in text else []
     for variant in (text, quote(text, safe=""), unquote(text), repr(text)[1:-1], *(x for x in lines if len(x) > 7)):
@@ -82,9 +85,10 @@ def learn_addresses(text: str) -> None:
     """Remember the secrets that stand in the addresses of `text`."""
     for pattern in _LOGINS:
         for found in pattern.finditer(text):
-            learn(found[0])
             user, colon, password = found[0].partition(":")
-            learn(password if colon else user)
+            if colon or len(user) > _LONGEST_USER:
+                learn(found[0])
+                learn(password)
     for found in (*_QUERY.finditer(text), *_PAIR.finditer(text)):
         if _of_query(found) or (found.re is _PAIR and is_secret(found["name"])):
             learn(found["value"].strip("\"'"))
@@ -117,13 +121,28 @@ def learn_process(arguments: list[str], environment: Mapping[str, str]) -> None:
         learn_addresses(argument)
 
 
-def hide(text: str, only: str | None = None) -> str:
-    """Return `text` without secrets: those that were met before, and those that it shows by itself.
-
-    With `only`, of those met before only the ones that this is shown in place of.
-    """
+def hide(text: str) -> str:
+    """Return `text` for people: without the secrets that were met before, and those that it shows by itself."""
     if _known:
-        text = _met().sub(lambda found: _known[found[0]] if only in (None, _known[found[0]]) else found[0], text)
+        text = _met().sub(lambda found: _known[found[0]], text)
+    text = _shown_alone(text)
+    if "\n" in text:
+        text = _LINE.sub(lambda found: _without_value(found, is_secret(found["name"])), text)
+    return text
+
+
+def _hide_value(text: str) -> str:
+    """Return a value of a configuration without secrets: it stays itself if a word in it is a secret elsewhere."""
+    if _known:
+        text = _met().sub(lambda found: HIDDEN if _is_no_word(found[0]) else found[0], text)
+    return _shown_alone(text)
+
+
+def _is_no_word(secret: str) -> bool:
+    return _known[secret] == HIDDEN and (len(secret) > 7 or not secret.isalpha())
+
+
+def _shown_alone(text: str) -> str:
     if "://" in text or "@" in text:
         for pattern in _LOGINS:
             text = pattern.sub(HIDDEN, text)
@@ -141,7 +160,7 @@ def without_secrets(value: Any) -> Any:
     """Return plain containers without secrets; interpolations stay as they are."""
     if isinstance(value, Mapping):
         return {
-            hide(key, HIDDEN) if isinstance(key, str) else key: _covered(item)
+            _shown_alone(key) if isinstance(key, str) else key: _covered(item)
             if is_secret(key)
             else without_secrets(item)
             for key, item in value.items()
@@ -153,7 +172,7 @@ def without_secrets(value: Any) -> Any:
     override = _OVERRIDE.fullmatch(value)
     if override is not None and is_secret(override["key"]):
         return f"{override['key']}={_covered(override['value'])}"
-    return hide(value, HIDDEN)
+    return _hide_value(value)
 
 
 def redacted(value: Any) -> Any:
@@ -213,7 +232,8 @@ def _without_value(found: re.Match[str], secret: bool) -> str:
         return found[0]
     whole, (start, end) = found[0], found.span("value")
     start, end = start - found.start(), end - found.start()
-    return whole[:start] + str(_covered(found["value"])) + whole[end:]
+    quote = whole[start] if whole[start] in "\"'" else ""
+    return f"{whole[:start]}{quote}{_covered(found['value'])}{quote}{whole[end:]}"
 
 
 def _without_defaults(text: str) -> str:
@@ -224,12 +244,7 @@ def _without_defaults(text: str) -> str:
 
 
 def _relative(text: str) -> str:
-    for folder, sign in _folders():
-        text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?=/|$)", sign, text)
-    return hide(text, HIDDEN)
-
-
-def _folders() -> Iterator[tuple[str, str]]:
     for folder, sign in ((os.getcwd(), "."), (str(Path.home()), "~")):
         if folder != os.sep:
-            yield folder, sign
+            text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?=/|$)", sign, text)
+    return _hide_value(text)

@@ -166,3 +166,18 @@ def test_the_current_folder_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> Non
         ["data.root=/data"], {"PWD": "/home/me/project", "OLDPWD": "/home/you", "DB_PWD": "a-b-c-d"}
     )
     assert hide("/home/me/project /home/you /data a-b-c-d") == f"/home/me/project /home/you /data {HIDDEN}"
+
+
+def test_a_word_that_is_a_secret_elsewhere_stays_in_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_known", {})
+    monkeypatch.setattr(redaction, "_pattern", None)
+    redaction.learn_addresses("https://user:password@host https://me:shapes@host git+ssh://git@github.com/x")
+    config = {"password": None, "data": {"name": "shapes", "tool": "git"}}
+    assert without_secrets(config) == config
+    assert hide("git, password, shapes") == "git, password, ***"
+
+
+def test_a_configuration_that_is_printed_as_yaml() -> None:
+    text = "hub:\n  password: literal secret of mine\n  url: x\n- token: 'abc def'\nquestion: why\n"
+    assert hide(text) == "hub:\n  password: ***\n  url: x\n- token: '***'\nquestion: why\n"
+    assert hide("data.token: no such key\n") == "data.token: no such key\n"
