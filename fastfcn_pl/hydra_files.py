@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal import config_loader_impl
-from hydra._internal.core_plugins import basic_sweeper
 from hydra.core import utils
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from fastfcn_pl.redaction import without_secrets
-
-_dirname = config_loader_impl.get_overrides_dirname
 
 
 class _Saving(OmegaConf):
@@ -21,13 +19,6 @@ class _Saving(OmegaConf):
     @staticmethod
     def save(config: Any, f: Any, resolve: bool = False) -> None:
         Path(f).write_text(as_yaml(config), encoding="utf-8")
-
-
-def register() -> None:
-    """Take the place of the functions by which Hydra writes; it has no setting for it."""
-    utils._save_config = _save
-    basic_sweeper.OmegaConf = _Saving  # type: ignore[misc]
-    config_loader_impl.get_overrides_dirname = _without_secret_overrides
 
 
 def as_yaml(cfg: Any) -> str:
@@ -49,3 +40,19 @@ def _without_secret_overrides(overrides: list[Any], *args: Any, **kwargs: Any) -
 
 def _is_open(override: str) -> bool:
     return "$" not in override and without_secrets(override) == override
+
+
+def protect_sweep() -> None:
+    """Have the sweep of this process write its `multirun.yaml` without secrets.
+
+    Hydra loads its plugins by itself: the class that it uses is not the one that an import gives.
+    """
+    sweeper = Plugins.instance().class_name_to_class.get("hydra._internal.core_plugins.basic_sweeper.BasicSweeper")
+    assert sweeper is not None, "Hydra has no sweeper of that name: where does it write multirun.yaml?"
+    sweeper.sweep.__globals__["OmegaConf"] = _Saving  # type: ignore[attr-defined]
+
+
+# Hydra has no setting for how it writes. Processes that a launcher starts for jobs of a sweep import this, too.
+_dirname = config_loader_impl.get_overrides_dirname
+config_loader_impl.get_overrides_dirname = _without_secret_overrides
+utils._save_config = _save

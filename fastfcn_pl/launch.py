@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fastfcn_pl import config, console, first_lines, home, hydra_files, redaction, resolvers, sweep
+from fastfcn_pl import config, console, first_lines, home, redaction, resolvers, sweep
 from fastfcn_pl.again import alone, goes_on
 from fastfcn_pl.contracts import UserError
 from fastfcn_pl.frozen import FLAG, FrozenJob, received, thaw
@@ -42,7 +42,6 @@ def main(config_name: str, job: Job) -> None:
     `+debug=true` shows their tracebacks.
     """
     home.provide()
-    hydra_files.register()
     console.hide_secrets()
     config.register(shows=first_lines.shows(sys.argv))
     module = f"fastfcn_pl.{config_name}"
@@ -85,6 +84,7 @@ def _reporting(module: str, job: Job) -> Job:
 
     @functools.wraps(job)
     def run(cfg: DictConfig) -> Any:
+        console.hide_secrets()  # a launcher may have started this process
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             return _run_apart(module, cfg)
         folders = _new_folders(cfg)

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from fastfcn_pl import hydra_files
 from fastfcn_pl.redaction import hide, without_secrets
 from fastfcn_pl.staging import staged
 
@@ -41,6 +42,7 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         global _current
         _current = self
+        hydra_files.protect_sweep()
         self.folder, self.since = Path(config.hydra.sweep.dir), time.time()
 
     def write(self, jobs: list[dict[str, Any]]) -> None:

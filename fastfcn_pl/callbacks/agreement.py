@@ -10,6 +10,7 @@ import lightning as L
 import torch.distributed as dist
 
 from fastfcn_pl.contracts import UserError, differences, listed
+from fastfcn_pl.redaction import without_secrets
 
 
 class Agreement(L.Callback):
@@ -39,7 +40,7 @@ class Agreement(L.Callback):
             return
         configs: list[Any] = [None] * trainer.world_size
         dist.all_gather_object(configs, self.config)
-        found = [f"{key}: {a} and {b}" for key, a, b in differences(configs[0], configs[other])]
+        found = [f"{key}: {a} and {b}" for key, a, b in differences(*without_secrets([configs[0], configs[other]]))]
         raise UserError(
             f"ranks 0 and {other} are configured differently ({listed(found, most=3)}): start each with the same "
             "command, and hydra.run.dir"
