@@ -185,7 +185,8 @@ def test_a_secret_that_is_not_said_again_is_asked_for(start: Callable[..., Any],
     checkpoint = "checkpoint=run/checkpoints/last.ckpt"
     mine = [checkpoint, "trust=[my_part]"]
     failed = start("train", *mine, failing=True)
-    assert failed.stderr.count("\n") == 1
+    assert failed.stderr.count("error: ") == 1
+    assert "Traceback" not in failed.stderr
     assert re.search(r"callbacks\.mine\.\w+.*set (it again with )?callbacks\.mine\.", failed.stderr)
     start("train", *mine, *_part()[3:])
     _search(tmp_path / "run")
@@ -209,7 +210,7 @@ def test_a_run_that_fails_and_a_sweep(start: Callable[..., Any], tmp_path: Path)
     single = start("train", *OPTIONS, root, "hydra.run.dir=run", *_part(fails=True), "+debug=true", failing=True)
     assert "Traceback" in single.stderr
     mistake = start("train", *OPTIONS, f"{root}/${{oc.env:LABEL_OF_MINE}}", "hydra.run.dir=other", failing=True)
-    assert mistake.stderr.count("\n") == 1
+    assert "Traceback" not in mistake.stderr
     assert "${oc.env:LABEL_OF_MINE}" in mistake.stderr
     _search(tmp_path / "run")
 

@@ -19,9 +19,8 @@ from fastfcn_pl.sweep import ERROR
 
 SILENT = 900
 """Seconds without a sign after which a run that has not ended is no longer called running."""
-_LONGEST = 1e9
-_OF_ONE_MACHINE = ("run_dir", "logger", "hydra", "data.root", "data.num_workers", "data.loader")
-_OF_ONE_MACHINE += ("checkpoint", "debug", "trust")
+_DATA_OF_ONE_MACHINE = ("data.root", "data.num_workers", "data.loader")
+_OF_ONE_MACHINE = ("run_dir", "logger", "hydra", "checkpoint", "debug", "trust", *_DATA_OF_ONE_MACHINE)
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ class Run:
         """How long training took; of a run that is not finished, from its start to its last sign."""
         if self.results is not None:
             seconds = self.results.get("train_seconds")
-            return None if seconds is None else max(0.0, min(float(seconds), _LONGEST))
+            return None if seconds is None else max(0.0, min(float(seconds), 1e9))
         return self._last_sign - (self.folder / ".hydra" / "config.yaml").stat().st_mtime
 
     @property
