@@ -19,7 +19,7 @@ import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl import config, console, first_lines, home, redaction, resolvers, sweep
 from fastfcn_pl.again import alone, goes_on
