@@ -75,7 +75,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
     network.aux_head = None
     costs = cost(network, size)
     total = costs.pop("total")
-    shipped = deployed(network).to(device).to(memory_format=form)
+    shipped = deployed(network, cfg.accelerate).to(device).to(memory_format=form)
     x = torch.randn(cfg.batch, 3, *size, device=device).contiguous(memory_format=form)
     with footprint.autocast(device, cfg.precision):
         children = {name: part for name, part in shipped.named_children() if name in costs}
@@ -110,6 +110,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else about["processor"],
         "channels_last": cfg.channels_last,
+        "accelerate": cfg.accelerate,
         "num_classes": cfg.num_classes,
         "warm_up": cfg.warm_up,
         "repeats": cfg.repeats,

@@ -110,6 +110,7 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
         channels_last=cfg.channels_last,
         compile=cfg.get("compile", False),  # of which checkpoints from before it say nothing
         config=stored(cfg),
+        accelerate=cfg.get("accelerate", True),  # missing in checkpoints written before this key existed
     )
 
 
@@ -125,6 +126,7 @@ def module_to_predict(cfg: DictConfig, spec: DatasetSpec, config: dict[str, Any]
         channels_last=cfg.channels_last,
         compile=False,
         config=config,
+        accelerate=cfg.get("accelerate", True),
     )
 
 

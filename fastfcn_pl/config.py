@@ -39,6 +39,7 @@ class TrainConfig:
     seed: int = MISSING
     channels_last: bool = MISSING
     compile: bool = MISSING
+    accelerate: bool = MISSING
     run_dir: str = MISSING
     checkpoint: str | None = MISSING
     init_from: str | None = MISSING
@@ -59,6 +60,7 @@ class EvaluateConfig:
     protocol: Any = None
     trainer: Any = MISSING
     callbacks: Any = MISSING
+    accelerate: bool = MISSING
     run_dir: str = MISSING
     trust: Any = MISSING
     debug: bool | None = None
@@ -77,6 +79,7 @@ class BenchmarkConfig:
     threads: int | None = MISSING
     precision: str = MISSING
     channels_last: bool = MISSING
+    accelerate: bool = MISSING
     batch: int = MISSING
     size: list[int] = MISSING
     warm_up: int = MISSING
@@ -113,6 +116,7 @@ class PredictConfig:
     overwrite: bool = MISSING
     device: str = MISSING
     precision: str = MISSING
+    accelerate: bool = MISSING
     trust: Any = MISSING
     debug: bool | None = None
 
@@ -132,6 +136,7 @@ class ExportConfig:
     largest_difference: float = MISSING
     int8: bool = MISSING
     quantization: Any = MISSING
+    accelerate: bool = MISSING
     data: Any = MISSING
     trust: Any = MISSING
     debug: bool | None = None
@@ -146,6 +151,7 @@ class DemoConfig:
     port: int = MISSING
     max_upload_mib: int = MISSING
     device: str = MISSING
+    accelerate: bool = MISSING
     trust: Any = MISSING
     debug: bool | None = None
 

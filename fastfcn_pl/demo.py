@@ -53,7 +53,7 @@ def _uploads() -> Iterator[None]:
 def _serve(cfg: DictConfig) -> None:
     from fastfcn_pl.predict import Predictor
 
-    blocks = page(Predictor(cfg.checkpoint, cfg.device, trust=cfg.trust))
+    blocks = page(Predictor(cfg.checkpoint, cfg.device, trust=cfg.trust, accelerate=cfg.accelerate))
     try:
         blocks.launch(
             server_name=cfg.host,

@@ -49,6 +49,7 @@ def as_trained(trained: Checkpoint, cfg: DictConfig) -> DictConfig:
     if trainer.precision is None:
         trainer.precision = trained.parts("trainer.precision").trainer.precision
     run.update(trainer=trainer, callbacks=cfg.callbacks, logger={}, run_dir=cfg.run_dir)
+    run.accelerate = cfg.accelerate
     return OmegaConf.create(OmegaConf.to_container(run, resolve=True))  # type: ignore[return-value]
 
 

@@ -38,7 +38,7 @@ def export(cfg: DictConfig) -> None:
     if cfg.images is None or cfg.int8:
         datamodule = build.datamodule(trained.parts("data", "seed", changes={"data": cfg.data}))
     pictures = _pictures(cfg, datamodule)
-    network = Deployed(module.model, module.mean, module.std, "logits").eval()
+    network = Deployed(module.model, module.mean, module.std, "logits", cfg.accelerate).eval()
     metadata: dict[str, Any] = {"spec": module.spec.to_dict(), "gives": cfg.gives, "protocol": "native"}
     metadata |= {"mean": module.mean.flatten().tolist(), "std": module.std.flatten().tolist()}
     metadata |= {"checkpoint": Path(cfg.checkpoint).name, **provenance.environment()}

@@ -70,7 +70,7 @@ def _peak_mib(cfg: build.Config, name: str, training: bool) -> float | None:
 
 def _predict(cfg: build.Config, device: torch.device) -> None:
     form = memory_format(cfg.channels_last)
-    network = deployed(build.model(cfg, cfg.num_classes)).to(device).to(memory_format=form)
+    network = deployed(build.model(cfg, cfg.num_classes), cfg.accelerate).to(device).to(memory_format=form)
     x = torch.randn(cfg.batch, 3, *cfg.size, device=device).contiguous(memory_format=form)
     with autocast(device, cfg.precision):
         labels(network, x)
@@ -78,7 +78,9 @@ def _predict(cfg: build.Config, device: torch.device) -> None:
 
 def _train(cfg: build.Config, device: torch.device) -> None:
     network = build.model(cfg, cfg.num_classes).to(device).train()
-    form = lay_out(network, cfg.channels_last, device, half=PRECISIONS[cfg.precision] is not None)
+    form = lay_out(
+        network, cfg.channels_last, device, half=PRECISIONS[cfg.precision] is not None, accelerate=cfg.accelerate
+    )
     loss = build.build(cfg.loss, network.outputs)
     batch, size = cfg.training.batch, cfg.training.size
     optimizer = build.build(cfg.optimizer)(network, batch)

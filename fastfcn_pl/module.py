@@ -30,7 +30,8 @@ class SegmentationModule(L.LightningModule):
     rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, total_steps)` are
     called when training starts; with `compile` the network is compiled then, for that run only. Without `loss`,
     `make_optimizer` and `make_scheduler` the module scores and predicts only. Where `channels_last` is the wrong
-    memory format to train in, training starts with another, see `models.layout`.
+    memory format to train in, training starts with another, see `models.layout`. Without `accelerate` the network is
+    run as it is written, in training and in the final score.
     """
 
     mean: Tensor
@@ -49,11 +50,12 @@ class SegmentationModule(L.LightningModule):
         channels_last: bool,
         compile: bool,
         config: dict[str, Any],
+        accelerate: bool = True,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.protocol, self.spec = model, loss, protocol, spec
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
-        self.channels_last, self.compile_to_train = channels_last, compile
+        self.channels_last, self.compile_to_train, self.accelerate = channels_last, compile, accelerate
         self.memory_format = memory_format(channels_last)
         model.to(memory_format=self.memory_format)
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
@@ -78,7 +80,7 @@ class SegmentationModule(L.LightningModule):
             if (unused := freeze_unused(self.model)) and self.trainer.is_global_zero:
                 print(f"no output depends on {len(unused)} weights, such as {unused[0]}: they are not trained")
             device, half = self.trainer.strategy.root_device, "16" in str(self.trainer.precision)
-            self.memory_format = lay_out(self.model, self.channels_last, device, half)
+            self.memory_format = lay_out(self.model, self.channels_last, device, half, self.accelerate)
 
     def on_fit_start(self) -> None:
         """Compile the network in place, behind the callbacks that look into it: the names of its weights stay."""
@@ -138,7 +140,7 @@ class SegmentationModule(L.LightningModule):
     def on_test_start(self) -> None:
         """Make the network that predicts faster; validations in training are too short to be worth its making."""
         with self.trainer.precision_plugin.forward_context():
-            self._tested = [fastest(self.model, self.device)]
+            self._tested = [fastest(self.model, self.device, accelerate=self.accelerate)]
 
     def on_test_end(self) -> None:
         self._tested = []

@@ -36,10 +36,16 @@ class Predictor:
 
     `precision` is what convolutions and products are computed in, in Lightning's words; an exported file has its own.
     `trust` lists the packages whose own classes the checkpoint may name, or is true for a file that you trust.
+    Without `accelerate` the network is run as it is written.
     """
 
     def __init__(
-        self, checkpoint: str | Path, device: str = "auto", precision: str = "32-true", trust: Any = ()
+        self,
+        checkpoint: str | Path,
+        device: str = "auto",
+        precision: str = "32-true",
+        trust: Any = (),
+        accelerate: bool = True,
     ) -> None:
         import torch
 
@@ -54,7 +60,7 @@ class Predictor:
         self.exported = exported.load(checkpoint, self.device, trust) if exported.is_exported(checkpoint) else None
         if self.exported is None:
             self.module = load(checkpoint, trust=trust).to(self.device)
-            self.network = fastest(self.module.model, self.device, PRECISIONS[precision])
+            self.network = fastest(self.module.model, self.device, PRECISIONS[precision], accelerate)
         self.spec = self.module.spec if self.exported is None else self.exported.spec
 
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
@@ -115,7 +121,7 @@ def predict(cfg: DictConfig) -> None:
         if len(missing) < len(targets):
             print(f"{len(targets) - len(missing)} images are done already (overwrite=true does them again)")
         if missing:
-            _label(Predictor(cfg.checkpoint, cfg.device, cfg.precision, trust=cfg.trust), missing, cfg)
+            _label(Predictor(cfg.checkpoint, cfg.device, cfg.precision, cfg.trust, cfg.accelerate), missing, cfg)
 
 
 def _label(predictor: Predictor, missing: Targets, cfg: DictConfig) -> None:

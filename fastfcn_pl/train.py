@@ -80,6 +80,7 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     own = cfg.copy()  # what the environment gave is not in the checkpoint
     build.without_pretrained(own)
     module = checkpoint.build(own)
+    module.accelerate = trained.accelerate
     cost = cost_of(trainer, module)
     first_lines.step(f"train: scoring {best}")
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]

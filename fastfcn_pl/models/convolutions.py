@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastfcn_pl.double_backward import double_backward
+from fastfcn_pl.models.exact import is_untouched
 from fastfcn_pl.models.winograd_training import conv3x3, conv3x3_weight, pays
 
 Geometry = tuple[Any, Any, Any, int]
@@ -40,6 +41,8 @@ class WideConv(nn.Conv2d):
     That is in float32 on CPUs and the default memory format, see `convolve`.
     """
 
+    stands_for = nn.Conv2d
+
     @classmethod
     def like(cls, conv: nn.Conv2d) -> WideConv | None:
         """Return one with `conv`'s own parameters, None where it is another kind of convolution."""
@@ -62,6 +65,8 @@ class PointwiseConv(nn.Conv2d):
     In float32 on CPUs and the default memory format those are faster than oneDNN's convolution: the 51 of EncNet + JPU
     with ResNet-50 take 2.9 s in place of 3.7, forward and backward (2 images of 480x480, 2 threads).
     """
+
+    stands_for = nn.Conv2d
 
     @classmethod
     def like(cls, conv: nn.Conv2d) -> PointwiseConv | None:
@@ -162,8 +167,9 @@ def geometry(conv: nn.Conv2d) -> Geometry:
 
 
 def substitute(net: nn.Module, like: Callable[[nn.Conv2d], nn.Conv2d | None]) -> None:
-    """Put what `like` makes of a convolution in its place, where it makes one; names of weights stay."""
-    for parent in list(net.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d) and (conv := like(child)):
-                setattr(parent, name, conv)
+    """Give each convolution of torch's the class of what `like` makes of it, if it makes one; all that it has stays."""
+    for module in net.modules():
+        if type(module) is nn.Conv2d and is_untouched(module) and type(module._parameters["weight"]) is nn.Parameter:
+            found = like(module)
+            if found is not None:
+                module.__class__ = type(found)

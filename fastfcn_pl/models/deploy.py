@@ -2,134 +2,128 @@
 
 from __future__ import annotations
 
-import copy
-from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fastfcn_pl.models.lean import LeanReLU
+from fastfcn_pl.models.exact import accelerates, is_untouched, use_plain_layers
+from fastfcn_pl.models.heads.encnet import EncNetHead
+from fastfcn_pl.models.probe import accelerated, copied
 from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.uses import Uses, is_convolution, is_norm_act
 from fastfcn_pl.resize import resize_logits
 
 
-def deployed(model: Segmenter) -> Segmenter:
+def deployed(model: Segmenter, accelerate: bool = True) -> Segmenter:
     """Return a copy of `model` in eval mode that computes the same logits with fewer operations.
 
     It has no auxiliary head and no branch for the SE loss; batch norms behind a convolution are folded into it,
-    adaptive pools are products with matrices, which exporters take at any size, and activations are torch's.
+    adaptive pools are products with matrices, which exporters take at any size, and activations are torch's. Parts for
+    which that is not proved to be the same stay as they are. Without `accelerate` the copy is the plain network.
     """
-    model = copy.deepcopy(model).eval()
-    model.aux_head = None
-    if getattr(model.head, "se_layer", None) is not None:
-        model.head.se_layer, model.head.extra_outputs = None, ()  # type: ignore[assignment]
-    _fold_batch_norms(model)
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.AdaptiveAvgPool2d):
-                setattr(parent, name, IntervalPool(_side(child)))
-            elif isinstance(child, LeanReLU):
-                setattr(parent, name, nn.ReLU(inplace=True))
-    return model
+    changed = accelerated(model, folded) if accelerates(accelerate) else None
+    return use_plain_layers(copied(model).eval()) if changed is None else changed
 
 
-def _side(pool: nn.AdaptiveAvgPool2d) -> int:
-    assert isinstance(pool.output_size, int), "our heads pool to squares"
-    return pool.output_size
+def folded(network: Segmenter, uses: Uses) -> Segmenter:
+    """Change `network`, which is in eval mode, to what `deployed` returns, and return it."""
+    if type(network) is Segmenter and is_untouched(network):
+        network.aux_head = None
+        if type(network.head) is EncNetHead and network.head.se_layer is not None:
+            network.head.se_layer, network.head.extra_outputs = None, ()
+    for module in list(network.modules()):
+        if type(module) is nn.BatchNorm2d or is_norm_act(module):
+            _fold(module, uses)
+        elif type(module) is nn.AdaptiveAvgPool2d and is_untouched(module):
+            module.__class__ = IntervalPool  # type: ignore[assignment]
+    return network
 
 
 class IntervalPool(nn.Module):
-    """Adaptive average pool to `side` x `side` cells, as products with matrices that are built from the map's size."""
+    """Adaptive average pool, as products with matrices that are built from the map's size.
 
-    def __init__(self, side: int) -> None:
+    `output_size` is as torch's: the cells of a side, of both sides, or None for as many as the map has.
+    """
+
+    output_size: int | tuple[int | None, ...] | None
+
+    def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
         super().__init__()
-        self.side = side
+        self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.side == 1:
-            return x.mean((2, 3), keepdim=True)
-        rows, columns = (self._means(x.shape[dim], x) for dim in (2, 3))
-        return rows @ x @ columns.T
+        size = self.output_size
+        rows, columns = size if isinstance(size, (tuple, list)) else (size, size)
+        if rows == columns == 1:
+            return x.mean((-2, -1), keepdim=True)
+        if rows is not None:
+            x = self._means(rows, x.shape[-2], x) @ x
+        return x if columns is None else x @ self._means(columns, x.shape[-1], x).T
 
-    def _means(self, length: int, x: Tensor) -> Tensor:
+    @staticmethod
+    def _means(side: int, length: int, x: Tensor) -> Tensor:
         """Return the matrix `(side, length)` of each cell's share in the pixels that lie in it, even partly."""
-        cells, pixels = torch.arange(self.side, device=x.device), torch.arange(length, device=x.device)
-        first = (cells * length) // self.side
-        end = ((cells + 1) * length + self.side - 1) // self.side
+        cells, pixels = torch.arange(side, device=x.device), torch.arange(length, device=x.device)
+        first = (cells * length) // side
+        end = ((cells + 1) * length + side - 1) // side
         inside = ((pixels >= first[:, None]) & (pixels < end[:, None])).to(x.dtype)
         return inside / inside.sum(1, keepdim=True)
 
 
-def behind_convolutions(model: Segmenter, kinds: tuple[type[nn.Module], ...]) -> dict[nn.Module, list[nn.Conv2d]]:
-    """Return the modules of `kinds` that see nothing but outputs of convolutions, with these, as running it tells.
+class FoldedNorm(nn.Module):
+    """What is left of a batch norm that the convolution `conv` computes: attributes, and timm's activation behind it.
 
-    A convolution that also runs without one of them behind it is none of these.
+    Its weights are no weights of the network any more, but may still be asked for.
     """
-    # By a tensor's id, which stays its own as long as it is kept, and its version, which in-place sums change.
-    made: dict[tuple[int, int], tuple[nn.Conv2d, Tensor]] = {}
-    found: dict[nn.Module, list[nn.Conv2d | None]] = {}
-    calls: Counter[nn.Conv2d | None] = Counter()
 
-    def remember(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(conv, nn.Conv2d)
-        made[id(output), output._version] = conv, output
-        calls[conv] += 1
+    conv: tuple[nn.Conv2d]  # a tuple: it is none of its modules
 
-    def follow(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        conv, _ = made.get((id(inputs[0]), inputs[0]._version), (None, None))
-        found.setdefault(module, []).append(conv)
-        calls[conv] -= 1
+    def forward(self, x: Tensor) -> Tensor:
+        activation = self._modules.get("act")
+        return x if activation is None else activation(x)
 
-    hooks = [
-        module.register_forward_hook(remember)
-        if isinstance(module, nn.Conv2d)
-        else module.register_forward_pre_hook(follow)
-        for module in model.modules()
-        if isinstance(module, (nn.Conv2d, *kinds))
-    ]
-    with torch.no_grad():
-        weight = next(model.parameters())
-        model(torch.zeros(1, 3, 64, 64, device=weight.device, dtype=weight.dtype))
-    for hook in hooks:
-        hook.remove()
-    return {
-        module: [conv for conv in convs if conv is not None]
-        for module, convs in found.items()
-        if all(conv is not None and calls[conv] == 0 for conv in convs)
-    }
+
+def _fold(norm: Any, uses: Uses) -> None:
+    """Fold a batch norm into the convolution whose output it takes, if both do what they seem to do."""
+    fixed = norm.running_mean is not None and norm.running_var is not None and not norm.training
+    makers = uses.makers(norm)
+    if not fixed or len(makers) != 1 or type(getattr(norm, "drop", None)) not in (type(None), nn.Identity):
+        return
+    conv: Any = makers.pop()
+    weight = conv._parameters.get("weight")
+    if not is_convolution(conv) or type(weight) is not nn.Parameter or weight.dtype != norm.running_var.dtype:
+        return
+    statistics = norm.running_mean, norm.running_var, norm.eps
+    conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
+    for tensors in (norm._parameters, norm._buffers):
+        vars(norm).update(tensors)
+        tensors.clear()
+    norm.__class__, norm.conv = FoldedNorm, (conv,)
 
 
 def activations_inside(
-    model: Segmenter, kinds: tuple[type[nn.Module], ...], can: Callable[[nn.Conv2d], bool]
+    network: Segmenter, uses: Uses, kinds: tuple[type[nn.Module], ...], can: Callable[[nn.Conv2d], bool]
 ) -> dict[nn.Conv2d, nn.Module]:
     """Return the activations of exactly these `kinds` that convolutions which `can` may compute inside, by convolution.
 
-    They are in place: else the convolution's own output may be used, too.
+    They are in place, and nothing else takes what these convolutions, with folded batch norms, give.
     """
     found: dict[nn.Conv2d, nn.Module] = {}
-    for activation, convs in behind_convolutions(model, kinds).items():
-        if type(activation) in kinds and activation.inplace and all(map(can, convs)):
+    inside = {norm.act: norm for norm in network.modules() if type(norm) is FoldedNorm and "act" in norm._modules}
+    for activation in network.modules():
+        if type(activation) not in kinds or not getattr(activation, "inplace", False):
+            continue
+        norm = inside.get(activation)
+        makers = uses.makers(activation)
+        if norm is not None:
+            makers = {norm} if uses.is_called_by_parent(activation) else set()
+        convs: list[Any] = [maker.conv[0] if type(maker) is FoldedNorm else maker for maker in makers]
+        if not any("act" in maker._modules for maker in makers if maker is not norm) and all(map(can, convs)):
             found |= dict.fromkeys(convs, activation)
     return found
-
-
-def _fold_batch_norms(model: Segmenter) -> None:
-    """Fold each batch norm into the convolution whose output it takes."""
-    found = behind_convolutions(model, (nn.BatchNorm2d,))
-    pairs = {norm: convs[0] for norm, convs in found.items() if len(convs) == 1}
-    for norm, conv in pairs.items():
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d) and child in pairs:
-                setattr(parent, name, getattr(child, "act", nn.Identity()))  # timm's norms have an activation behind
 
 
 class Deployed(nn.Module):
@@ -141,9 +135,9 @@ class Deployed(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Segmenter, mean: Tensor, std: Tensor, gives: str) -> None:
+    def __init__(self, model: Segmenter, mean: Tensor, std: Tensor, gives: str, accelerate: bool = True) -> None:
         super().__init__()
-        self.model, self.gives = deployed(model).to(memory_format=torch.contiguous_format), gives
+        self.model, self.gives = deployed(model, accelerate).to(memory_format=torch.contiguous_format), gives
         for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, value.clone())
 

@@ -22,6 +22,8 @@ _CACHE, _LANES = 3 * 2**19, 8
 class DepthwiseConv(nn.Conv2d):
     """Depthwise convolution that keeps the size, the way that is right and fastest for its dilation and precision."""
 
+    stands_for = nn.Conv2d
+
     def __init__(self, channels: int, dilation: int, kernel_size: int = 3, bias: bool = False) -> None:
         padding = dilation * (kernel_size // 2)
         super().__init__(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.contracts import ModelOutput
-from fastfcn_pl.models.convolutions import PointwiseConv, WideConv
-from fastfcn_pl.models.deploy import deployed
+from fastfcn_pl.models.deploy import folded
 from fastfcn_pl.models.depthwise import DepthwiseConv
+from fastfcn_pl.models.exact import accelerates, is_untouched, use_plain_layers
 from fastfcn_pl.models.fused import fuse_activations
-from fastfcn_pl.models.packed import packed
+from fastfcn_pl.models.packed import pack
+from fastfcn_pl.models.probe import accelerated
 from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.uses import Uses
 
 _BEFORE_RECORDING = 8
 """Inputs of one size in a row: recording takes as long as some forty replays of a small image save."""
@@ -24,26 +27,38 @@ Forward = Callable[[Tensor, bool], ModelOutput]
 
 
 @torch.inference_mode(False)  # whose tensors do not tell whether they were changed in place
-def fastest(model: Segmenter, device: torch.device, dtype: torch.dtype | None = None) -> Segmenter:
+def fastest(
+    model: Segmenter, device: torch.device, dtype: torch.dtype | None = None, accelerate: bool = True
+) -> Segmenter:
     """Return a copy of `model`, which is on `device`, that gives its logits in the least time there.
 
-    With `dtype` it autocasts to that by itself, as it does to the one of an autocast around this call.
+    With `dtype` it autocasts to that by itself, as it does to the one of an autocast around this call. Without
+    `accelerate`, or if the copy gives other logits, it is `model` itself in eval mode, but for the autocast.
     """
     if dtype is None and torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
-    if device.type == "cpu" and next(model.parameters()).dtype == torch.float32 and _packs(dtype):
-        network = packed(model, winograd=dtype is None)
-    else:
-        network = deployed(model).requires_grad_(False)  # in the memory format that it has
-        if device.type == "cuda" and torch.backends.cudnn.is_available() and torch.version.hip is None:
-            fuse_activations(network)
-    forward: Forward = network.forward
+    accelerate = accelerates(accelerate)
+    network = accelerated(model, partial(_made, device=device, dtype=dtype), dtype) if accelerate else None
+    if network is None:
+        plain = copy.copy(model if accelerate else use_plain_layers(model)).eval()  # with the parts of `model` itself
+        if dtype is not None:
+            plain.forward = _Autocast(plain.forward, device.type, dtype)  # type: ignore[method-assign]
+        return plain
+    if device.type == "cuda":
+        network.forward = _Recorded(network.forward)  # type: ignore[method-assign]
+    return network
+
+
+def _made(network: Segmenter, uses: Uses, device: torch.device, dtype: torch.dtype | None) -> Segmenter:
+    """Change `network`, which is in eval mode, to what `fastest` returns, and return it."""
+    network = folded(network, uses).requires_grad_(False)
+    if device.type == "cpu" and next(network.parameters()).dtype == torch.float32 and _packs(dtype):
+        network = pack(network, uses, winograd=dtype is None)
+    elif device.type == "cuda" and torch.backends.cudnn.is_available() and torch.version.hip is None:
+        fuse_activations(network, uses)
     if dtype is not None:
         _cast_weights(network, dtype)
-        forward = _Autocast(forward, device.type, dtype)
-    if device.type == "cuda":
-        forward = _Recorded(forward)
-    network.forward = forward  # type: ignore[method-assign, assignment]
+        network.forward = _Autocast(network.forward, device.type, dtype)  # type: ignore[method-assign]
     return network
 
 
@@ -55,7 +70,7 @@ def _packs(dtype: torch.dtype | None) -> bool:
 def _cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
     """Cast once what autocast would at each call: the weights of convolutions and products, nothing else."""
     for module in network.modules():
-        if type(module) in (nn.Conv2d, PointwiseConv, WideConv, DepthwiseConv, nn.Linear):
+        if type(module) in (nn.Conv2d, DepthwiseConv, nn.Linear) and is_untouched(module):
             module.to(dtype)
 
 
@@ -82,6 +97,7 @@ class _Recorded:
         self._size: torch.Size | None = None
         self._count = 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._can_record = True
 
     def __call__(self, x: Tensor, extras: bool = False) -> ModelOutput:
         if extras or not x.is_cuda:
@@ -91,9 +107,13 @@ class _Recorded:
         self._count += 1
         if self._count <= _BEFORE_RECORDING:
             return self._forward(x, False)
+        if self._graph is None and self._can_record:
+            try:
+                self._record(x)
+            except RuntimeError:  # a forward that waits for what the GPU computes cannot be recorded
+                self._can_record = False
         if self._graph is None:
-            self._record(x)
-        assert self._graph is not None
+            return self._forward(x, False)
         self._input.copy_(x)
         self._graph.replay()
         return ModelOutput(self._output.logits.clone(), {})  # the next replay writes to the same place

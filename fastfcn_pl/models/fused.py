@@ -7,31 +7,33 @@ from torch import Tensor, nn
 
 from fastfcn_pl.models.convolutions import is_plain
 from fastfcn_pl.models.deploy import activations_inside
+from fastfcn_pl.models.exact import LeftOut, StandIn, is_untouched
 from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.uses import Uses
 
 
-def fuse_activations(model: Segmenter) -> None:
-    """Change `model`, whose batch norms are folded and which is on a GPU, to compute ReLUs inside of convolutions."""
-    behind = activations_inside(model, (nn.ReLU,), _can)
-    inside = set(behind.values())
-    for parent in list(model.modules()):
+def fuse_activations(network: Segmenter, uses: Uses) -> None:
+    """Change `network`, whose batch norms are folded and which is on a GPU, to compute ReLUs inside of convolutions."""
+    behind = activations_inside(network, uses, (nn.ReLU,), _can)
+    for parent in list(network.modules()):
         for name, child in parent.named_children():
-            if child in inside:
-                setattr(parent, name, nn.Identity())
-            elif isinstance(child, nn.Conv2d) and child in behind:
+            if isinstance(child, nn.Conv2d) and child in behind:
                 setattr(parent, name, ConvRelu(child))
+    for activation in behind.values():
+        activation.__class__ = LeftOut
 
 
 def _can(conv: nn.Conv2d) -> bool:
-    known = conv.weight.dtype != torch.float64  # for which cuDNN has no such kernel
-    return known and is_plain(conv) and conv.groups == 1 and conv.bias is not None
+    weight = conv._parameters.get("weight")
+    known = type(weight) is nn.Parameter and weight.dtype != torch.float64  # for which cuDNN has no such kernel
+    return known and is_plain(conv) and is_untouched(conv) and conv.groups == 1 and conv.bias is not None
 
 
-class ConvRelu(nn.Module):
+class ConvRelu(StandIn):
     """`relu(conv(x))`, in the precision that the weight has."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
+        super().__init__(conv)
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.models.convolutions import PointwiseConv, WideConv, substitute
 from fastfcn_pl.models.depthwise import DepthwiseConv
+from fastfcn_pl.models.exact import accelerates, is_untouched, use_plain_layers
 from fastfcn_pl.models.segmenter import Segmenter
 
 
@@ -17,14 +18,16 @@ def memory_format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half: bool) -> torch.memory_format:
+def lay_out(
+    network: Segmenter, channels_last: bool, device: torch.device, half: bool, accelerate: bool = True
+) -> torch.memory_format:
     """Lay out the weights for training on `device`, in `half` precision or not; return the format of its images.
 
-    Without `channels_last` it is torch's default format, and so it is on CPUs in half precision where a grouped
-    convolution is none of ours: dilated ones have a wrong gradient in channels_last, and others are not known to have a
-    right one. So it is with convolutions that `corrupts_memory` names. Where all are dense or ours, a step of EncNet +
-    JPU with ResNet-50 in bfloat16 takes 2.5 s, 3.5 in the default format (2 images of 480x480, 2 threads of a Xeon with
-    AMX).
+    Without `accelerate` its layers are torch's and timm's own. Without `channels_last` it is torch's default format,
+    and so it is on CPUs in half precision where a grouped convolution is none of ours: dilated ones have a wrong
+    gradient in channels_last, and others are not known to have a right one. So it is with convolutions that
+    `corrupts_memory` names. Where all are dense or ours, a step of EncNet + JPU with ResNet-50 in bfloat16 takes 2.5 s,
+    3.5 in the default format (2 images of 480x480, 2 threads of a Xeon with AMX).
 
     In float32 on CPUs, dense convolutions of more than a pixel take 3 to 5 times as long for the gradient of their
     weight in channels_last, and depthwise ones are faster there. So a backbone of dense ones is in the default format,
@@ -34,17 +37,20 @@ def lay_out(network: Segmenter, channels_last: bool, device: torch.device, half:
     with EfficientNet-Lite0 the same 1.2 in all.
     """
     on_cpu = device.type == "cpu"
-    dense = on_cpu and not half and _mostly_dense(network.backbone)
+    fast = on_cpu and not half and accelerates(accelerate)
+    if not accelerates(accelerate):
+        use_plain_layers(network)
+    dense = fast and _mostly_dense(network.backbone)
     wrong = on_cpu and any((half and _is_grouped_by_torch(m)) or corrupts_memory(m) for m in network.modules())
     if dense:
         substitute(network, PointwiseConv.like)
-    if on_cpu and not half:
+    if fast:
         substitute(network, WideConv.like)
     form = memory_format(channels_last and not dense and not wrong)
     network.to(memory_format=form)
-    if on_cpu and not half and form is torch.channels_last:
+    if fast and form is torch.channels_last:
         for module in network.modules():
-            if _is_dense(module):
+            if type(module) in (nn.Conv2d, WideConv) and _is_dense(module) and is_untouched(module):
                 module.to(memory_format=torch.contiguous_format)
                 module.register_forward_pre_hook(_take)
                 module.register_forward_hook(_give)

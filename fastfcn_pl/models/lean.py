@@ -23,6 +23,8 @@ class LeanReLU(nn.ReLU):
     front of a pool or a concatenation it does.
     """
 
+    stands_for = nn.ReLU
+
     def __init__(self) -> None:
         super().__init__(inplace=True)
 
@@ -32,6 +34,8 @@ class LeanReLU(nn.ReLU):
 
 class LeanMaxPool2d(nn.MaxPool2d):
     """Max pooling, which keeps 4 bytes for each number that it gives: torch's keeps 8, and all of its input."""
+
+    stands_for = nn.MaxPool2d
 
     @classmethod
     def like(cls, pool: nn.MaxPool2d) -> LeanMaxPool2d:
@@ -48,6 +52,8 @@ class LeanMaxPool2d(nn.MaxPool2d):
 
 class LeanSequential(nn.Sequential):
     """Modules one after the other, of which batch norm, ReLU and convolution in a row keep one map in place of two."""
+
+    stands_for = nn.Sequential
 
     def forward(self, x: Tensor) -> Tensor:
         modules = list(self)
@@ -79,10 +85,9 @@ def norm_relu_conv(x: Tensor, norm: nn.Module, relu: nn.Module, conv: nn.Module)
 
 def pool_leanly(net: nn.Module) -> None:
     """Put lean layers in the place of each ReLU of `net` with a max pool behind it, and of that."""
-    for (relu_name, relu), (pool_name, pool) in pairwise(list(net.named_children())):
+    for relu, pool in pairwise(net.children()):
         if type(relu) is nn.ReLU and relu.inplace and type(pool) is nn.MaxPool2d:
-            setattr(net, relu_name, LeanReLU())
-            setattr(net, pool_name, LeanMaxPool2d.like(pool))
+            relu.__class__, pool.__class__ = LeanReLU, LeanMaxPool2d
 
 
 def _learns(layer: nn.Module, x: Tensor) -> bool:

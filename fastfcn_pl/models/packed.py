@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.models.convolutions import is_plain
-from fastfcn_pl.models.deploy import activations_inside, deployed
+from fastfcn_pl.models.deploy import activations_inside, folded
+from fastfcn_pl.models.exact import LeftOut, StandIn, is_untouched
 from fastfcn_pl.models.phases import in_phases
+from fastfcn_pl.models.probe import accelerated, copied
 from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.uses import Uses
 from fastfcn_pl.models.winograd import WinogradConv
 
 _INSIDE: dict[type[nn.Module], tuple[str, list[float]]] = {
@@ -32,18 +35,27 @@ def packed(model: Segmenter, winograd: bool = True) -> Segmenter:
     """Return a copy of `model` that gives the same logits on a CPU in less time; it can neither be trained nor moved.
 
     It is what `deploy.deployed` makes of it, in channels_last, with each dense convolution run the fastest way; with
-    `winograd` that may be Winograd's, which is for float32.
+    `winograd` that may be Winograd's, which is for float32. A network that this changes is copied as it is.
     """
-    model = deployed(model).to(memory_format=torch.channels_last).requires_grad_(False)
-    behind = activations_inside(model, tuple(_INSIDE), is_plain)
-    inside = set(behind.values())
-    for parent in list(model.modules()):
+    network = accelerated(model, lambda network, uses: pack(folded(network, uses), uses, winograd))
+    return copied(model).eval() if network is None else network
+
+
+def pack(network: Segmenter, uses: Uses, winograd: bool) -> Segmenter:
+    """Change `network`, whose batch norms are folded, to what `packed` returns, and return it."""
+    network = network.to(memory_format=torch.channels_last).requires_grad_(False)
+    behind = activations_inside(network, uses, tuple(_INSIDE), _can)
+    for parent in list(network.modules()):
         for name, child in parent.named_children():
-            if child in inside:
-                setattr(parent, name, nn.Identity())
-            elif is_plain(child):
-                setattr(parent, name, _fast(child, winograd)(child, behind.get(child)))
-    return model
+            if _can(child):
+                setattr(parent, name, _fast(child, winograd)(child, copy.copy(behind.get(child))))
+    for activation in behind.values():
+        activation.__class__ = LeftOut
+    return network
+
+
+def _can(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    return is_plain(module) and is_untouched(module) and type(module._parameters.get("weight")) is nn.Parameter
 
 
 def _fast(conv: nn.Conv2d, winograd: bool) -> Callable[[nn.Conv2d, nn.Module | None], nn.Module]:
@@ -52,7 +64,7 @@ def _fast(conv: nn.Conv2d, winograd: bool) -> Callable[[nn.Conv2d, nn.Module | N
     return PhasedConv if not winograd and PhasedConv.can(conv) else PackedConv
 
 
-class PackedConv(nn.Module):
+class PackedConv(StandIn):
     """A convolution whose weight is stored as oneDNN's kernel reads it, with the activation behind it inside, if any.
 
     Kernel and layout depend on the input's size, so that the weight is packed at the first input of a size, and kept
@@ -61,7 +73,7 @@ class PackedConv(nn.Module):
     """
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
-        super().__init__()
+        super().__init__(conv)
         self.conv = conv
         self.geometry: tuple[Any, ...] = conv.padding, conv.stride, conv.dilation, conv.groups
         self.inside = ("none", []) if activation is None else _INSIDE[type(activation)]
@@ -84,7 +96,7 @@ class PackedConv(nn.Module):
         return copied
 
 
-class PhasedConv(nn.Module):
+class PhasedConv(StandIn):
     """A dilated convolution that keeps the size, by phases: for bfloat16, whose kernels know no dilation.
 
     Of 2048 to 512 channels of 64x64 and dilation 12, 24, 36 it takes 89, 216, 553 ms in place of 461, 797, 1373 (2
@@ -92,7 +104,7 @@ class PhasedConv(nn.Module):
     """
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
-        super().__init__()
+        super().__init__(conv)
         self.dilation, undilated = conv.dilation[0], copy.copy(conv)
         undilated.dilation, undilated.padding = (1, 1), (conv.kernel_size[0] // 2,) * 2
         self.packed = PackedConv(undilated, activation)
@@ -110,11 +122,11 @@ class PhasedConv(nn.Module):
         return in_phases(x, self.dilation, lambda x: self.packed(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
-class PackedWideConv(nn.Module):
+class PackedWideConv(StandIn):
     """A 3x3 convolution of many channels, which computes as its input's size makes it faster."""
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
-        super().__init__()
+        super().__init__(conv)
         self.winograd = WinogradConv(conv, activation)
         self.plain = PackedConv(conv, activation)
 

@@ -9,18 +9,19 @@ from fastfcn_pl.models.lean import LeanSequential, are_norm_relu_conv, norm_relu
 
 
 def make_lean(net: nn.Module) -> None:
-    """Put bottlenecks, stems and pools that keep less in the place of those of `net`; names of weights stay."""
+    """Give bottlenecks, stems and pools of `net` the classes that keep less; all that they have stays."""
     pool_leanly(net)
-    for parent in list(net.modules()):
-        for name, child in parent.named_children():
-            if type(child) is Bottleneck and LeanBottleneck.can(child):
-                setattr(parent, name, LeanBottleneck.like(child))
-            elif type(child) is nn.Sequential and any(map(are_norm_relu_conv, child, child[1:], child[2:])):
-                setattr(parent, name, LeanSequential(*child))
+    for module in net.modules():
+        if type(module) is Bottleneck and LeanBottleneck.can(module):
+            module.__class__ = LeanBottleneck
+        elif type(module) is nn.Sequential and any(map(are_norm_relu_conv, module, module[1:], module[2:])):
+            module.__class__ = LeanSequential
 
 
 class LeanBottleneck(Bottleneck):
     """A bottleneck that keeps one map, not two, for each of its convolutions with batch norm and ReLU in front."""
+
+    stands_for = Bottleneck
 
     @staticmethod
     def can(block: Bottleneck) -> bool:
@@ -28,13 +29,6 @@ class LeanBottleneck(Bottleneck):
         rows = (block.bn1, block.act1, block.conv2), (block.bn2, block.act2, block.conv3)
         between = isinstance(block.drop_block, nn.Identity) and isinstance(block.aa, nn.Identity)
         return between and all(are_norm_relu_conv(*row) for row in rows)
-
-    @classmethod
-    def like(cls, block: Bottleneck) -> LeanBottleneck:
-        """Return one of `block`'s own parts."""
-        new = cls.__new__(cls)
-        new.__dict__.update(block.__dict__)
-        return new
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
