@@ -36,8 +36,8 @@ def accelerated(
     Its logits are compared with those of the plain network, under autocast to `dtype` if given. If they differ, or the
     network cannot be copied, changed or run, or somebody else's hooks watch it, one line says so, and there is none.
     """
-    device = next(model.parameters()).device
     try:
+        device = next(model.parameters()).device
         if hooked := foreign_hook(model):
             raise _DiffersError(f"there is a hook on {hooked}")
         with torch.inference_mode(False), torch.no_grad(), _undisturbed(device):
