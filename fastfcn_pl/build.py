@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fastfcn_pl import config, trainer_flags
 from fastfcn_pl.callbacks.agreement import Agreement
+from fastfcn_pl.callbacks.ending import EndWorkers
 from fastfcn_pl.contracts import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.frozen import FrozenJob
@@ -141,7 +142,7 @@ def outline(cfg: DictConfig, num_classes: int) -> dict[str, torch.Tensor] | None
 
 def trainer(cfg: DictConfig) -> L.Trainer:
     """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
-    callbacks = [Agreement(plain(cfg)), *(build(node) for node in cfg.callbacks.values() if node)]
+    callbacks = [Agreement(plain(cfg)), EndWorkers(), *(build(node) for node in cfg.callbacks.values() if node)]
     if cfg.trainer.get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     loggers = [build(node) for node in cfg.logger.values() if node]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,26 +21,27 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import config, console, first_lines, home, redaction, resolvers, sweep
-from fastfcn_pl.again import alone, goes_on
+from fastfcn_pl import config, console, first_lines, home, job_folder, redaction, resolvers, sweep
+from fastfcn_pl.again import Claim, goes_on
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.data.workers import ENDING, end_with_parent
+from fastfcn_pl.exits import orderly, stoppable
 from fastfcn_pl.frozen import FLAG, FrozenJob, received, thaw
 from fastfcn_pl.mistakes import one_line
-from fastfcn_pl.ranks import Started, is_rank_0, rank_0_ends, without_srun
+from fastfcn_pl.ranks import SPOKE, Started, is_rank_0, loss_of_rank, note, noted, rank_0_ends, without_srun
+from fastfcn_pl.streams import outlive_readers
 from fastfcn_pl.trust import read_yaml
 
 Job = Callable[[DictConfig], Any]
-_KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json", "doctor.json")
-"""What is of use after a mistake ended the run that made it."""
-_ENDING = (signal.SIGTERM, signal.SIGUSR1)
-"""What tells a job to end, SIGUSR1 on a cluster, and is handed on to a sweep's."""
 
 
+@orderly()
 def main(config_name: str, job: Job) -> None:
     """Compose the config `config_name` with the command line and run `job`; errors that users can mend are one line.
 
     `+debug=true` shows their tracebacks.
     """
+    outlive_readers()
     home.provide()
     console.hide_secrets()
     config.register(shows=first_lines.shows(sys.argv))
@@ -87,38 +88,34 @@ def _reporting(module: str, job: Job) -> Job:
         console.hide_secrets()  # a launcher may have started this process
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             return _run_apart(module, cfg)
-        folders = _new_folders(cfg)
         try:
-            if "init_from" in cfg and cfg.checkpoint == "auto" and not goes_on(cfg):
-                return None
-            first_lines.before_imports(module, cfg)
-            FrozenJob.current = frozen = FrozenJob.of(module, cfg)
-            if (started := Started.this()) is not None:
-                if "trainer" not in cfg and started.size > 1:
-                    raise UserError(f"this command works in one process: leave out {started.by}")
-                started.share(frozen.text)
-            return _alone(job, cfg)
-        except KeyboardInterrupt:
-            _remove(folders)
-            sys.exit(128 + signal.SIGINT)
+            with job_folder.claimed(cfg) as claims:
+                return _run_alone(module, job, cfg, claims)
         except Exception as error:
-            if one_line(error) is not None:
-                _remove(folders)
             _end(error)
 
     return run
 
 
-def _alone(job: Job, cfg: DictConfig) -> Any:
-    """Run `job`; where it trains, as the only one that is at work in its folder."""
+def _run_alone(module: str, job: Job, cfg: DictConfig, claims: list[Claim]) -> Any:
+    """Run a single job, whose folders nobody else uses as long as `claims` last."""
+    new = [claim for claim in claims if job_folder.is_new(claim.folder)]
     try:
-        if "init_from" not in cfg or not is_rank_0():
-            return job(cfg)
-        with alone(Path(HydraConfig.get().runtime.output_dir)):
-            return job(cfg)
-    except SystemExit as error:
-        if type(error).__name__ == "SIGTERMException":  # Lightning's, which would be an exit code of 0
-            sys.exit(128 + signal.SIGTERM)
+        if "init_from" in cfg:  # it trains
+            if cfg.checkpoint == "auto" and not goes_on(cfg):
+                return None
+            if cfg.checkpoint is None and claims:
+                job_folder.write_config(cfg)
+        first_lines.before_imports(module, cfg)
+        FrozenJob.current = frozen = FrozenJob.of(module, cfg)
+        if (started := Started.this()) is not None:
+            if "trainer" not in cfg and started.size > 1:
+                raise UserError(f"this command works in one process: leave out {started.by}")
+            started.share(frozen.text)
+        return stoppable(job, cfg)
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or one_line(error) is not None:
+            job_folder.remove([claim.folder for claim in new if claim.is_only_one()])
         raise
 
 
@@ -139,8 +136,11 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
     folder = Path(job.runtime.output_dir)
     if "init_from" in cfg:  # it trains
         try:
-            if not goes_on(cfg):
-                return sweep.keep(folder, job.job.num, overrides())
+            with job_folder.claimed(cfg):
+                if not goes_on(cfg):
+                    return sweep.keep(folder, job.job.num, overrides())
+                if cfg.checkpoint is None:
+                    job_folder.write_config(cfg)
         except UserError as error:
             _say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
             sweep.refuse(folder, job.job.num, overrides(), str(error))
@@ -157,12 +157,10 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
         process.send_signal(number)
 
     in_main = threading.current_thread() is threading.main_thread()
-    before_it = {number: signal.signal(number, stop) for number in _ENDING} if in_main else {}
+    heard = [number for number in ENDING if in_main and signal.getsignal(number) is not signal.SIG_IGN]
+    before_it = {number: signal.signal(number, stop) for number in heard}
     try:
         code = process.wait()
-    except KeyboardInterrupt:
-        process.wait()  # the terminal has interrupted it, too
-        raise
     finally:
         for number, handler in before_it.items():
             signal.signal(number, handler)
@@ -176,10 +174,13 @@ def _run_frozen(module: str, job: Job, text: str) -> None:
     """Run a job that another process has frozen: as a job of a sweep, or as a rank."""
     cfg = thaw(text)
     sys.argv[1:] = overrides()
+    if not is_rank_0():
+        end_with_parent()
     try:
         first_lines.before_imports(module, cfg)
         FrozenJob.current = FrozenJob.of(module, cfg)
-        _alone(job, cfg)
+        with job_folder.claimed(cfg) if "init_from" in cfg else nullcontext():
+            stoppable(job, cfg)
     except Exception as error:
         _end(error)
     except SystemExit:
@@ -188,37 +189,20 @@ def _run_frozen(module: str, job: Job, text: str) -> None:
         raise
 
 
-def _new_folders(cfg: DictConfig) -> list[Path]:
-    """Return those of the job's folders that hold nothing but what Hydra has just written there."""
-    job = HydraConfig.get()
-    folder, run_dir = Path(job.runtime.output_dir), Path(cfg.get("run_dir") or job.runtime.output_dir)
-    found = {path.name for path in folder.iterdir()}
-    new = [folder] if ".hydra" in found and found <= {".hydra", f"{job.job.name}.log"} else []
-    return [*new, run_dir] if not run_dir.exists() else new
-
-
-def _remove(folders: list[Path]) -> None:
-    """Remove the folders of a run that trained nothing, and the folders around them that this leaves empty."""
-    os.chdir(HydraConfig.get().runtime.cwd)  # hydra.job.chdir=true has led into one of them
-    for folder in folders:
-        if not is_rank_0() or any(next(folder.glob(kept), None) for kept in _KEPT):
-            continue
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in folder.resolve().parents:
-            if parent == Path.cwd() or any(parent.iterdir()):
-                break
-            parent.rmdir()
-
-
 def _end(error: Exception) -> NoReturn:
     """Print the error in one line and exit, or raise it again where it is not one that the user can mend."""
-    if not is_rank_0() and rank_0_ends():
+    if is_rank_0() and loss_of_rank(error) and noted(SPOKE, unknown=False):
         sys.exit(1)
+    if not is_rank_0():
+        if rank_0_ends():
+            sys.exit(1)
+        note(SPOKE)
     line = one_line(error)
     job = _job_of_sweep()
     if job is not None:
         cause = line or f"{type(error).__name__}: {' '.join(str(error).split())}"
-        Path(str(job.runtime.output_dir), sweep.ERROR).write_text(f"{redaction.hide(cause)}\n")
+        with suppress(FileNotFoundError):  # the folder itself may be what is gone
+            Path(str(job.runtime.output_dir), sweep.ERROR).write_text(f"{redaction.hide(cause)}\n")
     if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
         raise error
     _say(line if job is None else f"job {job.job.num} ({job.job.override_dirname}): {line}")

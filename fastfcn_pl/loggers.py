@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import netrc
 import os
 import re
@@ -17,14 +15,13 @@ from urllib.parse import urlparse
 
 import wandb
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from fastfcn_pl.contracts import UserError
+from fastfcn_pl.metrics_writer import MetricsWriter
 from fastfcn_pl.network import attempt
 from fastfcn_pl.redaction import redacted, without_secrets
-from fastfcn_pl.staging import staged
 
 _MODES = ("auto", "online", "offline")
 _LONGEST_TAG = 64
@@ -124,43 +121,20 @@ class MetricsFile(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> _Writer:
+    def experiment(self) -> MetricsWriter:
         if self._experiment is None:
-            self._experiment = _Writer(self.log_dir)
+            self._experiment = MetricsWriter(self.log_dir)
         return self._experiment  # type: ignore[return-value]
 
-    @rank_zero_only
-    def rewind(self, step: int) -> None:
-        """Forget what was logged at `step` or later; all of it, then, for a new run."""
-        self.experiment.rewind(step)
 
-
-class _Writer(ExperimentWriter):
-    """Lightning's writer, but for a file that is already there: it goes on with it."""
-
-    def _check_log_dir_exists(self) -> None:
-        """Leave alone what Lightning would warn of and delete."""
-
-    def rewind(self, step: int) -> None:
-        path = Path(self.metrics_file_path)
-        text = path.read_text() if path.is_file() else ""
-        whole = text[: text.rfind("\n") + 1]  # a run that was killed may leave the half of a line
-        rows = [row for row in csv.DictReader(io.StringIO(whole)) if int(row["step"]) < step]
-        path.unlink(missing_ok=True)
-        self.metrics, self.metrics_keys = [], []
-        if rows:
-            self.metrics_keys = list(rows[0])
-            self._write(rows)
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        with open(self.metrics_file_path, newline="") as file:
-            self._write(list(csv.DictReader(file)))
-
-    def _write(self, rows: list[dict[str, str]]) -> None:
-        with staged(self.metrics_file_path) as hidden, hidden.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.metrics_keys)
-            writer.writeheader()
-            writer.writerows(rows)
+@rank_zero_only
+def rewind(logger: Logger, step: int) -> None:
+    """Make `logger` forget what was logged at `step` or later; W&B keeps it."""
+    if isinstance(logger, MetricsFile):
+        logger.experiment.rewind(step)
+    elif isinstance(logger, TensorBoardLogger):
+        logger._kwargs["purge_step"] = step  # TensorBoard then hides the events of earlier files from there on
+        Path(logger.log_dir, logger.NAME_HPARAMS_FILE).unlink(missing_ok=True)  # else half of one would stay for ever
 
 
 @contextmanager

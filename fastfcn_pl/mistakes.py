@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
@@ -12,14 +13,19 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from fastfcn_pl import config, usage
 from fastfcn_pl.contracts import UserError, suggest
+from fastfcn_pl.data.workers import loss_of_worker
+from fastfcn_pl.ranks import loss_of_rank
 from fastfcn_pl.staging import OF_THE_DISK
 
+_LONGEST_NAME = 200
 _NOISE = re.compile(r"full_key|object_type|reference_type|Config search path|provider=")
 
 
 def one_line(error: BaseException) -> str | None:
     """Return the message for an error that the user can mend, or None where it is not one."""
     chain = [error]
+    if "iter(combined_loader)" in str(error) and error.__context__ is not None:  # Lightning, cleaning up after it
+        chain = [error.__context__]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
     for link in chain:
@@ -27,10 +33,10 @@ def one_line(error: BaseException) -> str | None:
             # A worker process hands its error over as text, with a traceback before the message.
             return " ".join(str(link).rsplit("UserError: ", 1)[-1].splitlines()).strip()
     for link in chain:
-        if isinstance(link, OSError) and link.errno in OF_THE_DISK:
-            return (
-                f"{link.filename or 'a file'} cannot be written ({link.strerror}): make room there, or write elsewhere"
-            )
+        if lost := loss_of_worker(link) or loss_of_rank(link):
+            return lost
+        if isinstance(link, OSError) and (link.errno in OF_THE_DISK or _makes_a_folder(link)):
+            return _of_the_disk(link)
     if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
         return " ".join(str(error).split())
     if isinstance(error, InstantiationException):
@@ -54,6 +60,18 @@ def one_line(error: BaseException) -> str | None:
         unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
         return _unknown_key(unknown) if unknown else _joined(chain)
     return None
+
+
+def _makes_a_folder(error: OSError) -> bool:
+    """Tell whether a folder cannot be made, as below `/proc`, which says no more than that nothing is there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].name == "mkdir"
+
+
+def _of_the_disk(error: OSError) -> str:
+    name = str(error.filename or "a file")
+    name = name if len(name) < _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    return f"{name} cannot be written ({error.strerror}): make room there, or write elsewhere"
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -27,7 +28,14 @@ WAIT = timedelta(minutes=5)
 WAIT_AT_END = timedelta(seconds=20)
 """How long rank 0 waits for them where a mistake ends it."""
 GRACE = 30.0
-"""Seconds that another rank, which has met an error, gives to rank 0 to meet it too."""
+"""Seconds that another rank, which has met an error, gives to rank 0 that has met one, too, to end."""
+_ALONE = 4.0
+"""Seconds after which an error is this rank's alone: rank 0 waits for it in the middle of a step."""
+FAILED, SPOKE = "fastfcn_pl/rank 0 failed", "fastfcn_pl/another rank spoke"
+"""An error ends rank 0, which reports it; another rank has reported one."""
+_LOST = re.compile(
+    r"Connection (closed|reset) by peer|Broken pipe \[|remote process exited|NCCL.*remote", re.IGNORECASE
+)
 _OF_SRUN = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 _PARENT = os.getppid()
 
@@ -144,10 +152,39 @@ def rank_0_ends() -> bool:
     """
     started = Started.this()
     ended = started.rank_0_ended if started else lambda: os.getppid() != _PARENT
-    end = time.monotonic() + GRACE
-    while not ended() and time.monotonic() < end:
+    begun = time.monotonic()
+    while not ended() and time.monotonic() - begun < (GRACE if noted(FAILED, unknown=True) else min(GRACE, _ALONE)):
         time.sleep(0.1)
     return ended()
+
+
+def note(what: str) -> None:
+    """Let the other ranks know that this one `FAILED`, or `SPOKE`."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        with suppress(distributed.DistError):
+            distributed.distributed_c10d._get_default_store().set(what, "yes")
+
+
+def noted(what: str, unknown: bool) -> bool:
+    """Tell whether a rank has let the others know; `unknown` if it cannot be asked."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return unknown
+    try:
+        return bool(distributed.distributed_c10d._get_default_store().check([what]))
+    except distributed.DistError:
+        return unknown
+
+
+def loss_of_rank(error: BaseException) -> str | None:
+    """Return in one line that another rank has gone in the middle of a step; None for another error."""
+    if isinstance(error, RuntimeError) and _LOST.search(str(error)):
+        return (
+            "another rank has ended: its own error is above; without one it was killed, as happens if memory runs out"
+        )
+    return None
 
 
 def without_srun(environment: Mapping[str, str]) -> dict[str, str]:

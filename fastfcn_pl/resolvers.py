@@ -45,17 +45,6 @@ def run_folder(checkpoint: str | None, runs: str, name: str) -> str:
     return str(path.parents[1])
 
 
-def job_folder(checkpoint: str | None, run_dir: str) -> str | None:
-    """Return where Hydra keeps a job's configuration, in the run's folder: a run that goes on keeps its first one.
-
-    So does a job of a sweep that is started again, where the first start came to something.
-    """
-    if checkpoint not in (None, "auto"):
-        return None
-    again = checkpoint == "auto" or HydraConfig.get().mode is RunMode.MULTIRUN
-    return None if again and any(Path(run_dir, kept).is_file() for kept in KEPT) else ".hydra"
-
-
 def case(value: str, cases: dict[str, Any]) -> Any:
     """Return which of the `cases` is for `value`, or for its last word: `EncNetHead` for a `_target_` that ends in it.
 
@@ -86,4 +75,4 @@ def choices() -> DictConfig:
     return OmegaConf.create({k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")})
 
 
-ALL: tuple[Callable[..., Any], ...] = (run_folder, job_folder, case, run_group, choices)
+ALL: tuple[Callable[..., Any], ...] = (run_folder, case, run_group, choices)

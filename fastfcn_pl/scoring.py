@@ -110,8 +110,8 @@ def report(
 ) -> None:
     """Write the results of the scored `module` into the run's folder, print them, and say where everything is."""
     folder = Path(os.path.relpath(run_dir))
-    write(results, folder)
     write_confusion(module.scores.matrix, module.spec.classes, folder)
+    write(results, folder)  # last: with results.json a run is done
     console = Console()
     console.print(class_table(results, module.spec.palette if console.is_terminal else None))
     console.print(headline(results), soft_wrap=True, highlight=False)
@@ -122,9 +122,9 @@ def report(
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
-    """Write `results.json` and `results.md` into `folder`, each whole or not at all."""
+    """Write `results.md` and then `results.json` into `folder`, each whole or not at all."""
     results = without_secrets(results)
-    files = {"results.json": json.dumps(results, indent=2) + "\n", "results.md": markdown(results)}
+    files = {"results.md": markdown(results), "results.json": json.dumps(results, indent=2) + "\n"}
     for name, text in files.items():
         with staged(folder / name) as hidden:
             hidden.write_text(text)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,6 +18,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from fastfcn_pl import hydra_files
+from fastfcn_pl.again import Claim
+from fastfcn_pl.contracts import UserError
 from fastfcn_pl.redaction import hide, without_secrets
 from fastfcn_pl.staging import staged
 
@@ -41,9 +44,14 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         global _current
-        _current = self
         hydra_files.protect_sweep()
         self.folder, self.since = Path(config.hydra.sweep.dir), time.time()
+        try:
+            self._claim = Claim(self.folder)
+        except UserError as error:  # of which Hydra would make a warning, and go on
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        _current = self
 
     def write(self, jobs: list[dict[str, Any]]) -> None:
         """Write and print the table."""

@@ -25,7 +25,7 @@ def train(cfg: DictConfig) -> float:
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
     from fastfcn_pl import build, provenance, resume, signatures, trainer_flags
-    from fastfcn_pl.loggers import MetricsFile, closing_wandb, how_to_view, new_id
+    from fastfcn_pl.loggers import closing_wandb, how_to_view, new_id, rewind
     from fastfcn_pl.redaction import redacted
     from fastfcn_pl.stored_config import stored
 
@@ -55,8 +55,7 @@ def train(cfg: DictConfig) -> float:
             print(loaded)
     with closing_wandb(cfg.run_dir):
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.rewind(begun.steps_logged if begun else 0)
+            rewind(logger, begun.steps_logged if begun else 0)
             logger.log_hyperparams(redacted({**stored(cfg), **environment}))
         if view := how_to_view():
             print(f"W&B run: {view}")

@@ -58,6 +58,9 @@ def test_how_far_a_job_came(kept: list[str], state: Before, tmp_path: Path) -> N
         (tmp_path / name).touch()
     assert before(cfg, tmp_path) == (state, tmp_path / "checkpoints" / "last.ckpt")
     cfg.optimizer.lr = 2e-4
+    if state is Before.NOT_TRAINED:
+        assert before(cfg, tmp_path)[0] is state, "nothing came of it, and it may be configured anew"
+        return
     with pytest.raises(
         UserError, match=r"configured otherwise \(optimizer.lr: 0.0001 then, 0.0002 now\): take another"
     ):

@@ -29,12 +29,12 @@ LAYERS = [
     {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
     {"module", "prediction", "quantize", "exporters"},
     {
-        *("callbacks", "loggers", "scoring", "export_check", "saving", "diagnosis", "resolvers", "outputs"),
-        *("precedence", "composition", "stored_config", "hydra_files", "console"),
+        *("callbacks", "loggers", "metrics_writer", "stopped", "scoring", "export_check", "saving", "diagnosis"),
+        *("resolvers", "ranks", "outputs", "precedence", "composition", "stored_config", "hydra_files", "console"),
     },
-    {"config", "frozen", "sweep", "comparison", "ranks"},
-    {"again", "mistakes", "signatures", "first_lines", "trainer_flags"},
-    {"build", "trust"},
+    {"config", "frozen"},
+    {"again", "mistakes", "signatures", "first_lines", "trainer_flags", "exits", "streams"},
+    {"build", "trust", "sweep", "comparison", "job_folder"},
     {"checkpoint", "launch"},
     {"resume", "footprint", "reports"},
     {
@@ -50,6 +50,9 @@ ALLOWED_WITHIN = {
     ("usage", "contracts"),
     ("composition", "precedence"),
     ("callbacks", "scoring"),
+    ("callbacks", "stopped"),
+    ("callbacks", "ranks"),
+    ("loggers", "metrics_writer"),
     ("demo", "predict"),
     ("comparison", "sweep"),
 }
@@ -71,6 +74,8 @@ _COMPOSE = [
     "build",
     "trust",
     "launch",
+    "job_folder",
+    "exits",
     "resume",
 ]
 HOMES = {

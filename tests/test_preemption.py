@@ -42,6 +42,53 @@ def test_sigterm_saves_and_ends(told: str, tmp_path: Path) -> None:
     assert _step(tmp_path) % 50, "it saved when it was told to"
 
 
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """A terminal sends it to the whole group, workers included."""
+    process = start(tmp_path, TRAIN, *LONG)
+    assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    again = "python -m fastfcn_pl.train checkpoint=run/checkpoints/last.ckpt"
+    assert [line for line in stderr.splitlines() if line][-2:] == [
+        "Ctrl-C: the run is being saved (again: ends at once)",
+        f"SIGINT: the run goes on with: {again}",
+    ]
+    assert _step(tmp_path) % 50, "it saved when it was told to"
+
+
+def _is_of(group: int, stat: Path) -> bool:
+    """Tell whether a process is in a group, and is not a zombie."""
+    try:
+        state, _, of, *_ = stat.read_text().rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return False
+    return int(of) == group and state != "Z"
+
+
+@pytest.mark.parametrize(
+    ("accident", "line"),
+    [
+        ("a worker is killed", "error: a worker process that reads the data (pid "),
+        ("the folder is renamed", "error: {folder}/run/metrics/metrics.csv is gone: "),
+    ],
+)
+def test_an_accident_is_one_line_and_leaves_no_process(accident: str, line: str, tmp_path: Path) -> None:
+    process = start(tmp_path, TRAIN, *LONG)
+    assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
+    if accident == "a worker is killed":
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+    else:
+        (tmp_path / "run").rename(tmp_path / "other")
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1
+    (error,) = [said for said in stderr.splitlines() if said != "train: loading PyTorch"]
+    assert error.startswith(line.format(folder=tmp_path))
+    assert not (tmp_path / "run" / "metrics").exists() or accident == "a worker is killed"
+    assert [stat for stat in Path("/proc").glob("[0-9]*/stat") if _is_of(process.pid, stat)] == []
+
+
 def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path) -> None:
     """Two tasks as srun starts them, by the variables that it sets; the signal reaches each.
 

@@ -17,6 +17,7 @@ from fastfcn_pl.callbacks import record
 from fastfcn_pl.contracts import IGNORE, UserError
 from fastfcn_pl.module import SegmentationModule
 from fastfcn_pl.redaction import hide
+from fastfcn_pl.staging import staged
 
 REMEDY = "lower optimizer.lr, set trainer.gradient_clip_val=1, or trainer.precision=32-true where it is lower"
 SPOILT = (
@@ -78,10 +79,11 @@ class TerminateOnNaN(L.Callback):
         page = self._page(trainer, pl_module, cause)  # on every rank: SyncBatchNorm asks the others
         folder = Path(os.path.relpath(self.folder))
         if trainer.global_rank in ranks:
-            folder.mkdir(parents=True, exist_ok=True)
             name = f"step_{trainer.global_step}_rank_{trainer.global_rank}"
-            (folder / f"{name}.md").write_text(page)
-            torch.save({key: value.cpu() for key, value in self._batch.items()}, folder / f"{name}.pt")
+            with staged(folder / f"{name}.md") as hidden:
+                hidden.write_text(page)
+            with staged(folder / f"{name}.pt") as hidden:
+                torch.save({key: value.cpu() for key, value in self._batch.items()}, hidden)
         record.alert(trainer, "Training stopped", f"At step {trainer.global_step} {cause}: {REMEDY}.")
         trainer.strategy.barrier()  # the first to end would take the others, still writing, with it
         raise UserError(

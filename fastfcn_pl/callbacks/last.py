@@ -17,14 +17,14 @@ class LastCheckpoint(Checkpoint):
     are logged and before a validation that is due, and so loses them when the run goes on; this one saves between two
     batches, when all that belongs to the first is done.
 
-    A run that is told to end (SIGTERM; SIGUSR1 under SLURM) does so when it is saved, a validation first coming to its
-    end: with exit code 143, that of processes which SIGTERM has ended.
+    A run that is told to end (SIGTERM, Ctrl-C, a closed terminal; SIGUSR1 under SLURM) does so when it is saved, after
+    a validation that it is in: with exit code 128 + the signal, such as 143. A second Ctrl-C ends it at once.
     """
 
     def __init__(self, *, path: str, every_n_steps: int | None) -> None:
         self.path, self.every_n_steps = path, every_n_steps
         self._saved_step = 0
-        self._notice = Notice()
+        self._notice = Notice(path)
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._notice.listen(trainer)

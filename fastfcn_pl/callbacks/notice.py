@@ -1,4 +1,4 @@
-"""SIGTERM, and SIGUSR1 from SLURM: the machine is about to be taken away."""
+"""A run is told to end: by Ctrl-C, by its terminal that closes, or since the machine is about to be taken away."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any, NoReturn
 
 import lightning as L
@@ -14,6 +15,13 @@ import torch
 import wandb
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
+
+from fastfcn_pl.data.workers import end_workers
+from fastfcn_pl.stopped import goes_on_by
+
+_SAME = 1.0
+"""Seconds within which two signals are one."""
 
 
 class Notice:
@@ -23,8 +31,10 @@ class Notice:
     those that are inside of another one, and saves a state from the middle of a step.
     """
 
-    def __init__(self) -> None:
-        self._heard = 0
+    def __init__(self, path: str) -> None:
+        """`path` is that of the checkpoint that the run is saved in."""
+        self.path = path
+        self._heard, self._interrupted = 0, 0.0
 
     def listen(self, trainer: L.Trainer) -> None:
         """Take the place of Lightning's handlers, which `trainer` restores those before it from when it is done."""
@@ -32,15 +42,31 @@ class Notice:
             return
 
         def hear(number: int, *_: Any) -> None:
+            if number == signal.SIGINT:
+                self._interrupt(trainer)
             self._heard = number
             if trainer.state.fn is not TrainerFn.FITTING:  # there is nothing to save
-                raise SystemExit(128 + number)
+                end(trainer, number, self.path)
 
-        signal.signal(signal.SIGTERM, hear)
-        if SLURMEnvironment.job_id() is not None:
-            signal.signal(signal.SIGUSR1, hear)
+        for number in (signal.SIGTERM, *((signal.SIGUSR1,) if SLURMEnvironment.job_id() is not None else ())):
+            signal.signal(number, hear)
+        for number in (signal.SIGINT, signal.SIGHUP):  # which a shell's `&`, or nohup, may have had ignored
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, hear)
         # In place of Lightning's question at each batch, which asks rank 0 alone.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+    def _interrupt(self, trainer: L.Trainer) -> None:
+        """End at once if it is the second Ctrl-C, not the same that came by two ways, from a terminal and a sweep."""
+        now, first = time.monotonic(), self._interrupted
+        if not first:
+            self._interrupted = now
+            if trainer.is_global_zero and trainer.state.fn is TrainerFn.FITTING:
+                print("\nCtrl-C: the run is being saved (again: ends at once)", file=sys.stderr, flush=True)
+        elif now - first > _SAME:
+            end_workers()
+            Console(stderr=True).show_cursor()  # which a progress bar hides
+            os._exit(128 + signal.SIGINT)
 
     def of_any_rank(self, trainer: L.Trainer) -> int:
         """Return the signal that a rank has heard, 0 for none. To be called by all ranks."""
@@ -58,8 +84,7 @@ def end(trainer: L.Trainer, number: int, path: str) -> NoReturn:
     if trainer.is_global_zero:
         if wandb.run is not None:
             wandb.run.mark_preempting()
-        saved = f"goes on with checkpoint={os.path.relpath(path)}" if os.path.exists(path) else "had not begun"
-        print(f"{signal.Signals(number).name}: the run {saved}", file=sys.stderr)
+        print(f"{signal.Signals(number).name}: the run {goes_on_by(path, number)}", file=sys.stderr)
         if number == signal.SIGUSR1:
             _requeue()
     raise SystemExit(128 + number)

@@ -44,7 +44,8 @@ def picture(trainer: L.Trainer, key: str, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file.getvalue())
     summary = Summary(value=[Summary.Value(tag=key, image=image)])
-    logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped  # that of the numbers, which a resumed run counts from
+    logger.experiment._get_file_writer().add_summary(summary, step)
 
 
 def facts(trainer: L.Trainer, values: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fastfcn_pl.callbacks import record
 from fastfcn_pl.contracts import IGNORE, DatasetSpec
 from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.staging import staged
 from fastfcn_pl.visualize import ABOUT, comparison, errors, zoom_of
 
 _LONGEST = 2048
@@ -61,12 +62,12 @@ class Samples(L.Callback):
     ) -> None:
         position = self._position(trainer, trainer.num_test_batches[0], batch_idx)
         if position is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
             sample = Sample(outputs, batch)
             about = PngInfo()
             about.add_text(ABOUT, json.dumps(sample.about(pl_module.spec)))
             picture = Image.fromarray(sample.comparison(pl_module.spec))
-            picture.save(self.folder / f"{position}.png", pnginfo=about)
+            with staged(self.folder / f"{position}.png") as hidden:
+                picture.save(hidden, format="PNG", pnginfo=about)
 
     def _position(self, trainer: L.Trainer, batches: int | float, batch_idx: int) -> int | None:
         """Return which of the `count` images this batch holds, None for one of the others."""

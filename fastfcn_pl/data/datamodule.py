@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +22,7 @@ from fastfcn_pl.data.pairs import EXTENSIONS, missing_files
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
 from fastfcn_pl.data.shared_memory import end_when_a_batch_is_lost, worker_count
 from fastfcn_pl.data.walk import walk
+from fastfcn_pl.data.workers import begin_work
 
 
 class SegmentationDataModule(L.LightningDataModule):
@@ -131,9 +131,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
 
 def _start_worker(number: int) -> None:
-    """Prepare a worker: what ends a whole group of processes leaves it to the one that trains, which saves first."""
-    for ending in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(ending, signal.SIG_IGN)
+    begin_work()
     end_when_a_batch_is_lost()
     pl_worker_init_function(
         number
