@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import timm
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fastfcn_pl import build, scoring
+from fastfcn_pl.contracts import UserError
 from fastfcn_pl.models.backbones.timm import TimmBackbone
 from fastfcn_pl.models.deploy import FoldedNorm, IntervalPool, deployed
 from fastfcn_pl.models.fastest import fastest
@@ -324,3 +326,20 @@ def test_families_of_backbones(name: str, capsys: pytest.CaptureFixture[str]) ->
     model = _with_backbone(name)
     _assert_same(fastest(model, CPU), model, (97, 131))
     assert capsys.readouterr().out == ""
+
+
+_SMALL = ("test_", "atto", "femto", "pico", "nano", "tiny", "xx_small", "xxs", "small", "_18", "18", "b0", "lite")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("family", timm.list_modules())
+def test_every_family(family: str) -> None:
+    names = timm.list_models(module=family)
+    for name in sorted(names, key=lambda name: (not any(word in name for word in _SMALL), len(name)))[:3]:
+        try:
+            model = _with_backbone(name)
+        except UserError:
+            continue
+        _assert_same(fastest(model, CPU), model, (97, 131))
+        return
+    pytest.skip("none of its small networks serves")
