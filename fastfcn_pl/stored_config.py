@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,8 @@ from fastfcn_pl import redaction
 
 _NETWORK = ("model", "protocol", "channels_last")
 """What a checkpoint needs to be rebuilt: it is kept by value, if neither key nor variable is named like a secret."""
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
+"""The beginning of an interpolation with the backslashes before it, each two of which OmegaConf takes for one."""
 _reads: ContextVar[list[tuple[str, str]] | None] = ContextVar("reads of the environment", default=None)
 
 Plain = dict[Any, Any] | list[Any]
@@ -103,7 +106,7 @@ def _value(node: DictConfig | ListConfig, key: Any, raw: Any, path: tuple[Any, .
 
 def _literal(value: Any) -> Any:
     """Return a text that is no interpolation, whatever it looks like."""
-    return value.replace("${", "\\${") if isinstance(value, str) else value
+    return _INTERPOLATION.sub(r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def _read(name: str, *default: Any) -> str | None:

@@ -26,6 +26,7 @@ from fastfcn_pl.evaluate import evaluate
 from fastfcn_pl.export import export
 from fastfcn_pl.predict import Predictor, predict
 from fastfcn_pl.saving import moved
+from fastfcn_pl.stored_config import refilled
 from fastfcn_pl.train import train
 from fastfcn_pl.trust import Trust, plain_data
 from tests.conftest import TINY
@@ -421,6 +422,15 @@ def test_interpolations_of_a_file_are_not_resolved(run: Path, tmp_path: Path, mo
     with pytest.raises(UserError, match=r"callbacks.last.every_n_steps=\$\{oc.env:SECRET_PLACE\} is an interpolation"):
         _resume(path)
     _resume(path, "callbacks.last.every_n_steps=1")
+
+
+@pytest.mark.parametrize("backslashes", range(5))
+def test_a_text_of_a_resumed_run_stays_a_text(backslashes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a study asks is not refused for an interpolation, and not resolved either."""
+    monkeypatch.setenv("SECRET_PLACE", "hunter2")
+    text = "why " + "\\" * backslashes + "${oc.env:SECRET_PLACE}?"
+    kept = refilled({"question": text}, OmegaConf.create({"question": None}))
+    assert OmegaConf.create(kept).question == text
 
 
 def test_choices_of_the_run_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
