@@ -111,7 +111,7 @@ def _shown(page: Any) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])
 def test_uploads_have_a_limit_and_are_gone_at_the_end(checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
     client = pytest.importorskip("gradio_client")
     (tmp_path / "tmp").mkdir()
