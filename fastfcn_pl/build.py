@@ -55,8 +55,7 @@ def _rank_command(local_rank: int) -> tuple[Sequence[str], str]:
 
 def _start_ranks(launcher: subprocess_script._SubprocessScriptLauncher) -> None:
     """Start the ranks above 0, which find the job in their environment."""
-    job = FrozenJob.current
-    with job.in_environment() if job is not None else nullcontext():
+    with FrozenJob.current.in_environment() if FrozenJob.current is not None else nullcontext():
         _start_ranks_of_lightning(launcher)
 
 

@@ -219,10 +219,7 @@ def _say(line: str) -> None:
 
 
 def overrides() -> list[str]:
-    """Return what the command line of this job sets, Hydra's own settings left out; empty outside of a job.
-
-    They are as they were written: to read one as a value would resolve what stands in it.
-    """
+    """Return what this job's command line sets, as written, without Hydra's own settings; empty outside of a job."""
     if not HydraConfig.initialized():
         return []
     return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
