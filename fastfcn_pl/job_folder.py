@@ -21,11 +21,13 @@ _KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.jso
 
 def claimed(cfg: DictConfig) -> AbstractContextManager[list[Claim]]:
     """Claim the job's folders: for this process alone if it trains."""
-    runtime = HydraConfig.get().runtime
-    folders = [Path(folder).absolute() for folder in (runtime.output_dir, cfg.get("run_dir") or runtime.output_dir)]
-    if HydraConfig.get().mode is RunMode.MULTIRUN:  # the process of the sweep has claimed its own
-        of_sweep = Path(runtime.cwd, HydraConfig.get().sweep.dir)
-        folders = [folder for folder in folders if folder != of_sweep]
+    job = HydraConfig.get()
+    output_dir = job.runtime.output_dir
+    folders = [Path(folder).absolute() for folder in (output_dir, cfg.get("run_dir") or output_dir)]
+    if job.mode is RunMode.MULTIRUN and os.path.normpath(job.sweep.subdir) == ".":
+        folders = [
+            folder for folder in folders if folder != Path(output_dir)
+        ]  # the process of the sweep has claimed it
     return alone(*(folders if is_rank_0() else []), shared="init_from" not in cfg)
 
 
