@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.exported import METADATA, imported
+from fastfcn_pl.models.deploy import IntervalPool
+from fastfcn_pl.models.exact import is_untouched
 
 _OPSET = 18
 _EXAMPLE = (2, 3, 97, 129)  # sizes that are no multiple of a stride, and of no level the same as another
@@ -19,7 +21,13 @@ _LOGITS = "result.logits"
 
 
 def write(network: nn.Module, form: str, path: Path) -> None:
-    """Write `network`, which takes uint8 images `(B, 3, H, W)`, in the format `form`, without metadata."""
+    """Write `network`, which takes uint8 images `(B, 3, H, W)`, in the format `form`, without metadata.
+
+    Its adaptive pools become products with matrices, which exporters take at any size.
+    """
+    for module in network.modules():
+        if type(module) is nn.AdaptiveAvgPool2d and is_untouched(module):
+            module.__class__ = IntervalPool  # type: ignore[assignment]
     images, buffer = _images(), io.BytesIO()
     if form == "torchscript":
         torch.jit.save(torch.jit.trace(network, images, check_trace=False), buffer)

@@ -48,9 +48,11 @@ def _module(make_config: Callable[..., DictConfig], *overrides: str) -> Segmenta
     return module
 
 
-def _differences(module: SegmentationModule, form: str, path: Path) -> list[tuple[float, float]]:
+def _differences(
+    module: SegmentationModule, form: str, path: Path, accelerate: bool = True
+) -> list[tuple[float, float]]:
     """Export a module; return shares of equal labels and differences of logits in their spread, at each size."""
-    exporters.write(Deployed(module.model, module.mean, module.std, "logits").eval(), form, path)
+    exporters.write(Deployed(module.model, module.mean, module.std, "logits", accelerate).eval(), form, path)
     run, found = exported.runner(path), []
     for batch, height, width in SIZES:
         images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
@@ -79,6 +81,12 @@ def test_a_file_computes_what_the_network_does_at_any_size(
     head = [] if any("model/head" in o for o in overrides) else ["model/head=uper"]
     module = _module(make_config, "model/neck=none", *head, *overrides)
     for equal, difference in _differences(module, form, tmp_path / f"net{exported.SUFFIXES[form]}"):
+        assert equal >= 0.999
+        assert difference < 1e-4
+
+
+def test_the_network_as_it_is_written_is_exported_too(make_config: Callable[..., DictConfig], tmp_path: Path) -> None:
+    for equal, difference in _differences(_module(make_config, "model/head=psp"), "onnx", tmp_path / "net.onnx", False):
         assert equal >= 0.999
         assert difference < 1e-4
 
