@@ -25,9 +25,8 @@ def claimed(cfg: DictConfig) -> AbstractContextManager[list[Claim]]:
     output_dir = job.runtime.output_dir
     folders = [Path(folder).absolute() for folder in (output_dir, cfg.get("run_dir") or output_dir)]
     if job.mode is RunMode.MULTIRUN and os.path.normpath(job.sweep.subdir) == ".":
-        folders = [
-            folder for folder in folders if folder != Path(output_dir)
-        ]  # the process of the sweep has claimed it
+        of_sweep = Path(output_dir)  # which the process of the sweep has claimed
+        folders = [folder for folder in folders if folder != of_sweep]
     return alone(*(folders if is_rank_0() else []), shared="init_from" not in cfg)
 
 
