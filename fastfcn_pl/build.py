@@ -18,7 +18,6 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -152,7 +151,7 @@ def trainer(cfg: DictConfig) -> L.Trainer:
         logger=[_complete(logger, cfg) for logger in loggers],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         sync_batchnorm=cfg.trainer.sync_batchnorm and _on_gpu(cfg),
-        profiler=_profiler(cfg),
+        **trainer_flags.adapted(cfg),
         _convert_="all",
     )
     _check_world_size(made)
@@ -160,14 +159,6 @@ def trainer(cfg: DictConfig) -> L.Trainer:
     if made.world_size > 1 and made.is_global_zero and cfg.trainer.sync_batchnorm and not _on_gpu(cfg):
         print("batch norms look at each rank's own images: torch's SyncBatchNorm runs on GPUs only")
     return made
-
-
-def _profiler(cfg: DictConfig) -> Any:
-    """Return the profiler; torch's without the names of modules, whose hooks cannot be copied with the network."""
-    profiler = cfg.trainer.get("profiler")
-    if profiler == "pytorch":
-        return PyTorchProfiler(dirpath=f"{cfg.trainer.default_root_dir}/profile", record_module_names=False)
-    return build(profiler) if OmegaConf.is_dict(profiler) else profiler
 
 
 def _check_world_size(made: L.Trainer) -> None:

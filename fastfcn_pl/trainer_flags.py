@@ -56,6 +56,15 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"trainer.deterministic={deterministic}: give true, false or warn")
 
 
+def adapted(cfg: DictConfig) -> dict[str, Any]:
+    """Return flags of `cfg.trainer` as objects: torch's profiler names no modules, whose hooks cannot be copied."""
+    from lightning.pytorch.profilers import PyTorchProfiler
+
+    if cfg.trainer.get("profiler") != "pytorch":
+        return {}
+    return {"profiler": PyTorchProfiler(f"{cfg.trainer.default_root_dir}/profile", record_module_names=False)}
+
+
 def check_strategy(trainer: L.Trainer) -> None:
     """Raise UserError for strategies that train in processes which cannot hand the trained network back."""
     from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
