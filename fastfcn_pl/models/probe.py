@@ -64,6 +64,7 @@ class _Probe:
         self._autocast, weight = (device.type, dtype), next(network.parameters())
         self._images: list[Tensor] = []
         self._expected: list[Tensor] = []
+        self._buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
         refusal: Exception | None = None
         generator = torch.Generator().manual_seed(0)
         for size in _SIZES:
@@ -72,7 +73,7 @@ class _Probe:
                 image = image.contiguous(memory_format=torch.channels_last)
             try:
                 with uses.watched():
-                    self._expected.append(_logits(network, image))
+                    self._expected.append(self._logits(network, image))
             except Exception as error:  # it may take some sizes only
                 refusal = error
                 continue
@@ -81,12 +82,12 @@ class _Probe:
                 break
         if not self._images:
             raise _DiffersError(f"it takes no image of {', '.join(f'{h}x{w}' for h, w in _SIZES)} ({refusal})")
-        self._rounded = [_logits(network, image, *self._autocast) for image in self._images] if dtype else []
+        self._rounded = [self._logits(network, image, *self._autocast) for image in self._images] if dtype else []
 
     def check(self, network: Segmenter) -> None:
         """Raise `_DiffersError` if the logits of `network` are not those of the plain one."""
         for i, (image, expected) in enumerate(zip(self._images, self._expected, strict=True)):
-            found = _logits(network, image, *self._autocast)
+            found = self._logits(network, image, *self._autocast)
             if found.shape != expected.shape:
                 raise _DiffersError(f"logits of {tuple(image.shape[2:])} pixels have another size when accelerated")
             spread = _spread(expected)
@@ -99,16 +100,16 @@ class _Probe:
             if not error <= allowed:
                 raise _DiffersError(f"accelerated, its logits are off by {error / (spread or 1):.2g} of their spread")
 
-
-def _logits(network: Segmenter, image: Tensor, device: str | None = None, dtype: torch.dtype | None = None) -> Tensor:
-    """Return the logits of `network` for `image`, under autocast to `dtype` if given; its buffers stay as they are."""
-    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    torch.manual_seed(0)  # for networks that draw
-    with torch.autocast(device or image.device.type, dtype, enabled=dtype is not None):
-        logits = network(image).logits
-    for buffer, value in before:
-        buffer.copy_(value)
-    return logits
+    def _logits(
+        self, network: Segmenter, image: Tensor, device: str | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Return the logits of `network` for `image`, under autocast to `dtype` if given; buffers stay as they are."""
+        torch.manual_seed(0)  # for networks that draw
+        with torch.autocast(device or image.device.type, dtype, enabled=dtype is not None):
+            logits = network(image).logits
+        for buffer, value in self._buffers:
+            buffer.copy_(value)
+        return logits
 
 
 def _error(found: Tensor, expected: Tensor) -> float:
