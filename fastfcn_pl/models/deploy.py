@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fastfcn_pl.models.exact import accelerates, is_untouched, use_plain_layers
+from fastfcn_pl.models.exact import accelerates, is_convolution, is_norm_act, is_untouched, use_plain_layers
 from fastfcn_pl.models.heads.encnet import EncNetHead
 from fastfcn_pl.models.probe import accelerated, copied
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.models.uses import Uses, is_convolution, is_norm_act
+from fastfcn_pl.models.uses import Uses
 from fastfcn_pl.resize import resize_logits
 
 

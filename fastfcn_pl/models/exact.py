@@ -12,6 +12,9 @@ from torch.nn.modules import module as torch_module
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _HARMLESS = ("torch.nn.utils.", "timm.", "fastfcn_pl.")
 """Packages whose hooks may run once more than a user asked for: they compute weights, or collect features."""
+_NORM_ACT, _SAME = "timm.layers.norm_act.BatchNormAct2d", "timm.layers.conv2d_same.Conv2dSame"
+"""timm's batch norm with an activation inside, and its convolution whose padding follows the size: by name, since only
+backbones import timm."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -25,6 +28,21 @@ def is_untouched(module: nn.Module) -> bool:
     hooked = any(getattr(module, name, None) for name in _HOOKS) or torch_module._has_any_global_hook()
     compiled = getattr(module, "_compiled_call_impl", None) is not None
     return not hooked and not compiled and "forward" not in vars(module)
+
+
+def is_norm_act(module: nn.Module) -> bool:
+    """Tell whether `module` is exactly timm's batch norm with an activation inside."""
+    return _name(module) == _NORM_ACT
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Tell whether `module` is a convolution by its own weight, of torch's, timm's or ours, whatever its padding."""
+    ours = isinstance(module, nn.Conv2d) and "stands_for" in vars(type(module))
+    return type(module) is nn.Conv2d or ours or _name(module) == _SAME
+
+
+def _name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def foreign_hook(model: nn.Module) -> str | None:
