@@ -14,7 +14,6 @@
 | `val/confusion` | confusion matrix as a picture, rows are shares of the true class | W&B, TensorBoard |
 | `val/confusion_chart` | the same to point at; its table is `Custom Chart Tables/val/confusion_chart_table` | W&B |
 | `final/mIoU`, `final/pixel_accuracy`, `final/mean_accuracy` | scores of the best checkpoint | all |
-| `final/mIoU_over` | `1 of 2 classes`, if some have no pixel and are left out of the mean | W&B's summary |
 | `final/IoU/<class>` | of each class | all |
 | `final/classes`, `final/confusion`, `final/confusion_chart` | as of a validation | as there |
 | `final/worst` | the images of the lowest mIoU; in W&B with masks | W&B, TensorBoard |
@@ -22,6 +21,7 @@
 The x-axis is `trainer/global_step`. W&B's summary has the last value of each number, and facts: `backbone`, `neck`,
 `head`, `aux_head`, `protocol`, `data`, `train_split`, `train_images`, `val_images`, `data_fingerprint`, `commit`,
 `seed`, `world_size`, `effective_batch_size`, `best_mIoU` and `best_step`; `parameters`, `gmacs` and `latency_ms`, which
-its configuration has, too. The configuration also lies in its files as `resolved_config.yaml`. Artifacts, where asked
-for: `code-<run id>`, and `model-<run id>` with the aliases `best` and `step-<step>`.
+its configuration has, too; and `final/mIoU_over`, such as `1 of 2 classes`, if some have no pixel. The configuration
+also lies in its files as `resolved_config.yaml`. Artifacts, where asked for: `code-<run id>`, and `model-<run id>` with
+the aliases `best` and `step-<step>`.
 """
