@@ -18,7 +18,7 @@ from fastfcn_pl.inference import logits
 if TYPE_CHECKING:
     from fastfcn_pl.module import SegmentationModule
 
-_SIZES = [(1, 97, 129), (1, 65, 97), (1, 131, 77), (3, 64, 128), (2, 96, 96), (3, 33, 160)]
+_SIZES = [(1, 97, 129), (1, 65, 97), (1, 131, 77), (3, 64, 128), (2, 96, 96), (3, 33, 160), (1, 224, 352)]
 """Odd sizes, multiples of 32, batches: what rounds or branches on a size shows at one of them."""
 
 
@@ -51,8 +51,7 @@ class Check:
         """Compare the logits that `run` returns with the network's."""
         shares, difference, self._labels = [], 0.0, []
         for images in self.batches:
-            with torch.no_grad():
-                expected = logits(self.module.model, self.module.normalize(images))
+            expected = self._expected(images)
             result = _result(run, images, tuple(expected.shape))
             self._labels.append(expected.argmax(1).to(torch.uint8))
             shares.append(_share(result.argmax(1), self._labels[-1]))
@@ -67,6 +66,17 @@ class Check:
             for images, expected in zip(self.batches, self._labels, strict=True)
         ]
         return self._agreement(shares, math.nan)
+
+    def _expected(self, images: Tensor) -> Tensor:
+        try:
+            with torch.no_grad():
+                return logits(self.module.model, self.module.normalize(images))
+        except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # of a backbone of certain sizes only
+            size = f"{images.shape[2]}x{images.shape[3]}"
+            raise UserError(
+                f"the checkpoint's network itself does not run on images of {size} ({reason_of(error)}), but a file is "
+                "for those of any size: take another backbone"
+            ) from error
 
     def _agreement(self, shares: list[float], difference: float) -> Agreement:
         return Agreement(min(shares[: self._count_of_real]), min(shares[self._count_of_real :]), difference)

@@ -145,7 +145,9 @@ def _onnx(path: Path, device: torch.device) -> tuple[str, Callable[[Tensor], Ten
         raise UserError(f"checkpoint={path} takes weights from other files, which export never does: export it again")
     wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
     providers = [p for p in [*wanted, "CPUExecutionProvider"] if p in runtime.get_available_providers()]
-    session = runtime.InferenceSession(content, providers=providers)
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # its errors are raised, too: printed, they would be lines beside ours
+    session = runtime.InferenceSession(content, options, providers=providers)
     if [(i.name, i.type) for i in session.get_inputs()] != [("images", "tensor(uint8)")]:
         raise UserError(f"checkpoint={path} is a network, but not of our making: export it with fastfcn_pl.export")
 
