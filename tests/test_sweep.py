@@ -122,7 +122,7 @@ def test_the_search_over_learning_rate_and_width_composes(command: Command) -> N
     assert done.returncode == 0, done.stderr
     for line in (
         "mode: MULTIRUN",
-        "dir: runs/${hydra.job.config_name}\n",
+        f"dir: runs/{SEARCH}\n",
         "optimizer.lr: tag(log",
         "model.neck.width: choice(64",
     ):

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from multiprocessing import synchronize
 
 from fastfcn_pl.data.processes import MORE_SHARED_MEMORY
@@ -50,7 +51,9 @@ def end_workers() -> None:
     # torch's handler would raise an error of its own for each, wherever this process is by then.
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None
     for child in children:
-        child.kill()
+        if child.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)  # loky's processes, which joblib starts, have no `kill`
     for child in children:
         child.join(1)
     if in_main:
