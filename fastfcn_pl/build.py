@@ -155,7 +155,6 @@ def trainer(cfg: DictConfig) -> L.Trainer:
         _convert_="all",
     )
     _check_world_size(made)
-    trainer_flags.check_strategy(made)
     if made.world_size > 1 and made.is_global_zero and cfg.trainer.sync_batchnorm and not _on_gpu(cfg):
         print("batch norms look at each rank's own images: torch's SyncBatchNorm runs on GPUs only")
     return made

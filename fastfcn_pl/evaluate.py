@@ -16,7 +16,7 @@ def evaluate(cfg: DictConfig) -> float:
     """Score `cfg.checkpoint` as it was trained, except for what `cfg` sets, and return the mIoU."""
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, provenance, scoring, signatures
+    from fastfcn_pl import build, provenance, scoring, signatures, trainer_flags
     from fastfcn_pl.checkpoint import Checkpoint
     from fastfcn_pl.trust import Trust
 
@@ -29,6 +29,7 @@ def evaluate(cfg: DictConfig) -> float:
     trained.check_classes(datamodule.spec)
     L.seed_everything(run.seed, workers=True, verbose=False)
     trainer = build.trainer(run)
+    trainer_flags.check_strategy(trainer)
     results = scoring.score(trainer, module, datamodule, cfg.split, cfg.boundary_ratio)
     results |= {"checkpoint": cfg.checkpoint, **provenance.environment()}
     if trainer.is_global_zero:

@@ -46,6 +46,7 @@ def train(cfg: DictConfig) -> float:
     first_lines.step("train: building the network")
     module = build.module(cfg, datamodule.spec)
     trainer = build.trainer(cfg)
+    trainer_flags.check_strategy(trainer)
     trainer_flags.check_batches(trainer, datamodule)
     if begun is not None:
         begun.go_on(trainer, module, datamodule)

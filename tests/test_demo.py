@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -55,12 +55,17 @@ def url(checkpoint: Path, tmp_path: Path) -> Iterator[str]:
     server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        line = server.stdout.readline()
-        assert "labelling images at http" in line
-        yield re.findall(r"http\S+", line)[0]
+        yield _address(server.stdout)
     finally:
         server.terminate()  # a shell's background jobs do not listen to Ctrl-C
         server.wait(30)
+
+
+def _address(stdout: IO[str]) -> str:
+    """Return the address that the demo prints after the steps of its start."""
+    line = next(line for line in stdout if not line.startswith("demo: "))
+    assert "labelling images at http" in line
+    return re.findall(r"http\S+", line)[0]
 
 
 def _free_port() -> int:
@@ -127,7 +132,7 @@ def test_uploads_have_a_limit_and_are_gone_at_the_end(checkpoint: Path, tmp_path
     )
     try:
         assert server.stdout is not None
-        url = re.findall(r"http\S+", server.stdout.readline())[0]
+        url = _address(server.stdout)
         page = client.Client(url, verbose=False)
         assert page.predict(client.handle_file(tmp_path / "photo.png"), 0.5, api_name="/label")
         for name in ("notes.png", "drawing.png"):

@@ -205,5 +205,8 @@ def test_a_full_disk(command: Command, camvid: Path, small_disk: None, tmp_path:
 
 def test_weights_that_cannot_be_fetched(refused: Callable[..., None], camvid: Path) -> None:
     kept = [a for a in FAST if not a.startswith("model.backbone.")]
-    words = ("pretrained weights of resnet18 could not be fetched", "model.backbone.pretrained=false")
+    words = (
+        "pretrained weights of resnet18 are not in the cache, and HF_HUB_OFFLINE is set",
+        "model.backbone.pretrained=false",
+    )
     refused("train", *kept, "model/backbone=resnet18", words=words, fresh=True, HF_HUB_OFFLINE="1")

@@ -89,7 +89,9 @@ def test_a_flag_that_fits_the_data_is_not(setting: str, make_config: Make) -> No
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_spawn_find_unused_parameters_true"])
 def test_strategies_that_give_nothing_back_are_refused(strategy: str, make_config: Make) -> None:
     with pytest.raises(UserError, match=r"trainer\.strategy: .*use trainer\.strategy=ddp"):
-        build.trainer(make_config(*SMALL, f"trainer.strategy={strategy}", "trainer.devices=2"))
+        trainer_flags.check_strategy(
+            build.trainer(make_config(*SMALL, f"trainer.strategy={strategy}", "trainer.devices=2"))
+        )
 
 
 def test_a_time_that_is_none_at_all_is_refused(make_config: Make) -> None:

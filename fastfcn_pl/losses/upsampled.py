@@ -36,7 +36,8 @@ def upsampled_cross_entropy(
     logits = logits if logits.dtype == torch.float64 else logits.float()
     formula = _Formula(None if weights is None else weights.to(logits), label_smoothing)
     by_kernels = logits.dtype == torch.float32 and kernels.runs_on(logits)
-    if not by_kernels and not logits.isfinite().all():  # a product with a matrix would spread NaN over the whole map
+    on_cpu = logits.device.type == "cpu"  # on a GPU without kernels, asking would wait for it
+    if on_cpu and not by_kernels and not logits.isfinite().all():  # which a product with a matrix would spread
         return _reference(logits, target, formula, align_corners)
     total: Tensor = (_ByKernels if by_kernels else _ByBands).apply(logits, target, formula, align_corners)
     return total

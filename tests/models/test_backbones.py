@@ -236,4 +236,4 @@ def test_pretrained_weights_come_from_the_hub(tmp_path: Path) -> None:
         )
         server.shutdown()
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == pytest.approx(net.layer4[0].conv1.weight.sum().item(), rel=1e-5)
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(net.layer4[0].conv1.weight.sum().item(), rel=1e-5)
