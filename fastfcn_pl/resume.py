@@ -58,9 +58,9 @@ class Begun:
             run = self._config(cfg, overrides)
         except build.NONSENSE as error:
             raise unusable(self.path, error) from error
-        texts = {key: run.pop(key) for key in _TEXTS if key in run}  # nothing is built of them
-        self.checkpoint.trust.check(run, self.path, cfg.run_dir)
-        return build.configuration({**run, **texts})
+        built = {key: value for key, value in run.items() if key not in _TEXTS}
+        self.checkpoint.trust.check(built, self.path, cfg.run_dir)
+        return build.configuration(run)
 
     def _config(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         mine: Any = OmegaConf.to_container(cfg, resolve=False)
