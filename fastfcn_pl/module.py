@@ -189,10 +189,11 @@ class SegmentationModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["total_steps"] = self.total_steps
+        checkpoint["total_steps"], checkpoint["scored_step"] = self.total_steps, self.scored_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.total_steps = checkpoint["total_steps"]
+        self.scored_step = checkpoint.get("scored_step", -1)  # missing in checkpoints written before it was saved
 
     def _batch_line(self, optimizer: Optimizer) -> str:
         """Say the effective batch, the batch that the learning rate is meant for, and the learning rate in use."""

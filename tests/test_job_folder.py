@@ -139,7 +139,7 @@ def test_of_two_that_start_together_one_waits_and_nothing_is_lost(
     first: list[str], second: list[str], left: list[str], time_: int, tmp_path: Path
 ) -> None:
     longer = [*SMALL, "data.train_images=1200"]  # than one waits for the other
-    processes = [start(tmp_path, "fastfcn_pl.train", *longer, *more) for more in (first, second)]
+    processes = [start(tmp_path, "fastfcn_pl.train", *more, *longer) for more in (first, second)]
     said = [process.communicate(timeout=300)[1] for process in processes]
     errors = [line for text in said for line in text.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, said

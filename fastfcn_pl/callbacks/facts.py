@@ -44,7 +44,7 @@ class RunFacts(L.Callback):
             self.best = {"best_mIoU": score, "best_step": trainer.global_step}
             record.summarize(trainer, self.best)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # also of a run that was over
         if self.best and (logger := record.tensorboard(trainer)) is not None:  # its table of runs is sorted by a number
             logger.log_hyperparams(logger.hparams, {"best_mIoU": self.best["best_mIoU"]}, trainer.global_step)
 
