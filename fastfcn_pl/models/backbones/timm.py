@@ -209,16 +209,17 @@ def _create(name: str, options: dict[str, Any], pretrained: bool | str) -> nn.Mo
     """Build the network; with `pretrained`, make sure that every weight of it was really loaded."""
     if pretrained is False:
         return timm.create_model(name, features_only=True, pretrained=False, **options)
+    source: dict[str, Any] = {}
     if isinstance(pretrained, str):
-        options = {**options, "pretrained_cfg_overlay": {"state_dict": _timm_state_dict(name, pretrained)}}
+        source = {"pretrained_cfg_overlay": {"state_dict": _timm_state_dict(name, pretrained)}}
     # timm loads the features of a network leniently. The same seed with and without loading tells which weights
     # loading did not reach, whatever the names in the file.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        random = timm.create_model(name, features_only=True, pretrained=False, **_without_overlay(options))
+        random = timm.create_model(name, features_only=True, pretrained=False, **options)
         torch.manual_seed(0)
         try:
-            net = timm.create_model(name, features_only=True, pretrained=True, **options)
+            net = timm.create_model(name, features_only=True, pretrained=True, **options, **source)
         except Exception as error:  # the hub's client raises errors of many libraries
             raise UserError(_why_not_loaded(name, pretrained, error)) from error
     before = dict(random.named_parameters())
@@ -229,10 +230,6 @@ def _create(name: str, options: dict[str, Any], pretrained: bool | str) -> nn.Mo
             f"the first is {missed[0]}: give the weights of this very network, or pretrained=false"
         )
     return net
-
-
-def _without_overlay(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key != "pretrained_cfg_overlay"}
 
 
 def _timm_state_dict(name: str, source: str) -> dict[str, Tensor]:
