@@ -65,7 +65,7 @@ subprocess_script._SubprocessScriptLauncher._call_children_scripts = _start_rank
 
 Config = DictConfig
 TO_PREDICT = ("model", "protocol", "channels_last")
-"""What `module_to_predict` needs of a configuration."""
+"""Parts of a configuration that `module_to_predict` needs."""
 # What is raised by code that meets a value of another kind than it was written for.
 NONSENSE = (
     *(AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError),
