@@ -1,4 +1,4 @@
-"""What this process prints and logs, without secrets."""
+"""Output and logs of this process, without secrets."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _VARIABLE = "FASTFCN_PL_JOB"
 
 @dataclass(frozen=True)
 class FrozenJob:
-    """What the entry point `module` was asked to do: all of its configuration, and Hydra's, secrets included.
+    """The task of the entry point `module`: all of its configuration, and Hydra's, secrets included.
 
     Processes hand it on in memory: it never rests on a disk.
     """
@@ -63,7 +63,7 @@ class FrozenJob:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the process needs beside this one's environment, in which others cannot read."""
+        """Variables that the process needs beside this one's environment, in which others cannot read."""
         return {_VARIABLE: base64.b64encode(zlib.compress(self.text.encode())).decode()}
 
     @contextmanager

@@ -16,7 +16,7 @@ from fastfcn_pl.again import LOCK, Claim, alone
 from fastfcn_pl.ranks import is_rank_0
 
 _KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json", "doctor.json")
-"""What is of use after a mistake ended the run that made it."""
+"""Files that are of use after a mistake ended the run that made them."""
 
 
 def claimed(cfg: DictConfig) -> AbstractContextManager[list[Claim]]:

@@ -57,7 +57,7 @@ _DEFAULT = re.compile(r"(\$\{oc\.env:\s*[^,{}]+,)(?!\s*(?:null\s*\}|\$\{|\*\*\*)
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*([^,{}\s]+)")
 
 _known: dict[str, str] = {}
-"""What is shown in place of each secret that this process has met."""
+"""The text that is shown instead of each secret that this process has met."""
 _pattern: re.Pattern[str] | None = None
 
 

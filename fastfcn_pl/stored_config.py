@@ -14,7 +14,7 @@ from omegaconf.resolvers import oc
 from fastfcn_pl import redaction
 
 _NETWORK = ("model", "protocol", "channels_last")
-"""What a checkpoint needs to be rebuilt: it is kept by value, if neither key nor variable is named like a secret."""
+"""Parts that rebuild a checkpoint: they are kept by value if neither key nor variable is named like a secret."""
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 """The beginning of an interpolation with the backslashes before it, each two of which OmegaConf takes for one."""
 _reads: ContextVar[list[tuple[str, str]] | None] = ContextVar("reads of the environment", default=None)

@@ -44,7 +44,7 @@ _MOST_VALUES, _DEEPEST = 100_000, 50
 
 @dataclass(frozen=True)
 class Trust:
-    """What the user admits beyond the options in `conf/`; `own` is the configuration of this job, not resolved."""
+    """Targets that the user admits beyond `conf/`; `own` is the configuration of this job, not resolved."""
 
     packages: tuple[str, ...] = ()
     everything: bool = False

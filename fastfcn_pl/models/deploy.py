@@ -74,7 +74,7 @@ class IntervalPool(nn.Module):
 
 
 class FoldedNorm(nn.Module):
-    """What is left of a batch norm that the convolution `conv` computes: attributes, and timm's activation behind it.
+    """The rest of a batch norm that the convolution `conv` computes: attributes, and timm's activation behind it.
 
     Its weights are no weights of the network any more, but may still be asked for.
     """

@@ -21,7 +21,7 @@ Names = dict[nn.Module, set[nn.Module | None]]
 
 
 class SymbolicUses:
-    """What symbolic traces of `network`, or of those parts of it that can be traced, show."""
+    """Uses that symbolic traces of `network`, or of those parts of it that can be traced, show."""
 
     def __init__(self, network: nn.Module) -> None:
         self.users: Names = defaultdict(set)

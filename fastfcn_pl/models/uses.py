@@ -22,7 +22,7 @@ from fastfcn_pl.models.symbolic_uses import Names, SymbolicUses
 
 
 class Uses:
-    """Which modules take the output of which others in `network`, which is in eval mode, once it ran in `watched`."""
+    """The modules that take the output of others in `network`, which is in eval mode, once it ran in `watched`."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network, self._shared = network, _shared(network)
@@ -73,7 +73,7 @@ def _shared(network: nn.Module) -> set[nn.Module]:
 
 
 class _Run(TorchDispatchMode):
-    """What operations did with the outputs of modules of `network` while it ran."""
+    """Uses of the outputs of modules of `network` by operations while it ran."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the files of a run look like: the keys that a page reads, and their types."""
+"""Shapes of the files of a run: the keys that a page reads, and their types."""
 
 from __future__ import annotations
 
