@@ -124,6 +124,14 @@ def test_weights_are_found_where_training_scripts_put_them(
     assert (f"the prefix {prefix} taken off" in printed) if prefix else not printed
 
 
+def test_a_file_that_contains_itself_is_an_error(tmp_path: Path) -> None:
+    content: dict[str, object] = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(UserError, match="holds no state dict"):
+        backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
+
+
 def test_a_prefix_that_is_unknown_is_named(tmp_path: Path) -> None:
     state = timm.create_model("test_resnet").state_dict()
     torch.save({f"tower.{k}": v for k, v in state.items()}, tmp_path / "net.pth")

@@ -19,6 +19,8 @@ from fastfcn_pl.contracts import UserError
 PACKAGE_SCHEME = "pkg://"
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "net")
 """Entries under which training scripts save a network's weights; averaged ones are preferred, as by timm."""
+_DEEPEST = 3
+"""Levels of such entries that are unwrapped."""
 _PREFIXES = ("module", "_orig_mod", "encoder", "backbone", "model", "net", "pretrained", "visual", "trunk")
 """Names under which wrappers hold the network: DataParallel's, torch.compile's, and those of larger networks."""
 HARMLESS: list[Any] = [
@@ -47,11 +49,9 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is not one of weights makes the readers fail in any way
         raise UserError(f"pretrained={source}: not a file of weights, or one that wants more than tensors") from error
-    while isinstance(content, dict):
-        inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
-        if inner is None:
-            break
-        content = inner
+    for _ in range(_DEEPEST):  # a file can hold an entry that is the whole content again
+        if isinstance(content, dict):
+            content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise UserError(f"pretrained={source}: holds no state dict; save one with torch.save(net.state_dict(), file)")
     return content
