@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from fastfcn_pl.usage import COMMANDS, listing, unknown
+from fastfcn_pl.engine.usage import COMMANDS, listing, unknown
 
 
 def main(arguments: list[str]) -> None:

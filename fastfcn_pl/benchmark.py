@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import comparison, first_lines, launch
-from fastfcn_pl.contracts import UserError, suggest
-from fastfcn_pl.staging import staged
+from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.types import UserError, suggest
+from fastfcn_pl.engine import launch, startup_messages
+from fastfcn_pl.tools.benchmark import comparison
 
 if TYPE_CHECKING:
     import torch
@@ -27,21 +28,22 @@ def benchmark(cfg: DictConfig) -> float:
     """Measure the network that `cfg` describes, write and print what was found, and return the latency in ms."""
     import torch
 
-    from fastfcn_pl import build, footprint, signatures
+    from fastfcn_pl.config import build, validation
+    from fastfcn_pl.tools.benchmark import memory
 
-    if cfg.precision not in footprint.PRECISIONS:
-        raise UserError(f"precision={cfg.precision}: no such option; {suggest(cfg.precision, footprint.PRECISIONS)}")
+    if cfg.precision not in memory.PRECISIONS:
+        raise UserError(f"precision={cfg.precision}: no such option; {suggest(cfg.precision, memory.PRECISIONS)}")
     device = _device(cfg.device)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     if cfg.checkpoint is None:
         build.without_pretrained(cfg)
-        signatures.check(cfg)
+        validation.check(cfg)
         network, run_folder = build.model(cfg, cfg.num_classes), None
     else:
         path, run_folder = checkpoint_of(cfg.checkpoint)
         cfg, network = _trained(cfg, path)
-    first_lines.step("benchmark: measuring")
+    startup_messages.step("benchmark: measuring")
     found = measure(cfg, network, device)
     for folder in filter(None, (cfg.run_dir, run_folder)):
         with staged(Path(folder, FILE)) as hidden:
@@ -63,13 +65,14 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
     import numpy as np
     import torch
 
-    from fastfcn_pl import footprint, provenance
-    from fastfcn_pl.launch import choices, overrides
+    from fastfcn_pl.acceleration.fold import deployed
+    from fastfcn_pl.acceleration.training import memory_format
+    from fastfcn_pl.config.stored_config import stored
+    from fastfcn_pl.core import provenance
+    from fastfcn_pl.core.redaction import without_secrets
+    from fastfcn_pl.engine.launch import choices, overrides
     from fastfcn_pl.models.cost import cost, timings
-    from fastfcn_pl.models.deploy import deployed
-    from fastfcn_pl.models.layout import memory_format
-    from fastfcn_pl.redaction import without_secrets
-    from fastfcn_pl.stored_config import stored
+    from fastfcn_pl.tools.benchmark import memory
 
     size, form = tuple(cfg.size), memory_format(cfg.channels_last)
     network.aux_head = None
@@ -77,9 +80,9 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
     total = costs.pop("total")
     shipped = deployed(network, cfg.accelerate).to(device).to(memory_format=form)
     x = torch.randn(cfg.batch, 3, *size, device=device).contiguous(memory_format=form)
-    with footprint.autocast(device, cfg.precision):
+    with memory.autocast(device, cfg.precision):
         children = {name: part for name, part in shipped.named_children() if name in costs}
-        times = timings(lambda: footprint.labels(shipped, x), children, device, cfg.repeats, cfg.warm_up)
+        times = timings(lambda: memory.labels(shipped, x), children, device, cfg.repeats, cfg.warm_up)
     milliseconds = {name: 1000 * np.array(values) for name, values in times.items()}
     whole = milliseconds.pop("total")
     milliseconds["labels"] = whole - sum(milliseconds.values())
@@ -101,8 +104,8 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
         "latency_p10_ms": p10,
         "latency_p90_ms": p90,
         "images_per_second": 1000 * cfg.batch / median,
-        "peak_mib": footprint.peak_mib(cfg, device, training=False) if predicts else None,
-        "training_peak_mib": footprint.peak_mib(cfg, device, training=True) if trains else None,
+        "peak_mib": memory.peak_mib(cfg, device, training=False) if predicts else None,
+        "training_peak_mib": memory.peak_mib(cfg, device, training=True) if trains else None,
         "batch": cfg.batch,
         "size": list(size),
         "training": stored(cfg)["training"],
@@ -141,8 +144,8 @@ def checkpoint_of(path: str) -> tuple[Path, Path | None]:
 
 def _trained(cfg: DictConfig, path: Path) -> tuple[DictConfig, Segmenter]:
     """Return `cfg` with what it says of the network as the checkpoint at `path` has it, and its network."""
-    from fastfcn_pl import build
-    from fastfcn_pl.checkpoint import Checkpoint
+    from fastfcn_pl.config import build
+    from fastfcn_pl.engine.checkpoint import Checkpoint
 
     trained = Checkpoint.read(path, cfg.trust)
     run = trained.parts(*build.TO_PREDICT)

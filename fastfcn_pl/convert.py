@@ -9,16 +9,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import launch
+from fastfcn_pl.engine import launch
 
 
 def convert(cfg: DictConfig) -> None:
     """Say what `cfg.source` holds, and write it to `cfg.output`, which `evaluate` and `checkpoint.load` read."""
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl.checkpoint import Checkpoint, read_published
-    from fastfcn_pl.contracts import UserError
-    from fastfcn_pl.saving import StagedCheckpointIO
+    from fastfcn_pl.core.types import UserError
+    from fastfcn_pl.engine.checkpoint import Checkpoint, read_published
+    from fastfcn_pl.training.checkpoint_io import StagedCheckpointIO
 
     output = Path(cfg.output)
     if not output.parent.is_dir():

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import launch
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.staging import staged
+from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import launch
 
 if TYPE_CHECKING:
     import wandb_workspaces.reports.v2 as wr
@@ -206,7 +206,7 @@ def _said(page: str | None) -> str:
 def _save(made: dict[str, Any]) -> None:
     import wandb
 
-    from fastfcn_pl.loggers import logged_in
+    from fastfcn_pl.training.loggers import logged_in
 
     if not logged_in():
         raise UserError("W&B does not know who you are: wandb login, or save=false output=<file.json>")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import launch
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import launch
 
 if TYPE_CHECKING:
     import numpy as np
 
     from fastfcn_pl.predict import Predictor
-    from fastfcn_pl.prediction import Prediction
+    from fastfcn_pl.tools.predict.prediction import Prediction
 
 _OPACITY = 0.6
 _KEPT = (600, 3600)
@@ -126,8 +126,8 @@ def _labelled(predictor: Predictor, path: str) -> Prediction:
 
     import numpy as np
 
-    from fastfcn_pl.data.files import read_image
-    from fastfcn_pl.prediction import Prediction
+    from fastfcn_pl.data.io.image_files import read_image
+    from fastfcn_pl.tools.predict.prediction import Prediction
 
     try:
         image = np.asarray(read_image(Path(path), upright=True))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import launch
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import launch
 
 
 def doctor(cfg: DictConfig) -> None:
@@ -18,32 +18,33 @@ def doctor(cfg: DictConfig) -> None:
     """
     from PIL import Image  # heavy imports stand here, so that --help and a typo need not wait for them
 
-    from fastfcn_pl import build, diagnosis, signatures
-    from fastfcn_pl.data.findings import findings
-    from fastfcn_pl.data.inspection import inspect
-    from fastfcn_pl.data.sources.progress import bar
-    from fastfcn_pl.staging import staged
+    from fastfcn_pl.config import build, validation
+    from fastfcn_pl.core.atomic_io import staged
+    from fastfcn_pl.tools.doctor import rendering
+    from fastfcn_pl.tools.doctor.findings import findings
+    from fastfcn_pl.tools.doctor.statistics import inspect
+    from fastfcn_pl.tools.progress_bar import bar
 
     if cfg.limit is not None and cfg.limit < 1:
         raise UserError(f"limit={cfg.limit}: read one image of each split at least, or null for all")
     if cfg.samples < 0:
         raise UserError(f"samples={cfg.samples}: draw some pictures, or 0 for none")
-    signatures.check(cfg)
+    validation.check(cfg)
     data, output = build.build(cfg.data, 0), Path(cfg.output)
     if hasattr(data, "check_root"):
         data.check_root()
     with bar("reading", of_bytes=False) as update:
         splits = inspect(data, cfg.limit, cfg.num_workers, update)
     found = findings(data, splits)
-    diagnosis.show(data, splits, found)
-    samples = diagnosis.picture(data, splits, cfg.samples, cfg.seed)
+    rendering.show(data, splits, found)
+    samples = rendering.picture(data, splits, cfg.samples, cfg.seed)
     written = ["doctor.json"]
     if samples is not None:
         written.append("samples.png")
         with staged(output / "samples.png") as hidden:
             Image.fromarray(samples).save(hidden, format="PNG")
     with staged(output / "doctor.json") as hidden:
-        hidden.write_text(json.dumps(diagnosis.to_dict(data, splits, found), indent=1))
+        hidden.write_text(json.dumps(rendering.to_dict(data, splits, found), indent=1))
     print(f"{output} has it all: {' and '.join(written)}")
     if faults := sum(finding.level == "fault" for finding in found):
         these = "fault" if faults == 1 else f"{faults} faults"

@@ -6,24 +6,26 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import launch
+from fastfcn_pl.engine import launch
 
 if TYPE_CHECKING:
-    from fastfcn_pl.checkpoint import Checkpoint
+    from fastfcn_pl.engine.checkpoint import Checkpoint
 
 
 def evaluate(cfg: DictConfig) -> float:
     """Score `cfg.checkpoint` as it was trained, except for what `cfg` sets, and return the mIoU."""
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, provenance, scoring, signatures, trainer_flags
-    from fastfcn_pl.checkpoint import Checkpoint
-    from fastfcn_pl.trust import Trust
+    from fastfcn_pl.config import build, trainer_flags, validation
+    from fastfcn_pl.config.trust import Trust
+    from fastfcn_pl.core import provenance
+    from fastfcn_pl.engine import scoring
+    from fastfcn_pl.engine.checkpoint import Checkpoint
 
     trust = Trust.of(cfg.trust, cfg)
     trained = Checkpoint.read(cfg.checkpoint, trust, cfg.data if "_target_" in cfg.data else None)
     run = as_trained(trained, cfg)
-    signatures.check(run)
+    validation.check(run)
     module = trained.build(run)
     datamodule = build.datamodule(run)
     trained.check_classes(datamodule.spec)
@@ -42,7 +44,7 @@ def as_trained(trained: Checkpoint, cfg: DictConfig) -> DictConfig:
 
     A whole option (`data=camvid`) replaces the trained one; single keys (`data.root=...`) change it; null leaves it.
     """
-    from fastfcn_pl import build
+    from fastfcn_pl.config import build
 
     changes = {"data": cfg.data, "protocol": cfg.protocol}
     run = trained.parts(*build.TO_PREDICT, "data", "seed", changes=changes)

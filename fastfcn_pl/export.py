@@ -12,25 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import launch
-from fastfcn_pl.contracts import UserError, suggest
+from fastfcn_pl.core.types import UserError, suggest
+from fastfcn_pl.engine import launch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastfcn_pl.data.datamodule import SegmentationDataModule
-    from fastfcn_pl.export_check import Agreement
+    from fastfcn_pl.tools.export.check import Agreement
 
 
 def export(cfg: DictConfig) -> None:
     """Write `cfg.checkpoint`'s network as `cfg.format`, and check the file; one that differs is not left."""
     import torch
 
-    from fastfcn_pl import build, exported, exporters, provenance, staging
-    from fastfcn_pl.checkpoint import Checkpoint
-    from fastfcn_pl.export_check import Check
-    from fastfcn_pl.models.deploy import Deployed
-    from fastfcn_pl.trust import Trust
+    from fastfcn_pl.acceleration.fold import Deployed
+    from fastfcn_pl.config import build
+    from fastfcn_pl.config.trust import Trust
+    from fastfcn_pl.core import atomic_io, provenance
+    from fastfcn_pl.engine.checkpoint import Checkpoint
+    from fastfcn_pl.tools.export import formats, writers
+    from fastfcn_pl.tools.export.check import Check
 
     output = _output(cfg)
     trained = Checkpoint.read(cfg.checkpoint, Trust.of(cfg.trust, cfg), cfg.data if "_target_" in cfg.data else None)
@@ -42,12 +44,12 @@ def export(cfg: DictConfig) -> None:
     metadata: dict[str, Any] = {"spec": module.spec.to_dict(), "gives": cfg.gives, "protocol": "native"}
     metadata |= {"mean": module.mean.flatten().tolist(), "std": module.std.flatten().tolist()}
     metadata |= {"checkpoint": Path(cfg.checkpoint).name, **provenance.environment()}
-    with staging.staged(output) as staged:
+    with atomic_io.staged(output) as staged:
         hidden = staged.with_suffix(output.suffix)
         with _exporting(cfg.format):
-            exporters.write(network, cfg.format, hidden)
+            writers.write(network, cfg.format, hidden)
         check = Check(module, pictures)
-        agreement = check.logits(exported.runner(hidden))
+        agreement = check.logits(formats.runner(hidden))
         _refuse(agreement.least, "least_equal", cfg.least_equal, cfg.format)
         if agreement.difference > cfg.largest_difference:
             raise UserError(
@@ -55,20 +57,20 @@ def export(cfg: DictConfig) -> None:
                 f"spread, more than largest_difference={cfg.largest_difference}: it is not kept; try another format"
             )
         if cfg.int8:
-            from fastfcn_pl.quantize import quantize
+            from fastfcn_pl.tools.export.quantize import quantize
 
             assert datamodule is not None
             options = {key: value for key, value in cfg.quantization.items() if key != "least_equal"}
             metadata["int8"] = quantize(hidden, datamodule, module.spec.num_classes, **options)
-            agreement = check.logits(exported.runner(hidden))
+            agreement = check.logits(formats.runner(hidden))
         found = {"images": len(pictures), "sizes": check.sizes, "equal_labels": _judged(cfg, agreement)}
         found |= {"equal_labels_of_noise": agreement.noise, "largest_difference": agreement.difference}
         with _exporting(cfg.format), torch.no_grad():
             if cfg.gives == "labels":
-                exporters.give_labels(hidden)
-            exporters.describe(hidden, {**metadata, "check": found})
+                writers.give_labels(hidden)
+            writers.describe(hidden, {**metadata, "check": found})
         # The finished file, read and run as by those who use it.
-        equal = _judged(cfg, check.labels(exported.load(hidden, trust=True).labels))
+        equal = _judged(cfg, check.labels(formats.load(hidden, trust=True).labels))
         if cfg.int8:
             _refuse(equal, "quantization.least_equal", cfg.quantization.least_equal, cfg.format)
         else:
@@ -110,7 +112,7 @@ def _refuse(equal: float, key: str, least: float, form: str) -> None:
 
 
 def _output(cfg: DictConfig) -> Path:
-    from fastfcn_pl.exported import GIVES, SUFFIXES
+    from fastfcn_pl.tools.export.formats import GIVES, SUFFIXES
 
     for key, known in (("format", tuple(SUFFIXES)), ("gives", GIVES)):
         if cfg[key] not in known:
@@ -132,8 +134,8 @@ def _pictures(cfg: DictConfig, datamodule: SegmentationDataModule | None) -> lis
     import torch
 
     from fastfcn_pl.data.datasets.shapes import ShapesSource
-    from fastfcn_pl.data.files import read_image
-    from fastfcn_pl.data.image_files import found_images
+    from fastfcn_pl.data.io.find_images import found_images
+    from fastfcn_pl.data.io.image_files import read_image
 
     if cfg.images is not None:
         _, paths = found_images(cfg.images)

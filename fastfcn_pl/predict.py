@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import launch
-from fastfcn_pl.contracts import UserError, suggest
+from fastfcn_pl.core.types import UserError, suggest
+from fastfcn_pl.engine import launch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import Tensor
 
-    from fastfcn_pl.outputs import Targets
-    from fastfcn_pl.scoremap import ScoreMap
+    from fastfcn_pl.evaluation.score_map import ScoreMap
+    from fastfcn_pl.tools.predict.output_folder import Targets
 
 _OF_VIDEOS = {"labels": ".mkv", "colors": ".mp4", "overlays": ".mp4"}
 _NAMED = 20
@@ -49,15 +49,15 @@ class Predictor:
     ) -> None:
         import torch
 
-        from fastfcn_pl import exported
-        from fastfcn_pl.checkpoint import load
-        from fastfcn_pl.footprint import PRECISIONS
-        from fastfcn_pl.models.fastest import fastest
+        from fastfcn_pl.acceleration.inference import fastest
+        from fastfcn_pl.engine.checkpoint import load
+        from fastfcn_pl.tools.benchmark.memory import PRECISIONS
+        from fastfcn_pl.tools.export import formats
 
         if precision not in PRECISIONS:
             raise UserError(f"precision={precision}: no such option; {suggest(precision, PRECISIONS)}")
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        self.exported = exported.load(checkpoint, self.device, trust) if exported.is_exported(checkpoint) else None
+        self.exported = formats.load(checkpoint, self.device, trust) if formats.is_exported(checkpoint) else None
         if self.exported is None:
             self.module = load(checkpoint, trust=trust).to(self.device)
             self.network = fastest(self.module.model, self.device, PRECISIONS[precision], accelerate)
@@ -79,7 +79,7 @@ class Predictor:
         """
         import torch
 
-        from fastfcn_pl.scoremap import ScoreMap
+        from fastfcn_pl.evaluation.score_map import ScoreMap
 
         x = self._tensor(image)
         if self.exported is not None:
@@ -93,7 +93,7 @@ class Predictor:
         """Return an image as uint8 `(1, 3, H, W)`."""
         import torch
 
-        from fastfcn_pl.data.files import rgb_pixels
+        from fastfcn_pl.data.io.image_files import rgb_pixels
 
         return torch.from_numpy(rgb_pixels(image).transpose(2, 0, 1).copy())[None].to(self.device)
 
@@ -103,7 +103,7 @@ def predict(cfg: DictConfig) -> None:
 
     Raises UserError at the end where some could not be labelled, with their names.
     """
-    from fastfcn_pl import outputs, prediction, video
+    from fastfcn_pl.tools.predict import output_folder, prediction, video
 
     if unknown := [kind for kind in cfg.save if kind not in prediction.SUFFIXES]:
         raise UserError(f"save={unknown[0]}: no such picture; {suggest(unknown[0], prediction.SUFFIXES)}")
@@ -113,11 +113,11 @@ def predict(cfg: DictConfig) -> None:
         raise UserError(f"frames={cfg.frames}: label one at least, or all with frames=null")
     output = Path(cfg.output)
     base, targets = _targets(cfg.input, output, cfg.save)
-    made_by = {"checkpoint": Path(cfg.checkpoint).name, "sha256": outputs.fingerprint(cfg.checkpoint)}
+    made_by = {"checkpoint": Path(cfg.checkpoint).name, "sha256": output_folder.fingerprint(cfg.checkpoint)}
     made_by |= {"precision": cfg.precision}
     if any(map(video.is_video, targets)):
         made_by |= {"frames": cfg.frames}
-    with outputs.opened(output, made_by, base, targets, cfg.overwrite) as missing:
+    with output_folder.opened(output, made_by, base, targets, cfg.overwrite) as missing:
         if len(missing) < len(targets):
             print(f"{len(targets) - len(missing)} images are done already (overwrite=true does them again)")
         if missing:
@@ -129,7 +129,8 @@ def _label(predictor: Predictor, missing: Targets, cfg: DictConfig) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from fastfcn_pl import staging, video
+    from fastfcn_pl.core import atomic_io
+    from fastfcn_pl.tools.predict import video
 
     failed: dict[str, str] = {}
     unforeseen: Exception | None = None
@@ -143,7 +144,7 @@ def _label(predictor: Predictor, missing: Targets, cfg: DictConfig) -> None:
                     _label_image(predictor, Path(name), missing[name])
             except UserError as error:
                 failed[name] = str(error)
-                if getattr(error.__cause__, "errno", None) in staging.FULL:
+                if getattr(error.__cause__, "errno", None) in atomic_io.FULL:
                     raise UserError(
                         f"{error} ({done + 1 - len(failed)} of {len(missing)} images are labelled; the same command "
                         "labels the rest)"
@@ -171,13 +172,13 @@ def _failure(name: str, error: Exception) -> str:
 
 def _targets(source: str, output: Path, kinds: list[str]) -> tuple[Path, Targets]:
     """Return the folder of the input, and the files to write of each image: named as its path below that folder."""
-    from fastfcn_pl import outputs, prediction, video
-    from fastfcn_pl.data.image_files import found_images
+    from fastfcn_pl.data.io.find_images import found_images
+    from fastfcn_pl.tools.predict import output_folder, prediction, video
 
     if video.is_camera(source):
         base, found = Path(), [Path(source)]
     else:
-        base, found = found_images(source, video.SUFFIXES, outputs.is_output(output, prediction.SUFFIXES))
+        base, found = found_images(source, video.SUFFIXES, output_folder.is_output(output, prediction.SUFFIXES))
     targets: Targets = {}
     owners: dict[Path, Path] = {}
     for path in found:
@@ -199,8 +200,8 @@ def _targets(source: str, output: Path, kinds: list[str]) -> tuple[Path, Targets
 def _label_image(predictor: Predictor, path: Path, targets: dict[str, Path]) -> None:
     import numpy as np
 
-    from fastfcn_pl.data.files import read_image
-    from fastfcn_pl.prediction import Prediction, save_probabilities
+    from fastfcn_pl.data.io.image_files import read_image
+    from fastfcn_pl.tools.predict.prediction import Prediction, save_probabilities
 
     image = np.asarray(read_image(path, upright=True))
     wanted = dict(targets)
@@ -218,9 +219,9 @@ def _label_video(
     """Write a video of each kind, of the first `frames` pictures; Ctrl-C ends a camera's, and keeps what is done."""
     from rich.markup import escape
 
-    from fastfcn_pl import video
-    from fastfcn_pl.prediction import Prediction
-    from fastfcn_pl.staging import staged
+    from fastfcn_pl.core.atomic_io import staged
+    from fastfcn_pl.tools.predict import video
+    from fastfcn_pl.tools.predict.prediction import Prediction
 
     with ExitStack() as stack:
         reader = stack.enter_context(video.reading(source))

@@ -11,23 +11,24 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import config, launch
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.config import schema
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import launch
 
 
 def prepare(cfg: DictConfig) -> None:
     """Download, unpack and convert `cfg.data` from `cfg.distribution`, and say what its splits hold."""
     if cfg.distribution is None:
-        options = sorted(path.stem for path in (config.CONF_DIR / "distribution").glob("*.yaml"))
+        options = sorted(path.stem for path in (schema.CONF_DIR / "distribution").glob("*.yaml"))
         raise UserError(
             f"data={launch.choices().get('data')} has no distribution to prepare it from: take a data set of "
             f"{', '.join(options)}, or train without"
         )
     # Heavy imports stand here, so that --help and a typo need not wait for them.
-    from fastfcn_pl import build, signatures
-    from fastfcn_pl.data.sources.lock import locked
+    from fastfcn_pl.config import build, validation
+    from fastfcn_pl.tools.prepare.folder_lock import locked
 
-    signatures.check(cfg)
+    validation.check(cfg)
     datamodule = build.build(cfg.data, 0)
     download, source = build.build(cfg.download), build.build(cfg.distribution)
     root = datamodule.root

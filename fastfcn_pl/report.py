@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
 
 _USAGE = "usage: python -m fastfcn_pl.report <run, sweep, folder of some, or study.yaml>... output=<dir>"
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     if len(outputs) != 1 or not places or any("=" in str(place) and not place.exists() for place in places):
         sys.exit(_USAGE)
     try:
-        from fastfcn_pl.reports.page import write
+        from fastfcn_pl.tools.report.page import write
 
         print(*write(places, Path(outputs[0])), sep="\n")
     except UserError as error:

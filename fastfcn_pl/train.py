@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl import first_lines, launch
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import launch, startup_messages
 
 if TYPE_CHECKING:
     import lightning as L
 
-    from fastfcn_pl.module import SegmentationModule
+    from fastfcn_pl.training.module import SegmentationModule
 
 
 def train(cfg: DictConfig) -> float:
@@ -24,17 +24,19 @@ def train(cfg: DictConfig) -> float:
     """
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
-    from fastfcn_pl import build, provenance, resume, signatures, trainer_flags
-    from fastfcn_pl.loggers import closing_wandb, how_to_view, new_id, rewind
-    from fastfcn_pl.redaction import redacted
-    from fastfcn_pl.stored_config import stored
+    from fastfcn_pl.config import build, trainer_flags, validation
+    from fastfcn_pl.config.stored_config import stored
+    from fastfcn_pl.core import provenance
+    from fastfcn_pl.core.redaction import redacted
+    from fastfcn_pl.engine import resume
+    from fastfcn_pl.training.loggers import closing_wandb, how_to_view, new_id, rewind
 
     begun = resume.Begun.read(cfg) if cfg.checkpoint is not None else None
     if begun is not None:
         cfg = begun.config(cfg, launch.overrides())
     if begun is not None or cfg.init_from is not None:
         build.without_pretrained(cfg)
-    signatures.check(cfg)
+    validation.check(cfg)
     trainer_flags.check(cfg)
     if "wandb" in cfg.logger and cfg.logger.wandb.id is None:
         cfg.logger.wandb.id = new_id()
@@ -43,7 +45,7 @@ def train(cfg: DictConfig) -> float:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.datamodule(cfg)
     datamodule.prepare_data()
-    first_lines.step("train: building the network")
+    startup_messages.step("train: building the network")
     module = build.module(cfg, datamodule.spec)
     trainer = build.trainer(cfg)
     trainer_flags.check_strategy(trainer)
@@ -60,17 +62,18 @@ def train(cfg: DictConfig) -> float:
             logger.log_hyperparams(redacted({**stored(cfg), **environment}))
         if view := how_to_view():
             print(f"W&B run: {view}")
-        first_lines.step("train: reading the first images")
+        startup_messages.step("train: reading the first images")
         trainer.fit(module, datamodule=datamodule, ckpt_path=begun.path if begun else None, weights_only=True)
         return score_best(cfg, trainer, module, about)
 
 
 def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule, about: dict[str, Any]) -> float:
     """Score the best checkpoint of a finished run on `val`, write the results, with what is said `about` it."""
-    from fastfcn_pl import build, scoring
-    from fastfcn_pl.checkpoint import Checkpoint
-    from fastfcn_pl.loggers import how_to_view
-    from fastfcn_pl.trust import Trust
+    from fastfcn_pl.config import build
+    from fastfcn_pl.config.trust import Trust
+    from fastfcn_pl.engine import scoring
+    from fastfcn_pl.engine.checkpoint import Checkpoint
+    from fastfcn_pl.training.loggers import how_to_view
 
     steps, epochs = trainer.global_step, trainer.current_epoch
     if steps == 0:
@@ -82,7 +85,7 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     module = checkpoint.build(own)
     module.accelerate = trained.accelerate
     cost = cost_of(trainer, module)
-    first_lines.step(f"train: scoring {best}")
+    startup_messages.step(f"train: scoring {best}")
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
     results |= {"parameters": cost["parameters"], "gmacs": cost["gmacs"], "cost": cost}
     results |= {"checkpoint": best, "checkpoint_step": checkpoint.content["global_step"]}
@@ -94,8 +97,8 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
 
 def cost_of(trainer: L.Trainer, module: SegmentationModule) -> dict[str, Any]:
     """Return what the network costs: as the summary measured it before training, without one what can be counted."""
-    from fastfcn_pl.callbacks.summary import CostSummary
     from fastfcn_pl.models.cost import cost
+    from fastfcn_pl.training.callbacks.cost_summary import CostSummary
 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, CostSummary) and callback.measured:
@@ -114,7 +117,7 @@ def train_seconds(trainer: L.Trainer) -> float | None:
 
 def best_checkpoint(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule) -> str:
     """Return the path of the best weights, among which the last are, also where no validation came behind them."""
-    from fastfcn_pl.callbacks.last import LastCheckpoint
+    from fastfcn_pl.training.callbacks.last_checkpoint import LastCheckpoint
 
     last = os.path.relpath(f"{cfg.run_dir}/checkpoints/last.ckpt")
     if not any(isinstance(callback, LastCheckpoint) for callback in trainer.callbacks):  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from fastfcn_pl import config
+from fastfcn_pl.config import schema
 from tests import forked
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the server that forks comman
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for GPUs run in Python
 torch.set_num_threads(1)  # workers of pytest-xdist share two cores
-config.register()
+schema.register()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -56,7 +56,7 @@ def make_config(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does, with `run_dir` in the test's folder."""
 
     def make(*overrides: str, name: str = "train", run_dir: bool = True) -> DictConfig:
-        with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
             return compose(name, overrides=[*([f"run_dir={tmp_path / 'run'}"] if run_dir else []), *overrides])
 
     return make

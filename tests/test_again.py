@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fastfcn_pl import again
-from fastfcn_pl.again import Before, alone, before
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import job_state
+from fastfcn_pl.engine.job_state import Before, alone, before
 from tests.conftest import TINY
 from tests.processes import start, wait
 
@@ -29,7 +29,7 @@ def _table(folder: Path) -> list[dict[str, str]]:
 
 
 def test_one_process_is_at_work_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(again, "_LINGERING", 0.2)
+    monkeypatch.setattr(job_state, "_LINGERING", 0.2)
     with alone(tmp_path):
         with alone(tmp_path / "another"):
             pass
@@ -100,7 +100,7 @@ def test_a_killed_sweep_goes_on(command: Callable[..., subprocess.CompletedProce
     assert (jobs[0] / ".hydra" / "config.yaml").stat().st_mtime_ns == config, "what was done is left as it was"
     assert [job["status"][:6] for job in _table(tmp_path)] == ["failed"] * 3
 
-    again = command("train", *SWEEP)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("is done already") == 3
+    restarted = command("train", *SWEEP)
+    assert restarted.returncode == 0, restarted.stderr
+    assert restarted.stdout.count("is done already") == 3
     assert _table(tmp_path) == first, "with the time that each took"

@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from fastfcn_pl import checkpoint
+from fastfcn_pl.engine import checkpoint
 from fastfcn_pl.evaluate import evaluate
 from fastfcn_pl.train import train
 from tests.conftest import TINY

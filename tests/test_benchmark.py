@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
-from fastfcn_pl import comparison, footprint
 from fastfcn_pl.benchmark import benchmark, checkpoint_of
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.cost import timings
+from fastfcn_pl.tools.benchmark import comparison, memory
 from fastfcn_pl.train import train
 from tests.conftest import TINY
 
@@ -97,7 +97,7 @@ def test_memory_is_what_the_process_takes(make_config: Callable[..., DictConfig]
     """Of a network whose activations can be told: training keeps what predicting lets go, and grows with the batch."""
     cfg = make_config(*SMALL, "size=[256,256]", "training.size=[256,256]", "training.batch=4", name="benchmark")
     cpu = torch.device("cpu")
-    predicting, training = (footprint.peak_mib(cfg, cpu, training=t) for t in (False, True))
+    predicting, training = (memory.peak_mib(cfg, cpu, training=t) for t in (False, True))
     assert predicting is not None
     assert training is not None
     labels = (

@@ -9,19 +9,19 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import config, signatures
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.config import schema, validation
+from fastfcn_pl.core.types import UserError
 
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "protocol")
 OPTIONS = sorted(
-    path.relative_to(config.CONF_DIR).with_suffix("").as_posix()
+    path.relative_to(schema.CONF_DIR).with_suffix("").as_posix()
     for group in GROUPS
-    for path in (config.CONF_DIR / group).rglob("*.yaml")
+    for path in (schema.CONF_DIR / group).rglob("*.yaml")
 )
 
 
 def _nodes(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
-    return list(signatures._targets(cfg, ""))
+    return list(validation._targets(cfg, ""))
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -46,17 +46,17 @@ def test_any_data_set_takes_any_augmentation(
 def _fits(cfg: DictConfig) -> None:
     for _, node in _nodes(cfg):
         node.update({key: "given" for key in node if OmegaConf.is_missing(node, key)})  # what only the user knows
-    signatures.check(cfg)
+    validation.check(cfg)
     for path, node in _nodes(cfg):
         target = get_object(node["_target_"])
         if target.__module__.startswith("fastfcn_pl."):
-            keys = {str(k) for k in node} - set(signatures.OF_HYDRA)
-            assert keys == signatures.parameters(target)[0], path
+            keys = {str(k) for k in node} - set(validation.OF_HYDRA)
+            assert keys == validation.parameters(target)[0], path
 
 
 def _paths(cfg: DictConfig, prefix: str = "") -> list[str]:
     """Return the dotted path of every key that stands directly in a node with a `_target_`."""
-    return [f"{path}.{key}" for path, node in _nodes(cfg) for key in node if key not in signatures.OF_HYDRA]
+    return [f"{path}.{key}" for path, node in _nodes(cfg) for key in node if key not in validation.OF_HYDRA]
 
 
 def test_a_typo_at_any_depth_is_an_error(make_config: Callable[..., DictConfig]) -> None:
@@ -70,7 +70,7 @@ def test_a_typo_at_any_depth_is_an_error(make_config: Callable[..., DictConfig])
         node = OmegaConf.select(broken, parent)
         node[f"{key}x"] = 1  # what a study's body would merge without a word
         with pytest.raises(UserError, match=f"{parent}.{key}x"):
-            signatures.check(broken)
+            validation.check(broken)
 
 
 def test_a_missing_key_is_an_error(make_config: Callable[..., DictConfig]) -> None:
@@ -78,7 +78,7 @@ def test_a_missing_key_is_an_error(make_config: Callable[..., DictConfig]) -> No
     OmegaConf.set_struct(cfg, False)
     del cfg.model.neck["width"]
     with pytest.raises(UserError, match=r"model\.neck\.width is not set"):
-        signatures.check(cfg)
+        validation.check(cfg)
 
 
 @pytest.mark.parametrize(
@@ -92,22 +92,22 @@ def test_a_missing_key_is_an_error(make_config: Callable[..., DictConfig]) -> No
 )
 def test_a_word_in_place_of_a_number_is_an_error(key: str, kind: str, make_config: Callable[..., DictConfig]) -> None:
     cfg = make_config("trainer.devices=auto")  # where a word is right
-    signatures.check(cfg)
+    validation.check(cfg)
     OmegaConf.update(cfg, key, "ten")
     with pytest.raises(UserError, match=f"^{re.escape(key)}=ten: give {kind}$"):
-        signatures.check(cfg)
+        validation.check(cfg)
 
 
 def test_a_new_callback_needs_a_target(make_config: Callable[..., DictConfig]) -> None:
     with pytest.raises(UserError, match=r"callbacks\.sampels has no _target_; did you mean samples"):
-        signatures.check(make_config("+callbacks.sampels.count=3"))
+        validation.check(make_config("+callbacks.sampels.count=3"))
 
 
 def test_a_target_that_cannot_be_imported_is_named(make_config: Callable[..., DictConfig]) -> None:
     with pytest.raises(
         UserError, match=r"model\.neck\._target_=fastfcn_pl\.models\.necks\.jpu\.JUP cannot be imported"
     ):
-        signatures.check(make_config("model.neck._target_=fastfcn_pl.models.necks.jpu.JUP"))
+        validation.check(make_config("model.neck._target_=fastfcn_pl.models.necks.jpu.JUP"))
 
 
 def test_dilated_sets_the_backbones_stride_and_the_command_line_still_wins(
@@ -119,5 +119,5 @@ def test_dilated_sets_the_backbones_stride_and_the_command_line_still_wins(
 
 def test_the_main_job_composes(make_config: Callable[..., DictConfig]) -> None:
     cfg = make_config("model/neck=jpu", "data=ade20k", "trainer.devices=4")
-    signatures.check(cfg)
+    validation.check(cfg)
     assert (cfg.data.batch_size, cfg.trainer.devices, cfg.model.backbone.name) == (4, 4, "resnet50s")

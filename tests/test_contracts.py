@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastfcn_pl.contracts import listed
+from fastfcn_pl.core.types import listed
 
 
 def test_of_a_long_list_the_first_are_shown() -> None:

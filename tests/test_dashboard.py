@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from fastfcn_pl import callbacks
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.dashboard import STEP, _place, spec, study_report, workspace
+from fastfcn_pl.training import callbacks
 from tests.conftest import ROOT, TINY
 from tests.fakes.wandb_server import wandb_server
 

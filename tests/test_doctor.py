@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.datasets.camvid import CamVid
 from fastfcn_pl.doctor import doctor
 from tests.data.test_datasets import FACTS, every_data_set, fake  # noqa: F401

@@ -13,9 +13,10 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl import checkpoint, exported
 from fastfcn_pl.data.datasets.shapes import ShapesSource
+from fastfcn_pl.engine import checkpoint
 from fastfcn_pl.predict import Predictor
+from fastfcn_pl.tools.export import formats
 from fastfcn_pl.train import train
 from tests.conftest import TINY
 
@@ -45,11 +46,11 @@ def test_files_label_as_the_checkpoint_at_any_size(trained: Path, command: Comma
     module, seen = checkpoint.load(trained), set()
     drawn = torch.stack([_picture(i, 96) for i in range(18)]).view(3, 2, 3, 3, 96, 96)
     pictures = drawn.permute(0, 3, 1, 4, 2, 5).reshape(3, 3, 192, 288)
-    for form, suffix in exported.SUFFIXES.items():
+    for form, suffix in formats.SUFFIXES.items():
         done = command("export", f"checkpoint={trained}", f"format={form}", f"output={tmp_path}/net{suffix}")
         assert done.returncode == 0, done.stderr
         assert "on 6 images" in done.stdout
-        file = exported.load(tmp_path / f"net{suffix}", trust=True)
+        file = formats.load(tmp_path / f"net{suffix}", trust=True)
         assert file.spec == module.spec
         assert file.metadata["check"]["largest_difference"] < 1e-4
         for batch, height, width in SIZES:
@@ -102,7 +103,7 @@ def test_predict_takes_an_exported_file(trained: Path, command: Command, tmp_pat
     done = command("export", f"checkpoint={trained}", "int8=true", "output=small.onnx", "quantization.most_lost=0.1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "small.onnx").stat().st_size < 0.6 * (tmp_path / "labels.onnx").stat().st_size
-    stated = exported.load(tmp_path / "small.onnx").metadata["int8"]
+    stated = formats.load(tmp_path / "small.onnx").metadata["int8"]
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert stated["mIoU_float"] == pytest.approx(results["mIoU"], abs=1e-3)
     assert f"int8: mIoU {100 * stated['mIoU']:.2f} on shapes val" in done.stdout

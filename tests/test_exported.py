@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl import exported, exporters
-from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.predict import Predictor
+from fastfcn_pl.tools.export import formats, writers
 
 SPEC = DatasetSpec("things", ("one", "two"), ((0, 0, 0), (255, 0, 0)))
 DESCRIBED = {"spec": SPEC.to_dict(), "gives": "logits"}
@@ -49,11 +49,11 @@ class Marker:
 def write(tmp_path: Path) -> Callable[..., Path]:
     def written(form: str = "onnx", metadata: Any = DESCRIBED, gives: str = "logits") -> Path:
         torch.manual_seed(0)
-        path = tmp_path / f"net{exported.SUFFIXES[form]}"
-        exporters.write(Net().eval(), form, path)
+        path = tmp_path / f"net{formats.SUFFIXES[form]}"
+        writers.write(Net().eval(), form, path)
         if gives == "labels":
-            exporters.give_labels(path)
-        exporters.describe(path, metadata)
+            writers.give_labels(path)
+        writers.describe(path, metadata)
         return path
 
     return written
@@ -62,8 +62,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize("form", ["onnx", "torchscript", pytest.param("torch_export", marks=pytest.mark.slow)])
 def test_labels_are_the_classes_of_the_logits(form: str, write: Callable[..., Path]) -> None:
     images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
-    logits = exported.load(write(form), trust=True).run(images)
-    labels = exported.load(write(form, {**DESCRIBED, "gives": "labels"}, "labels"), trust=True).run(images)
+    logits = formats.load(write(form), trust=True).run(images)
+    labels = formats.load(write(form, {**DESCRIBED, "gives": "labels"}, "labels"), trust=True).run(images)
     assert labels.dtype == torch.uint8
     assert torch.equal(labels.long(), logits.argmax(1))
 
@@ -73,7 +73,7 @@ def test_labels_are_the_classes_of_the_logits(form: str, write: Callable[..., Pa
 def test_a_file_that_runs_code_is_refused_before_it_is_read(suffix: str, trust: Any, tmp_path: Path) -> None:
     path, marker = tmp_path / f"net{suffix}", tmp_path / "marker"
     torch.save(Marker(marker), path)
-    for read in (exported.load, Predictor):
+    for read in (formats.load, Predictor):
         with pytest.raises(UserError, match=r"runs code when it is read.*trust=true") as caught:
             read(path, trust=trust)
         assert "\n" not in str(caught.value)
@@ -92,10 +92,10 @@ def test_a_pickled_input_of_a_torch_export_file_runs_only_where_it_is_trusted(
             is_input = "sample_inputs" in entry.filename
             target.writestr(entry.filename, payload.getvalue() if is_input else source.read(entry))
     with pytest.raises(UserError, match="trust=true"):
-        exported.load(hostile)
+        formats.load(hostile)
     assert not marker.exists()
     with pytest.raises(UserError, match="cannot be read"):
-        exported.load(hostile, trust=True)
+        formats.load(hostile, trust=True)
     assert marker.exists(), "torch unpickles it: a trusted file can do anything"
 
 
@@ -136,7 +136,7 @@ def test_an_onnx_file_names_no_other_files(
     tensor.external_data.add(key="location", value=location)
     path.write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match="weights from other files"):
-        exported.load(path)
+        formats.load(path)
 
 
 def _changed(**spec: Any) -> dict[str, Any]:
@@ -160,10 +160,10 @@ def _changed(**spec: Any) -> dict[str, Any]:
 def test_metadata_that_export_does_not_write_is_one_line(text: str, write: Callable[..., Path]) -> None:
     path = write()
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {exported.METADATA: text})
+    onnx.helper.set_model_props(model, {formats.METADATA: text})
     onnx.save(model, path)
     with pytest.raises(UserError, match="is not what export writes") as caught:
-        exported.load(path)
+        formats.load(path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 
@@ -176,7 +176,7 @@ def test_a_foreign_network_is_one_line(write: Callable[..., Path], tmp_path: Pat
     model.graph.node[0].op_type, model.graph.node[0].domain = "Stranger", "own.library"
     onnx.save(model, path)
     with pytest.raises(UserError, match="cannot be read"):
-        exported.load(path)
+        formats.load(path)
     path.write_bytes(b"not a network")
     with pytest.raises(UserError, match="cannot be read"):
-        exported.load(path)
+        formats.load(path)

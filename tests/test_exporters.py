@@ -13,11 +13,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from fastfcn_pl import build, exported, exporters, staging
-from fastfcn_pl.contracts import FeatureInfo, UserError
-from fastfcn_pl.inference import logits
-from fastfcn_pl.models.deploy import Deployed
-from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.acceleration.fold import Deployed
+from fastfcn_pl.config import build
+from fastfcn_pl.core import atomic_io
+from fastfcn_pl.core.types import FeatureInfo, UserError
+from fastfcn_pl.evaluation.protocols import logits
+from fastfcn_pl.tools.export import formats, writers
+from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import TINY
 from tests.fakes.network import fill_statistics
 
@@ -53,8 +55,8 @@ def _differences(
     module: SegmentationModule, form: str, path: Path, accelerate: bool = True
 ) -> list[tuple[float, float]]:
     """Export a module; return shares of equal labels and differences of logits in their spread, at each size."""
-    exporters.write(Deployed(module.model, module.mean, module.std, "logits", accelerate).eval(), form, path)
-    run, found = exported.runner(path), []
+    writers.write(Deployed(module.model, module.mean, module.std, "logits", accelerate).eval(), form, path)
+    run, found = formats.runner(path), []
     for batch, height, width in SIZES:
         images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
         with torch.no_grad():
@@ -81,7 +83,7 @@ def test_a_file_computes_what_the_network_does_at_any_size(
 ) -> None:
     head = [] if any("model/head" in o for o in overrides) else ["model/head=uper"]
     module = _module(make_config, "model/neck=none", *head, *overrides)
-    for equal, difference in _differences(module, form, tmp_path / f"net{exported.SUFFIXES[form]}"):
+    for equal, difference in _differences(module, form, tmp_path / f"net{formats.SUFFIXES[form]}"):
         assert equal >= 0.999
         assert difference < 1e-4
 
@@ -129,7 +131,7 @@ def test_own_parts_with_residuals_and_gates_are_exported_as_they_are(
     module = _module(make_config, "model.neck.width=8")
     module.model.head = OwnHead(module.model.neck.out_info, module.spec.num_classes, True)
     fill_statistics(module.model.eval())
-    for equal, difference in _differences(module, form, tmp_path / f"net{exported.SUFFIXES[form]}"):
+    for equal, difference in _differences(module, form, tmp_path / f"net{formats.SUFFIXES[form]}"):
         assert equal >= 0.999
         assert difference < 1e-4
 
@@ -144,11 +146,11 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(form: str, tmp_path: Path) -
         def forward(self, images: Tensor) -> Tensor:
             return self.conv(images.float())
 
-    output, (soft, hard) = tmp_path / f"net{exported.SUFFIXES[form]}", resource.getrlimit(resource.RLIMIT_FSIZE)
+    output, (soft, hard) = tmp_path / f"net{formats.SUFFIXES[form]}", resource.getrlimit(resource.RLIMIT_FSIZE)
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
         stack.enter_context(pytest.raises(UserError, match="cannot be written"))
-        staged = stack.enter_context(staging.staged(output))
+        staged = stack.enter_context(atomic_io.staged(output))
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # Python ignores the signal of it
-        exporters.write(Net().eval(), form, staged.with_suffix(output.suffix))
+        writers.write(Net().eval(), form, staged.with_suffix(output.suffix))
     assert list(tmp_path.iterdir()) == []

@@ -14,16 +14,16 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from fastfcn_pl import build
-from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.acceleration import inference as making
+from fastfcn_pl.acceleration.inference import fastest
+from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import IGNORE
+from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
-from fastfcn_pl.models import fastest as making
-from fastfcn_pl.models.depthwise import DepthwiseConv
-from fastfcn_pl.models.fastest import fastest
-from fastfcn_pl.models.layout import lay_out
-from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 from fastfcn_pl.predict import Predictor
-from fastfcn_pl.scoremap import ScoreMap
+from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import TINY
 from tests.fakes.network import fill_statistics
 

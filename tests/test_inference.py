@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastfcn_pl import inference, scoremap
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.inference import encoding, logits, mmseg, mmseg_slide, native, sliding
-from fastfcn_pl.metrics import ConfusionMatrix
-from fastfcn_pl.scoremap import ScoreMap
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.evaluation import protocols, score_map
+from fastfcn_pl.evaluation.metrics import ConfusionMatrix
+from fastfcn_pl.evaluation.protocols import encoding, logits, mmseg, mmseg_slide, native, sliding
+from fastfcn_pl.evaluation.score_map import ScoreMap
 from tests.conftest import ROOT
 from tests.fakes.network import Network
 
@@ -48,7 +48,7 @@ def test_native_is_the_argmax_of_the_logits(model: Any) -> None:
 
 
 def test_native_says_what_it_needs_before_it_begins(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "_free_memory", lambda device: 2.0**20)
+    monkeypatch.setattr(protocols, "_free_memory", lambda device: 2.0**20)
     seen: set[str] = set()
     model.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].device.type))
     x = _image(3200, 4000)
@@ -58,13 +58,13 @@ def test_native_says_what_it_needs_before_it_begins(model: Any, monkeypatch: pyt
     ):
         native(model, x, (3200, 4000))
     assert seen == {"meta"}
-    monkeypatch.setattr(inference, "_free_memory", lambda device: 2.0**30)
+    monkeypatch.setattr(protocols, "_free_memory", lambda device: 2.0**30)
     assert native(model, x, (20, 30)).labels().shape == (1, 20, 30)
     assert seen == {"meta", "cpu"}
 
 
 def test_the_memory_of_a_machine_is_found() -> None:
-    free = inference._free_memory(torch.device("cpu"))
+    free = protocols._free_memory(torch.device("cpu"))
     assert free > 2**27
     assert free < 2**50 or not os.path.exists("/proc/meminfo")
 
@@ -158,11 +158,11 @@ def test_encoding_does_not_depend_on_the_order_of_scales(model: Any) -> None:
 def test_flip_makes_a_mirrored_image_a_mirrored_result(model: Any) -> None:
     """Where nothing is padded or cut at the right border, which is not symmetric."""
     x = _image(48, 48)
-    protocols = [
+    flipped = [
         partial(encoding, base_size=48, crop_size=48, scales=[1.0, 0.999], flip=True),
         partial(mmseg, long_side=128, short_side=40, scales=MS, flip=True),
     ]
-    for protocol in protocols:
+    for protocol in flipped:
         mirrored, result = (protocol(model, view, (60, 44)).scores() for view in (x.flip(-1), x))
         assert (mirrored.flip(-1) - result).abs().double().mean() < 1e-3 * result.double().abs().mean()
         assert not torch.equal(mirrored, result)
@@ -172,7 +172,7 @@ def test_flip_makes_a_mirrored_image_a_mirrored_result(model: Any) -> None:
     ("shape", "expected"), [((375, 500), (512, 683)), ((500, 375), (683, 512)), ((100, 600), (341, 2048))]
 )
 def test_mmseg_fits_the_image_into_both_sides(shape: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert inference._within(_image(*shape), 2048, 512) == expected
+    assert protocols._within(_image(*shape), 2048, 512) == expected
 
 
 @pytest.mark.parametrize("slide", [False, True])
@@ -185,7 +185,7 @@ def test_mmseg_averages_probabilities(model: Any, slide: bool, scales: list[floa
         for mirrored in (False, True)[: 1 + flip]:
             view = image.flip(-1) if mirrored else image
             if slide:
-                boxes = inference._boxes(view, 24, 16)
+                boxes = protocols._boxes(view, 24, 16)
                 summed = torch.zeros(2, 6, *view.shape[-2:])
                 count = torch.zeros(view.shape[-2:])
                 for box in boxes:
@@ -215,7 +215,7 @@ def test_mmseg_averages_probabilities(model: Any, slide: bool, scales: list[floa
 def test_probabilities_sum_to_one_and_agree_with_labels(
     model: Any, protocol: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(scoremap._BAND, "cpu", 2000)
+    monkeypatch.setitem(score_map._BAND, "cpu", 2000)
     found = protocol(model, _image(40, 60), (45, 70), **options)
     bands = list(found.probabilities())
     assert len(bands) > 1
@@ -254,8 +254,8 @@ from functools import partial
 import torch
 from torch import nn
 from fastfcn_pl import inference, scoremap
-from fastfcn_pl.contracts import DatasetSpec
-from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.core.types import DatasetSpec
+from fastfcn_pl.training.module import SegmentationModule
 from tests.fakes.network import Network
 
 side, classes = 8000, 150

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastfcn_pl.saving import moved
+from fastfcn_pl.training.checkpoint_io import moved
 from tests.conftest import TINY
 from tests.processes import start
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl import launch, ranks
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.mistakes import one_line
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import launch
+from fastfcn_pl.engine.error_messages import one_line
+from fastfcn_pl.training import distributed
 from tests.conftest import ROOT, TINY
 from tests.fakes.command import write_command
 
@@ -91,9 +92,9 @@ def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
 ) -> None:
     """Its parent's id changes when rank 0 ends."""
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(ranks, "_PARENT", 7)
-    monkeypatch.setattr(ranks, "GRACE", 0.15)
-    monkeypatch.setattr(ranks.os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
+    monkeypatch.setattr(distributed, "_PARENT", 7)
+    monkeypatch.setattr(distributed, "GRACE", 0.15)
+    monkeypatch.setattr(distributed.os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
     with pytest.raises(SystemExit) as end:
         launch._end(UserError("bad mask"))
     assert end.value.code == 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fastfcn_pl import loggers, network
+from fastfcn_pl.core import reachability
+from fastfcn_pl.training import loggers
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "PATIENCE", 0.5)
-    network.attempt.cache_clear()
+    monkeypatch.setattr(reachability, "PATIENCE", 0.5)
+    reachability.attempt.cache_clear()
 
 
 def test_a_server_that_cannot_be_reached_is_said(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from fastfcn_pl.contracts import IGNORE, UserError
-from fastfcn_pl.metrics import BoundaryIoU, ConfusionMatrix, Scores
+from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Scores
 
 
 def _batches(seed: int, classes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.loggers import MetricsFile
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.training.loggers import MetricsFile
 from tests.killed import kill_at
 
 

@@ -13,8 +13,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.optim import optimizer
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.training.optim import optimizer
 
 
 def _net() -> nn.ModuleDict:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastfcn_pl
-from fastfcn_pl.reports.runs import Run
+from fastfcn_pl.tools.report.runs import Run
 from tests.conftest import ROOT
 
 pytest.importorskip("build", reason="the wheel is built with build")

@@ -12,8 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import config, signatures
-from fastfcn_pl.composition import ConfigLoader
+from fastfcn_pl.config import schema, validation
+from fastfcn_pl.config.composition import ConfigLoader
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def composed(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose a study, and what is said of its keys; `hydra` is part of the configuration."""
 
     def make(study: str, *overrides: str, folder: Path | None = None) -> DictConfig:
-        with initialize_config_dir(str(folder or config.CONF_DIR), version_base="1.3"):
-            own = [f"hydra.searchpath=[file://{config.CONF_DIR}]"] if folder else []
+        with initialize_config_dir(str(folder or schema.CONF_DIR), version_base="1.3"):
+            own = [f"hydra.searchpath=[file://{schema.CONF_DIR}]"] if folder else []
             return compose(study, ["run_dir=.", *own, *overrides], return_hydra_config=True)
 
     return make
@@ -70,13 +70,13 @@ def test_a_chosen_option_decides_which_part_it_is(
     for key, value in values.items():
         found = OmegaConf.select(cfg, key)
         assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value, key
-    signatures.check(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+    validation.check(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
 
 
 @pytest.mark.parametrize("study", ["quickstart", "camvid", "neck_ablation", "head_ablation"])
 def test_a_study_by_itself_is_composed_as_it_is_written(study: str, composed: Callable[..., DictConfig]) -> None:
     cfg = composed(study)
-    body = OmegaConf.load(config.STUDIES_DIR / f"{study}.yaml")
+    body = OmegaConf.load(schema.STUDIES_DIR / f"{study}.yaml")
     for key in body.keys() - {"defaults", "hydra", "published"}:
         merged = OmegaConf.merge(cfg[key], body[key]) if OmegaConf.is_config(body[key]) else body[key]
         assert merged == cfg[key]
@@ -156,7 +156,7 @@ def test_what_is_replaced_and_kept_is_said(composed: Callable[..., DictConfig]) 
 
 
 def test_each_job_of_a_sweep_has_its_choice() -> None:
-    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         sweep = ["run_dir=.", "model/backbone=convnext_tiny,test"]

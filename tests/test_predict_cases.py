@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from fastfcn_pl import predict as predicting
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.predict import predict
 from tests.fakes.predictor import SPEC, FakePredictor, write_shade
 from tests.fakes.video import write_video

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
-from fastfcn_pl import build
+from fastfcn_pl.config import build
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.slow

@@ -16,9 +16,9 @@ import pytest
 from omegaconf import DictConfig
 from torch.distributed import HashStore
 
-from fastfcn_pl import build
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.ranks import Started
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.training.distributed import Started
 from tests.conftest import TINY
 from tests.processes import start
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastfcn_pl import redaction
-from fastfcn_pl.redaction import HIDDEN, hide, is_secret, redacted, without_secrets
+from fastfcn_pl.core import redaction
+from fastfcn_pl.core.redaction import HIDDEN, hide, is_secret, redacted, without_secrets
 
 
 def test_texts_under_the_name_of_a_secret_are_hidden() -> None:

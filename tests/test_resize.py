@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastfcn_pl.resize import resize_rows, source_rows
+from fastfcn_pl.ops.interpolate import resize_rows, source_rows
 
 SIZES = [
     ((1, 1), (7, 5)),

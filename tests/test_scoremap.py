@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastfcn_pl import scoremap
-from fastfcn_pl.scoremap import Box, ScoreMap, mosaic, total
+from fastfcn_pl.evaluation import score_map
+from fastfcn_pl.evaluation.score_map import Box, ScoreMap, mosaic, total
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -15,7 +15,7 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("band", [1, 700, 2**30])
 def test_labels_do_not_depend_on_the_band(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scoremap._BAND, "cpu", band)
+    monkeypatch.setitem(score_map._BAND, "cpu", band)
     x, y = _random(2, 6, 9, 11), _random(2, 6, 5, 11, seed=1)
     maps = ScoreMap.of(x), ScoreMap.of(y).resized((9, 11), True).mirrored()
     found = total(maps).apply(torch.exp, logits=False).resized((67, 45), True).cropped(50, 40)
@@ -27,7 +27,7 @@ def test_labels_do_not_depend_on_the_band(band: int, monkeypatch: pytest.MonkeyP
 
 
 def test_a_mosaic_is_the_mean_of_its_windows_each_scored_once_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scoremap._BAND, "cpu", 1)
+    monkeypatch.setitem(score_map._BAND, "cpu", 1)
     boxes = [Box(0, 8, 0, 10), Box(0, 8, 6, 13), Box(5, 13, 0, 10), Box(5, 13, 6, 13), Box(13, 40, 0, 13)]
     tiles = {box: _random(1, 4, *box.size, seed=i) for i, box in enumerate(boxes)}
     scored: list[Box] = []

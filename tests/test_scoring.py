@@ -19,12 +19,13 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from fastfcn_pl import build, scoring
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.dataset import Source
-from fastfcn_pl.module import SegmentationModule
-from fastfcn_pl.scoremap import ScoreMap
+from fastfcn_pl.engine import scoring
+from fastfcn_pl.evaluation.score_map import ScoreMap
+from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import TINY
 from tests.fakes.network import Network
 

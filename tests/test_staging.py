@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.staging import staged
+from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.types import UserError
 
 
 @pytest.mark.parametrize("name", ["a.png", "x" * 251 + ".png", "é" * 125 + ".json", "." + "y" * 254, "a." + "z" * 253])

@@ -11,8 +11,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from fastfcn_pl import console, redaction
-from fastfcn_pl.stored_config import is_withheld, refilled, settled, stored
+from fastfcn_pl.config.stored_config import is_withheld, refilled, settled, stored
+from fastfcn_pl.core import redaction
+from fastfcn_pl.engine import console
 
 TEXT = """
 run_dir: runs/${oc.env:LABEL}

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 _LOUD = """
 import os, subprocess, sys
-from fastfcn_pl.streams import outlive_readers
+from fastfcn_pl.engine.broken_pipe import outlive_readers
 outlive_readers()
 for i in range(3000):
     print("a line of output", i)

@@ -16,18 +16,18 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import build, config, signatures
+from fastfcn_pl.config import build, schema, validation
 from fastfcn_pl.models.cost import cost
 from fastfcn_pl.train import train
 from tests.fakes.ade20k import write_ade20k
 from tests.fakes.camvid import write_camvid
 from tests.fakes.pascal_context import write_pascal_context
 
-STUDIES = sorted(path.stem for path in config.STUDIES_DIR.glob("*.yaml"))
+STUDIES = sorted(path.stem for path in schema.STUDIES_DIR.glob("*.yaml"))
 
 
 def _hydra(study: str) -> DictConfig:
-    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
         return compose(study, ["run_dir=."], return_hydra_config=True).hydra
 
 
@@ -49,13 +49,13 @@ TRAINED = [study for study in STUDIES if study not in BENCHMARKS]
 @pytest.mark.parametrize("study", STUDIES)
 def test_each_run_of_a_study_composes_and_fits(study: str, make_config: Callable[..., DictConfig]) -> None:
     for overrides in cells(study):
-        signatures.check(make_config(*overrides, name=study))
+        validation.check(make_config(*overrides, name=study))
 
 
 @pytest.mark.parametrize("study", SWEEPS)
 def test_a_sweep_goes_on_where_it_was_stopped_and_asks_something(study: str) -> None:
     """Its folder is the same at each start."""
-    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
         cfg = compose(study, ["run_dir=."], return_hydra_config=True)
     assert cfg.hydra.mode.name == "MULTIRUN"
     folder = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["dir"]  # type: ignore[index, call-overload]

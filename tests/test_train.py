@@ -16,12 +16,13 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastfcn_pl import build, checkpoint
-from fastfcn_pl.contracts import DatasetSpec
-from fastfcn_pl.inference import logits
-from fastfcn_pl.models.depthwise import DepthwiseConv
-from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import DatasetSpec
+from fastfcn_pl.engine import checkpoint
+from fastfcn_pl.evaluation.protocols import logits
+from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 from fastfcn_pl.train import train
+from fastfcn_pl.training.module import SegmentationModule
 from tests import wandb_file
 from tests.conftest import ROOT, TINY
 from tests.fakes.camvid import write_camvid
@@ -143,7 +144,10 @@ def test_evaluate_takes_another_root_and_split_and_refuses_other_classes(
     }
     done = command("evaluate", best, "protocol=sliding", "+protocol.widnow=64")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "protocol.widnow: fastfcn_pl.inference.sliding has no such parameter; did you mean window?" in done.stderr
+    assert (
+        "protocol.widnow: fastfcn_pl.evaluation.protocols.sliding has no such parameter; did you mean window?"
+        in done.stderr
+    )
     done = command("evaluate", best, "data=shapes")
     assert done.returncode == 1
     assert "knows the 11 classes of camvid, not the 8 of shapes" in done.stderr
@@ -180,7 +184,7 @@ def test_a_bad_mask_met_by_a_worker_is_one_line(command: Command, tmp_path: Path
 OWN_PARTS = '''
 import torch
 from torch import nn
-from fastfcn_pl.contracts import FeatureInfo
+from fastfcn_pl.core.types import FeatureInfo
 
 class Patches(nn.Module):
     """A backbone of three strided convolutions."""

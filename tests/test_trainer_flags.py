@@ -11,8 +11,8 @@ import lightning as L
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import build, config, signatures, trainer_flags
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.config import build, schema, trainer_flags, validation
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.train import train
 from tests.conftest import TINY
 
@@ -25,12 +25,12 @@ Make = Callable[..., DictConfig]
 @pytest.mark.parametrize("flag", FLAGS)
 def test_each_flag_is_a_key(flag: str) -> None:
     """So that none of them is "no such key", or needs a +."""
-    assert flag in OmegaConf.load(config.CONF_DIR / "trainer" / "default.yaml")
+    assert flag in OmegaConf.load(schema.CONF_DIR / "trainer" / "default.yaml")
 
 
 def test_the_defaults_are_accepted(make_config: Make) -> None:
     cfg = make_config(*SMALL)
-    signatures.check(cfg)
+    validation.check(cfg)
     trainer_flags.check(cfg)
 
 

@@ -17,18 +17,20 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from fastfcn_pl import config, demo, launch, report
+from fastfcn_pl import demo, report
 from fastfcn_pl.benchmark import benchmark
-from fastfcn_pl.checkpoint import Checkpoint, load
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.config import schema
+from fastfcn_pl.config.stored_config import refilled
+from fastfcn_pl.config.trust import Trust, plain_data
 from fastfcn_pl.convert import convert
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import launch
+from fastfcn_pl.engine.checkpoint import Checkpoint, load
 from fastfcn_pl.evaluate import evaluate
 from fastfcn_pl.export import export
 from fastfcn_pl.predict import Predictor, predict
-from fastfcn_pl.saving import moved
-from fastfcn_pl.stored_config import refilled
 from fastfcn_pl.train import train
-from fastfcn_pl.trust import Trust, plain_data
+from fastfcn_pl.training.checkpoint_io import moved
 from tests.conftest import TINY
 
 SHORT = [*TINY, "data.train_images=4", "data.val_images=1", "data.size=64", "data.batch_size=2", "data.num_workers=0"]
@@ -90,7 +92,7 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _compose(name: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
         return compose(name, list(overrides))
 
 
@@ -145,7 +147,7 @@ def _resume(path: Path, *trust: str) -> None:
     given = ["checkpoint=last", *trust]
     cfg = _compose("train", f"run_dir={path.parents[1]}", *given)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastfcn_pl.launch.overrides", lambda: given[1:])
+        patch.setattr("fastfcn_pl.engine.launch.overrides", lambda: given[1:])
         train(cfg)
 
 
@@ -232,8 +234,8 @@ JPU = "fastfcn_pl.models.necks.jpu.JPU"
         ({"_target_": f"{JPU} "}, "model._target_"),
         ({"_target_": f"{JPU}.__init__"}, "model._target_"),
         ({"_target_": "fastfcn_pl.models.necks.jpu.torch.hub.load"}, "model._target_"),
-        ({"_target_": "fastfcn_pl.checkpoint.Path.unlink"}, "model._target_"),
-        ({"_target_": "fastfcn_pl.data.sources.download.Download"}, "model._target_"),
+        ({"_target_": "fastfcn_pl.engine.checkpoint.Path.unlink"}, "model._target_"),
+        ({"_target_": "fastfcn_pl.tools.prepare.download.Download"}, "model._target_"),
         ({"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": "/"}, "model._target_"),
     ],
 )

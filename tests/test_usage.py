@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fastfcn_pl import config, first_lines, usage
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.config import schema
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import startup_messages, usage
 from tests.conftest import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -66,11 +67,13 @@ def test_a_missing_key_inside_of_a_part_is_named_before_imports(key: str, make_c
     given = {"data.root": "x", "data.classes": "[a,b]"}
     cfg = make_config("data=folder", *(f"{k}={v}" for k, v in given.items() if k != key))
     with pytest.raises(UserError, match=f"^train needs {key}="):
-        first_lines.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
+        startup_messages.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
 
 
 def test_the_first_line_needs_no_heavy_import() -> None:
-    code = f"import fastfcn_pl.launch, fastfcn_pl.first_lines, fastfcn_pl.models.weights.hub; {HEAVY}"
+    code = (
+        f"import fastfcn_pl.engine.launch, fastfcn_pl.engine.startup_messages, fastfcn_pl.models.weights.hub; {HEAVY}"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
@@ -78,10 +81,10 @@ def test_it_is_printed_by_rank_0_alone(
     make_config: Callable[..., object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = make_config("model.backbone.pretrained=false")
-    first_lines.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
+    startup_messages.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
     assert capsys.readouterr() == ("train: loading PyTorch\n", "")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    first_lines.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
+    startup_messages.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
     assert capsys.readouterr() == ("", "")
 
 
@@ -130,5 +133,5 @@ def test_a_mistake_in_a_folder_of_the_jobs_own_is_one_line(
 
 
 def test_studies_and_primary_configs_are_where_the_examples_say() -> None:
-    assert (config.STUDIES_DIR / "quickstart.yaml").is_file()
-    assert {path.stem for path in config.CONF_DIR.glob("*.yaml")} - {"hydra_defaults"} == set(OF_HYDRA)
+    assert (schema.STUDIES_DIR / "quickstart.yaml").is_file()
+    assert {path.stem for path in schema.CONF_DIR.glob("*.yaml")} - {"hydra_defaults"} == set(OF_HYDRA)

@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from fastfcn_pl import video
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.tools.predict import video
 from tests.fakes.folder import photograph
 from tests.fakes.video import write_video
 

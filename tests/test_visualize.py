@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec
-from fastfcn_pl.visualize import colorize, comparison, error_map, legend, overlay, stack
+from fastfcn_pl.core.types import IGNORE, DatasetSpec
+from fastfcn_pl.evaluation.visualize import colorize, comparison, error_map, legend, overlay, stack
 
 SPEC = DatasetSpec("two", ("sky", "road"), ((0, 0, 200), (200, 0, 0)))
 LABELS = np.array([[0, 1, IGNORE]], np.uint8)

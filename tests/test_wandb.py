@@ -18,12 +18,13 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import fastfcn_pl.callbacks
-from fastfcn_pl import build, checkpoint
-from fastfcn_pl.contracts import IGNORE
+import fastfcn_pl.training.callbacks
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.data.dataset import SegmentationDataset
-from fastfcn_pl.module import SegmentationModule
-from fastfcn_pl.visualize import comparison
+from fastfcn_pl.engine import checkpoint
+from fastfcn_pl.evaluation.visualize import comparison
+from fastfcn_pl.training.module import SegmentationModule
 from tests import forked, wandb_file
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
@@ -73,7 +74,7 @@ def _validated(module: SegmentationModule) -> SegmentationDataset:
 
 def _documented() -> list[re.Pattern[str]]:
     """Return the keys of the table in the package of callbacks, as patterns."""
-    text = fastfcn_pl.callbacks.__doc__ or ""
+    text = fastfcn_pl.training.callbacks.__doc__ or ""
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     keys = [key for row in rows for key in re.findall("`([^`]+)`", row)]
     return [re.compile(re.sub(r"<[^>]+>", "[^./]+", key.replace(".", r"\."))) for key in keys]

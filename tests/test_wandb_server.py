@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastfcn_pl import checkpoint
+from fastfcn_pl.engine import checkpoint
 from tests import forked, wandb_file
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid

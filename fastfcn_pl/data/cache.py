@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import read_array
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data.files import FileSource
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.data.io.image_files import FileSource
 
 
 @dataclass

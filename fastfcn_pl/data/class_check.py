@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError, listed
-from fastfcn_pl.data.files import FileSource, read_ids
-from fastfcn_pl.data.labels import look_up, remap_key, unknown_ids
+from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError, listed
+from fastfcn_pl.data.io.image_files import FileSource, read_ids
+from fastfcn_pl.data.io.label_ids import look_up, remap_key, unknown_ids
 
 LOOKED_AT = 200
 """Masks of a split that are read at most, unless one class alone occurs in them."""

@@ -12,16 +12,16 @@ from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
-from fastfcn_pl.contracts import DatasetSpec, UserError, suggest
+from fastfcn_pl.core.types import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.cache import CachedSource
 from fastfcn_pl.data.class_check import check_masks, require_two_classes
 from fastfcn_pl.data.dataset import Sample, SegmentationDataset, Source, Transform
-from fastfcn_pl.data.files import FileSource
-from fastfcn_pl.data.loading import AUTOMATIC, Loading
-from fastfcn_pl.data.pairs import EXTENSIONS, missing_files
+from fastfcn_pl.data.io.image_files import FileSource
+from fastfcn_pl.data.io.pairs import EXTENSIONS, missing_files
+from fastfcn_pl.data.io.walk import walk
+from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
 from fastfcn_pl.data.shared_memory import end_when_a_batch_is_lost, worker_count
-from fastfcn_pl.data.walk import walk
 from fastfcn_pl.data.workers import begin_work
 
 

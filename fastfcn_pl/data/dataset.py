@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec
-from fastfcn_pl.data.labels import label_shift, label_table, look_up, unknown_ids
-from fastfcn_pl.data.pixels import mapped, planes
+from fastfcn_pl.core.types import IGNORE, DatasetSpec
+from fastfcn_pl.data.io.label_ids import label_shift, label_table, look_up, unknown_ids
 from fastfcn_pl.data.samplers import BLANK
+from fastfcn_pl.data.transforms.image_ops import mapped, planes
 
 Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Augments an RGB image `(H, W, 3)` and its class indices `(H, W)`, uint8, with what it draws from the generator."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.dataset import Source
 
 _SIZED = 1000  # pairs of a split whose sizes are looked up: asking a network's disk for every one may take minutes

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data.processes import LOCKS, MORE_SHARED_MEMORY, cores, shared_memory
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.data.io.parallel import LOCKS, MORE_SHARED_MEMORY, cores, shared_memory
 
 _PLENTY = 4 << 30
 """Bytes of shared memory with which nobody needs to count."""

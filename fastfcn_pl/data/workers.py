@@ -13,7 +13,7 @@ import traceback
 from contextlib import suppress
 from multiprocessing import synchronize
 
-from fastfcn_pl.data.processes import MORE_SHARED_MEMORY
+from fastfcn_pl.data.io.parallel import MORE_SHARED_MEMORY
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Signals that tell a run to end; SIGUSR1 is a cluster's."""

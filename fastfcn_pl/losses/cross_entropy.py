@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.core.types import IGNORE, UserError
 from fastfcn_pl.losses.reduction import mean_over_ranks
-from fastfcn_pl.losses.upsampled import upsampled_cross_entropy
+from fastfcn_pl.ops.upsampled_cross_entropy import upsampled_cross_entropy
 
 
 class CrossEntropy(nn.Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.losses.reduction import mean_over_ranks
-from fastfcn_pl.resize import resize_logits
+from fastfcn_pl.ops.interpolate import resize_logits
 
 
 class LovaszSoftmax(nn.Module):

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.losses.reduction import mean_over_ranks
-from fastfcn_pl.resize import resize_logits
+from fastfcn_pl.ops.interpolate import resize_logits
 
 
 class OHEM(nn.Module):

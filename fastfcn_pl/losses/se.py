@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.losses.reduction import mean_over_ranks
 
 

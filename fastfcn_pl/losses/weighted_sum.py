@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import ModelOutput, UserError, suggest
+from fastfcn_pl.core.types import ModelOutput, UserError, suggest
 
 OPTIONAL_OUTPUTS = ("aux_logits", "se_logits")
 """Outputs that a model may have or not: a term on one that is not there is left out."""

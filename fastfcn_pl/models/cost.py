@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastfcn_pl.models.encoding import Encoding
+from fastfcn_pl.models.heads.encoding import Encoding
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastfcn_pl.models.depthwise import DepthwiseConv
-from fastfcn_pl.models.lean import LeanReLU
-from fastfcn_pl.models.separable import separable_conv
+from fastfcn_pl.acceleration.cpu.blockwise_separable_conv import separable_conv
+from fastfcn_pl.acceleration.cpu.recompute_norm_relu import LeanReLU
+from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 
 
 class ConvNormAct(nn.Sequential):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo, ModelOutput
+from fastfcn_pl.core.types import FeatureInfo, ModelOutput
 
 
 class Backbone(nn.Module):

@@ -27,12 +27,12 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms
 
-from fastfcn_pl import build
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.cache import CachedSource
 from fastfcn_pl.data.dataset import SegmentationDataset
-from fastfcn_pl.data.files import FileSource
-from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.data.io.image_files import FileSource
+from fastfcn_pl.data.io.palette import voc_colors
 from tests.benchmarks.report import report, table
 
 SIZE, CLASSES = (683, 512), 12

@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl import build
-from fastfcn_pl.checkpoint import Checkpoint
-from fastfcn_pl.footprint import labels
-from fastfcn_pl.inference import logits
-from fastfcn_pl.models.deploy import deployed
-from fastfcn_pl.models.fastest import fastest
+from fastfcn_pl.acceleration.fold import deployed
+from fastfcn_pl.acceleration.inference import fastest
+from fastfcn_pl.config import build
+from fastfcn_pl.engine.checkpoint import Checkpoint
+from fastfcn_pl.evaluation.protocols import logits
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.models.weights.published import recognise
+from fastfcn_pl.models.weights.recognize import recognise
+from fastfcn_pl.tools.benchmark.memory import labels
 from tests.benchmarks.measure import device, machine, medians
 from tests.benchmarks.published import NETWORKS, published_network
 from tests.benchmarks.report import report, table

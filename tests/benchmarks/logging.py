@@ -23,8 +23,8 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import DictConfig
 
-from fastfcn_pl import build, config
-from fastfcn_pl.loggers import closing_wandb
+from fastfcn_pl.config import build, schema
+from fastfcn_pl.training.loggers import closing_wandb
 from tests.benchmarks.report import report, table
 
 Times = tuple[float, float, float]
@@ -68,8 +68,8 @@ def epoch(root: Path, overrides: Sequence[str]) -> Times:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
-    config.register()
-    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+    schema.register()
+    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
         return compose("camvid", [*overrides, "run_dir=unset"])
 
 

@@ -28,12 +28,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
-from fastfcn_pl import build, config
-from fastfcn_pl.loggers import closing_wandb
+from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.config import build, schema
 from fastfcn_pl.losses.weighted_sum import WeightedSum
-from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.training.loggers import closing_wandb
+from fastfcn_pl.training.module import SegmentationModule
 from tests.benchmarks.measure import machine
 from tests.benchmarks.report import report, table
 
@@ -143,8 +143,8 @@ def bare(overrides: Sequence[str], steps: int) -> list[tuple[float, float]]:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
-    config.register()
-    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+    schema.register()
+    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
         return compose("camvid", [*overrides, "run_dir=unset"])
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from tests.benchmarks.measure import Work, device, difference, machine, medians, peak_mib
 from tests.benchmarks.report import report, table

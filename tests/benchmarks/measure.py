@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from fastfcn_pl.provenance import environment
+from fastfcn_pl.core.provenance import environment
 
 Work = Callable[[], object]
 

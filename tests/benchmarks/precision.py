@@ -10,9 +10,9 @@ import sys
 
 import torch
 
-from fastfcn_pl import build
-from fastfcn_pl.checkpoint import Checkpoint
-from fastfcn_pl.metrics import Scores, confusion
+from fastfcn_pl.config import build
+from fastfcn_pl.engine.checkpoint import Checkpoint
+from fastfcn_pl.evaluation.metrics import Scores, confusion
 from fastfcn_pl.predict import Predictor
 from tests.benchmarks.measure import machine
 from tests.benchmarks.report import report, table

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fastfcn_pl.provenance import environment
+from fastfcn_pl.core.provenance import environment
 from tests.benchmarks.report import report, table
 
 FILE = Path(__file__).parents[2] / "experiments" / "cluster.md"

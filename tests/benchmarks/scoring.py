@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastfcn_pl.contracts import IGNORE
-from fastfcn_pl.metrics import confusion
-from fastfcn_pl.scoremap import ScoreMap
+from fastfcn_pl.core.types import IGNORE
+from fastfcn_pl.evaluation.metrics import confusion
+from fastfcn_pl.evaluation.score_map import ScoreMap
 from tests.benchmarks.measure import machine, medians
 from tests.benchmarks.published import checkout, published_network
 from tests.benchmarks.report import report, table

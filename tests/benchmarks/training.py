@@ -14,13 +14,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl import build
-from fastfcn_pl.contracts import IGNORE
-from fastfcn_pl.footprint import autocast
-from fastfcn_pl.models.layout import lay_out
+from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.weights import official
-from fastfcn_pl.models.weights.names import rename
+from fastfcn_pl.models.weights.rename import rename
+from fastfcn_pl.tools.benchmark.memory import autocast
 from tests.benchmarks.measure import Work, device, machine, medians
 from tests.benchmarks.published import checkout, published_network
 from tests.benchmarks.report import report, table

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from fastfcn_pl.callbacks.agreement import Agreement
-from fastfcn_pl.contracts import UserError, differences
+from fastfcn_pl.core.types import UserError, differences
+from fastfcn_pl.training.callbacks.rank_agreement import Agreement
 
 
 def test_hashes_are_of_what_is_configured() -> None:

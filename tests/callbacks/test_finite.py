@@ -12,11 +12,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from fastfcn_pl import build
-from fastfcn_pl.callbacks.finite import Size, first_not_finite, sizes
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.module import SegmentationModule
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.train import train
+from fastfcn_pl.training.callbacks.terminate_on_nan import Size, first_not_finite, sizes
+from fastfcn_pl.training.module import SegmentationModule
 from tests import wandb_file
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid

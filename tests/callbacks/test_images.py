@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastfcn_pl.callbacks.images import ImageScores
-from fastfcn_pl.contracts import IGNORE, DatasetSpec
+from fastfcn_pl.core.types import IGNORE, DatasetSpec
+from fastfcn_pl.training.callbacks.image_scores import ImageScores
 
 SPEC = DatasetSpec("two", ("left", "right"), ((200, 0, 0), (0, 0, 200)))
 

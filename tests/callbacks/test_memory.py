@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastfcn_pl.callbacks.memory import GpuMemory
+from fastfcn_pl.training.callbacks.gpu_memory import GpuMemory
 
 
 def _train(device: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, dict[str, Any]]]:

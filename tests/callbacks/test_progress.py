@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl.callbacks.progress import Bar, Lines, progress
+from fastfcn_pl.training.callbacks.progress_bar import Bar, Lines, progress
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 

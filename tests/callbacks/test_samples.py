@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fastfcn_pl.callbacks.samples import _LONGEST, Sample
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.core.types import DatasetSpec
+from fastfcn_pl.training.callbacks.sample_images import _LONGEST, Sample
 
 
 def test_a_large_image_is_thinned_out() -> None:

@@ -11,12 +11,12 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl import build
-from fastfcn_pl.contracts import DatasetSpec, UserError
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data import class_check
 from fastfcn_pl.data.class_check import check_masks
-from fastfcn_pl.data.files import ColorReader, FileSource
-from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.data.io.image_files import ColorReader, FileSource
+from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.doctor import doctor
 from tests.data.test_datasets import every_data_set, fake  # noqa: F401
 from tests.fakes.folder import write_folder

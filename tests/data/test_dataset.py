@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
+from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.datasets.camvid import CamVid
-from fastfcn_pl.data.files import FileSource
-from fastfcn_pl.data.labels import label_table
-from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.data.io.image_files import FileSource
+from fastfcn_pl.data.io.label_ids import label_table
+from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.samplers import BLANK, EvalSampler, TrainSampler
-from fastfcn_pl.data.transforms import RandomScaleCrop
+from fastfcn_pl.data.transforms.geometric import RandomScaleCrop
 from tests.fakes.camvid import write_camvid
 
 SPEC = DatasetSpec("two", ("a", "b"), ((0, 0, 0), (255, 0, 0)), {7: 0, 9: 1, 0: IGNORE})

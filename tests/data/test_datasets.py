@@ -16,13 +16,13 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl.config import CONF_DIR
-from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
+from fastfcn_pl.config.schema import CONF_DIR
+from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.datasets.pascal_context import IDS_OF_459
-from fastfcn_pl.data.labels import label_table
-from fastfcn_pl.data.palette import voc_colors
-from fastfcn_pl.data.transforms import RandomFlip
+from fastfcn_pl.data.io.label_ids import label_table
+from fastfcn_pl.data.io.palette import voc_colors
+from fastfcn_pl.data.transforms.geometric import RandomFlip
 from fastfcn_pl.train import train
 from tests.conftest import TINY
 from tests.fakes.ade20k import write_ade20k

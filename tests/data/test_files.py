@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fastfcn_pl.contracts import IGNORE, UserError
-from fastfcn_pl.data import png
-from fastfcn_pl.data.files import ColorReader, FileSource, read_image, rgb_pixels
-from fastfcn_pl.data.png import indices
+from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.data.io import png
+from fastfcn_pl.data.io.image_files import ColorReader, FileSource, read_image, rgb_pixels
+from fastfcn_pl.data.io.png import indices
 from tests.fakes.folder import COLORS, photograph
 
 IMAGE, IDS = photograph(0)

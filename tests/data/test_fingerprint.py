@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.datasets.shapes import ShapesSource
-from fastfcn_pl.data.files import FileSource
 from fastfcn_pl.data.fingerprint import fingerprint
+from fastfcn_pl.data.io.image_files import FileSource
 
 SPEC = DatasetSpec("two", ("left", "right"), ((200, 0, 0), (0, 0, 200)))
 

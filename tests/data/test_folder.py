@@ -14,10 +14,10 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl import build, signatures
-from fastfcn_pl.contracts import IGNORE, UserError
+from fastfcn_pl.config import build, validation
+from fastfcn_pl.core.types import IGNORE, UserError
 from fastfcn_pl.data.datasets.folder import Folder
-from fastfcn_pl.data.transforms import RandomFlip
+from fastfcn_pl.data.transforms.geometric import RandomFlip
 from fastfcn_pl.doctor import doctor
 from tests.conftest import ROOT, TINY
 from tests.fakes.folder import COLORS, write_folder
@@ -159,7 +159,7 @@ def test_a_yaml_of_your_own_says_what_differs(tmp_path: Path, make_config: Calla
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "pets.yaml").write_text(PETS)
     cfg = make_config("data=pets", f"hydra.searchpath=[{tmp_path}]", "data.splits.test={images: a, masks: b}")
-    signatures.check(cfg)
+    validation.check(cfg)
     data = build.datamodule(cfg)
     assert isinstance(data, Folder)
     assert isinstance(data.augmentation, RandomFlip)
@@ -173,9 +173,9 @@ def test_a_yaml_of_your_own_says_what_differs(tmp_path: Path, make_config: Calla
 
 def test_the_command_line_is_enough(make_config: Callable[..., DictConfig]) -> None:
     with pytest.raises(UserError, match=r"data\.root has no value: set it with data\.root="):
-        signatures.check(make_config("data=folder", "data.classes=[cat,dog]"))
+        validation.check(make_config("data=folder", "data.classes=[cat,dog]"))
     cfg = make_config("data=folder", "data.root=pets", "data.classes=[cat,dog]", "data.remap={0:255,1:0,2:1}")
-    signatures.check(cfg)
+    validation.check(cfg)
     assert build.datamodule(cfg).spec.remap == {0: 255, 1: 0, 2: 1}
 
 
@@ -201,7 +201,7 @@ def readme(tmp_path: Path) -> Path:
 def test_the_data_set_of_the_readme(readme: Path, make_config: Callable[..., DictConfig]) -> None:
     searched = f"hydra.searchpath=[{readme}]"
     cfg = make_config("data=pets", searched, f"data.root={readme.parent / 'pets'}", "data.batch_size=2")
-    signatures.check(cfg)
+    validation.check(cfg)
     data = build.datamodule(cfg)
     data.prepare_data()
     assert [len(data.dataset(split)) for split in ("train", "val")] == [2, 1]

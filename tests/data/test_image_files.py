@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data.image_files import found_images
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.data.io.find_images import found_images
 
 
 @pytest.fixture(autouse=True)

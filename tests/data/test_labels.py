@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec
-from fastfcn_pl.data.labels import label_table, look_up
-from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.core.types import IGNORE, DatasetSpec
+from fastfcn_pl.data.io.label_ids import label_table, look_up
+from fastfcn_pl.data.io.palette import voc_colors
 
 SPEC = DatasetSpec("two", ("a", "b"), voc_colors(range(2)), {7: 0, 70_000: 1, -9999: IGNORE})
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.cache import CachedSource
 from fastfcn_pl.data.datasets.camvid import CamVid
-from fastfcn_pl.data.files import ColorReader, FileSource
-from fastfcn_pl.data.loading import AUTOMATIC, Loading
-from fastfcn_pl.data.transforms import RandomFlip
+from fastfcn_pl.data.io.image_files import ColorReader, FileSource
+from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
+from fastfcn_pl.data.transforms.geometric import RandomFlip
 from tests.fakes.camvid import write_camvid
 
 

@@ -7,9 +7,9 @@ import colorsys
 import numpy as np
 import pytest
 
-from fastfcn_pl.contracts import IGNORE, UserError
-from fastfcn_pl.data.photometric import PhotometricDistortion
-from fastfcn_pl.data.transforms import RandomResizeCrop
+from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.data.transforms.geometric import RandomResizeCrop
+from fastfcn_pl.data.transforms.photometric import PhotometricDistortion
 
 
 def _augmentation(**changes: object) -> RandomResizeCrop:

@@ -9,8 +9,8 @@ from typing import Literal
 
 import pytest
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data.pairs import in_folders, in_list
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.data.io.pairs import in_folders, in_list
 
 
 def _touch(root: Path, *names: str) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from fastfcn_pl import build
+from fastfcn_pl.config import build
 from tests.benchmarks.data import published_class
 
 SIZE, BASE, CROP, COUNT = (240, 180), 104, 96, 1500

@@ -10,9 +10,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from fastfcn_pl.contracts import IGNORE
+from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.data.datasets.shapes import BACKGROUND, HOLE, RING, SPEC, ShapesSource
-from fastfcn_pl.inference import native
+from fastfcn_pl.evaluation.protocols import native
 from tests.conftest import TINY
 
 SIZE = 128

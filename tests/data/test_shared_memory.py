@@ -15,11 +15,12 @@ import torch
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 
-from fastfcn_pl import build
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data import processes, shared_memory
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.data import shared_memory
 from fastfcn_pl.data.datamodule import _start_worker
-from fastfcn_pl.data.processes import in_order
+from fastfcn_pl.data.io import parallel
+from fastfcn_pl.data.io.parallel import in_order
 from fastfcn_pl.data.shared_memory import worker_count
 from fastfcn_pl.train import train
 from tests.conftest import TINY
@@ -42,8 +43,8 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
 
     def set_to(size: int, writable: bool = True) -> None:
         status = os.statvfs_result((4096, 4096, 1 << 20, size // 4096, size // 4096, 0, 0, 0, 0, 255))
-        monkeypatch.setattr(processes.os, "statvfs", lambda _: status)
-        monkeypatch.setattr(processes.os, "access", lambda *_: writable)
+        monkeypatch.setattr(parallel.os, "statvfs", lambda _: status)
+        monkeypatch.setattr(parallel.os, "access", lambda *_: writable)
 
     return set_to
 

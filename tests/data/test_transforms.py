@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastfcn_pl.contracts import IGNORE, UserError
-from fastfcn_pl.data.pixels import blurred, resized_region
-from fastfcn_pl.data.transforms import GeometricPlan, RandomFlip, RandomScaleCrop
+from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.data.transforms.geometric import GeometricPlan, RandomFlip, RandomScaleCrop
+from fastfcn_pl.data.transforms.image_ops import blurred, resized_region
 
 
 def _augmentation(**changes: object) -> RandomScaleCrop:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl.data.walk import is_hidden, strangeness, walk
+from fastfcn_pl.data.io.walk import is_hidden, strangeness, walk
 
 SUFFIXES = {".png", ".jpg"}
 

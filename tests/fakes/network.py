@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo, ModelOutput
+from fastfcn_pl.core.types import FeatureInfo, ModelOutput
 from fastfcn_pl.models.segmenter import Backbone
 
 

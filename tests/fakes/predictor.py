@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastfcn_pl.contracts import DatasetSpec
-from fastfcn_pl.scoremap import ScoreMap
+from fastfcn_pl.core.types import DatasetSpec
+from fastfcn_pl.evaluation.score_map import ScoreMap
 
 SPEC = DatasetSpec(
     "shades", ("dark", "middle", "light"), ((10, 0, 0), (120, 0, 0), (250, 0, 0)), {10: 0, 120: 1, 250: 2}

@@ -13,8 +13,8 @@ import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fastfcn_pl.contracts import DatasetSpec
-from fastfcn_pl.visualize import ABOUT, comparison
+from fastfcn_pl.core.types import DatasetSpec
+from fastfcn_pl.evaluation.visualize import ABOUT, comparison
 
 CLASSES = ("sky", "car, <parked>", "a|b")
 SPEC = DatasetSpec("fake", CLASSES, ((70, 130, 180), (220, 20, 60), (0, 128, 0)))
@@ -44,7 +44,7 @@ def write_run(
         "model": {"neck": {"_target_": "fastfcn_pl.models.necks.jpu.JPU", "width": 128}},
         "optimizer": {"lr": 0.01},
         "trainer": {"max_epochs": 10, "max_steps": -1},
-        "protocol": {"_target_": "fastfcn_pl.inference.native", "_partial_": True},
+        "protocol": {"_target_": "fastfcn_pl.evaluation.protocols.native", "_partial_": True},
         "seed": seed,
         "question": "Does <JPU> cost less?",
         "published": None,

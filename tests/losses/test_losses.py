@@ -9,7 +9,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from fastfcn_pl.contracts import IGNORE, ModelOutput, UserError
+from fastfcn_pl.core.types import IGNORE, ModelOutput, UserError
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastfcn_pl.contracts import IGNORE, ModelOutput, UserError
+from fastfcn_pl.core.types import IGNORE, ModelOutput, UserError
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.losses.dice import Dice
 from fastfcn_pl.losses.lovasz import LovaszSoftmax

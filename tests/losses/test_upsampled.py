@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastfcn_pl.contracts import IGNORE
-from fastfcn_pl.losses import upsampled
+from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
-from fastfcn_pl.losses.upsampled import upsampled_cross_entropy
+from fastfcn_pl.ops import upsampled_cross_entropy as op
+from fastfcn_pl.ops.upsampled_cross_entropy import upsampled_cross_entropy
 
 CLASSES = 5
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.0, 3.0])
@@ -57,7 +57,7 @@ def _value_and_gradient(loss: Any, logits: Tensor, *args: Any) -> tuple[Tensor, 
 @pytest.fixture(params=[1, 3, 10**6], ids=lambda rows: f"bands of {rows}")
 def _band(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bands of so many rows of 50 pixels."""
-    monkeypatch.setitem(upsampled._BAND, "cpu", request.param * 50 * CLASSES)
+    monkeypatch.setitem(op._BAND, "cpu", request.param * 50 * CLASSES)
 
 
 @pytest.mark.usefixtures("_band")
@@ -164,7 +164,7 @@ def test_scores_at_the_labels_size_are_never_there() -> None:
     logits, target = torch.randn(2, 150, 30, 30), torch.randint(0, 150, (2, 240, 240))
     with _Largest() as largest:
         _value_and_gradient(upsampled_cross_entropy, logits, target, None, 0.1, True)
-    assert largest.elements <= upsampled._BAND["cpu"] < 150 * 2 * 240 * 240 / 10
+    assert largest.elements <= op._BAND["cpu"] < 150 * 2 * 240 * 240 / 10
     with _Largest() as largest:
         _value_and_gradient(_plain, logits, target, None, 0.1, True)
     assert largest.elements == 150 * 2 * 240 * 240

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-from fastfcn_pl import kernels
-from fastfcn_pl.contracts import IGNORE
-from fastfcn_pl.losses.upsampled import upsampled_cross_entropy
+from fastfcn_pl.core.types import IGNORE
+from fastfcn_pl.ops import triton_support
+from fastfcn_pl.ops.upsampled_cross_entropy import upsampled_cross_entropy
 from tests.losses.test_upsampled import _masked, _plain
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def test_value_and_gradient(
     weights = torch.linspace(0, 2, classes) if weighted else None
     results = []
     for ours in (True, False):
-        monkeypatch.setattr(kernels, "runs_on", lambda x, ours=ours: ours)
+        monkeypatch.setattr(triton_support, "runs_on", lambda x, ours=ours: ours)
         device = DEVICE if ours else "cpu"
         logits = x.to(device).requires_grad_()
         value = upsampled_cross_entropy(logits, target.to(device), weights, smoothing, align_corners)
@@ -52,14 +52,14 @@ def test_logits_that_are_not_finite_count_as_in_torch(
     case: str, align_corners: bool, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits, target = _masked(case, size)
-    monkeypatch.setattr(kernels, "runs_on", lambda x: True)
+    monkeypatch.setattr(triton_support, "runs_on", lambda x: True)
     found = upsampled_cross_entropy(logits.to(DEVICE), target.to(DEVICE), None, 0.0, align_corners).cpu()
     expected = _plain(logits, target, None, 0.0, align_corners)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def test_nothing_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "runs_on", lambda x: True)
+    monkeypatch.setattr(triton_support, "runs_on", lambda x: True)
     logits = torch.randn(1, 3, 2, 2, device=DEVICE, requires_grad=True)
     target = torch.full((1, 5, 5), IGNORE, dtype=torch.uint8, device=DEVICE)
     value = upsampled_cross_entropy(logits, target, None, 0.0, True)
@@ -73,20 +73,20 @@ def test_large_logits_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     target = torch.zeros(1, 9, 9, dtype=torch.uint8)
     values = []
     for ours in (True, False):
-        monkeypatch.setattr(kernels, "runs_on", lambda x, ours=ours: ours)
+        monkeypatch.setattr(triton_support, "runs_on", lambda x, ours=ours: ours)
         device = DEVICE if ours else "cpu"
         values.append(upsampled_cross_entropy(logits.to(device), target.to(device), None, 0.0, True).cpu())
     torch.testing.assert_close(*values, rtol=1e-5, atol=0)
 
 
 def test_a_label_of_no_class_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "runs_on", lambda x: True)
+    monkeypatch.setattr(triton_support, "runs_on", lambda x: True)
     logits, target = torch.randn(1, 3, 2, 2, device=DEVICE), torch.zeros(1, 5, 5, dtype=torch.uint8, device=DEVICE)
     target[0, 2, 2] = 3
     assert upsampled_cross_entropy(logits, target, None, 0.0, True).isnan()
 
 
 def test_without_a_gradient_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "runs_on", lambda x: True)
+    monkeypatch.setattr(triton_support, "runs_on", lambda x: True)
     logits, target = torch.randn(1, 3, 2, 2, device=DEVICE), torch.zeros(1, 5, 5, dtype=torch.uint8, device=DEVICE)
     assert not upsampled_cross_entropy(logits, target, None, 0.0, True).requires_grad

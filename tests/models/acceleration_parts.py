@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from fastfcn_pl.contracts import FeatureInfo
+from fastfcn_pl.core.types import FeatureInfo
 from fastfcn_pl.models.necks.none import NoNeck
 from fastfcn_pl.models.segmenter import Backbone, Segmenter
 

@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from fastfcn_pl import build, scoring
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.acceleration.cpu.prepacked_conv import PackedConv
+from fastfcn_pl.acceleration.fold import FoldedNorm, IntervalPool, deployed
+from fastfcn_pl.acceleration.inference import fastest
+from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import scoring
 from fastfcn_pl.models.backbones.timm import TimmBackbone
-from fastfcn_pl.models.deploy import FoldedNorm, IntervalPool, deployed
-from fastfcn_pl.models.fastest import fastest
 from fastfcn_pl.models.heads.fcn import FCNHead
-from fastfcn_pl.models.layout import lay_out
 from fastfcn_pl.models.necks.none import NoNeck
-from fastfcn_pl.models.packed import PackedConv
 from fastfcn_pl.models.segmenter import Segmenter
 from tests.conftest import TINY
 from tests.models.acceleration_parts import ACTIVATIONS, CONVS, FORMS, NORMS, Head, network, seem_trained

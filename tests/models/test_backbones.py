@@ -17,7 +17,7 @@ import safetensors.torch
 import timm
 import torch
 
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.backbones.timm import TimmBackbone
 
 backbone_of = partial(TimmBackbone, grad_checkpointing=False)

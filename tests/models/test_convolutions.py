@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastfcn_pl.acceleration.cpu.cpu_convs import PointwiseConv, WideConv
+from fastfcn_pl.acceleration.cpu.winograd_training import pays
 from fastfcn_pl.models.backbones.timm import TimmBackbone
-from fastfcn_pl.models.convolutions import PointwiseConv, WideConv
-from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.layers import SeparableConv
-from fastfcn_pl.models.winograd_training import pays
+from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 4, 8])

@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from fastfcn_pl import build
-from fastfcn_pl.models.deploy import IntervalPool, deployed
+from fastfcn_pl.acceleration.fold import IntervalPool, deployed
+from fastfcn_pl.config import build
 from tests.conftest import TINY
 from tests.fakes.network import fill_statistics
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 pytest.importorskip("triton")
-from fastfcn_pl.models.depthwise_kernels import DepthwiseConv2d, convolve
+from fastfcn_pl.ops.depthwise_conv_triton import DepthwiseConv2d, convolve
 
 pytestmark = pytest.mark.slow
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.models.convolutions import PointwiseConv, WideConv
-from fastfcn_pl.models.depthwise import DepthwiseConv
-from fastfcn_pl.models.lean import LeanMaxPool2d, LeanReLU, norm_relu_conv
-from fastfcn_pl.models.separable import separable_conv
+from fastfcn_pl.acceleration.cpu.blockwise_separable_conv import separable_conv
+from fastfcn_pl.acceleration.cpu.cpu_convs import PointwiseConv, WideConv
+from fastfcn_pl.acceleration.cpu.recompute_norm_relu import LeanMaxPool2d, LeanReLU, norm_relu_conv
+from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 
 
 class _Row(nn.Module):

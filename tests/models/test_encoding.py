@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fastfcn_pl.models.encoding import Encoding
+from fastfcn_pl.models.heads.encoding import Encoding
 
 
 def _definition(layer: Encoding, x: torch.Tensor) -> torch.Tensor:

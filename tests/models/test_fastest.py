@@ -10,10 +10,10 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from fastfcn_pl import build
+from fastfcn_pl.acceleration.cpu.prepacked_conv import PackedConv
+from fastfcn_pl.acceleration.inference import fastest
+from fastfcn_pl.config import build
 from fastfcn_pl.models.cost import cost
-from fastfcn_pl.models.fastest import fastest
-from fastfcn_pl.models.packed import PackedConv
 from fastfcn_pl.models.segmenter import Segmenter
 from tests.conftest import TINY
 from tests.fakes.network import fill_statistics

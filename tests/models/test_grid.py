@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl import build, config
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.config import build, schema
+from fastfcn_pl.core.types import UserError
 
 BACKBONES = [
     "test_resnet",
@@ -19,8 +19,8 @@ BACKBONES = [
     "pvt_v2_b0",
     "efficientvit_b0",
 ]
-NECKS = sorted(path.stem for path in (config.CONF_DIR / "model" / "neck").glob("*.yaml"))
-HEADS = sorted(path.stem for path in (config.CONF_DIR / "model" / "head").glob("*.yaml"))
+NECKS = sorted(path.stem for path in (schema.CONF_DIR / "model" / "neck").glob("*.yaml"))
+HEADS = sorted(path.stem for path in (schema.CONF_DIR / "model" / "head").glob("*.yaml"))
 WIDTHS = {"width": 8, "groups": 4, "channels": 8, "pool_channels": 4, "low_level_channels": 4, "num_codes": 3}
 WITHOUT_DILATION = ("pvt_v2_b0", "efficientvit_b0")
 
@@ -63,14 +63,14 @@ def test_cell(backbone: str, neck: str, head: str) -> None:
     assert model.eval()(x).extras == {}
 
 
-RECIPES = sorted(path.stem for path in (config.CONF_DIR / "model").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (schema.CONF_DIR / "model").glob("*.yaml"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_parameters_of_a_recipe_are_golden(recipe: str) -> None:
     """Counted on the meta device, 59 classes; JPU's and JPU-X's are the official code's (19,735,552 and 19,719,168)."""
-    golden = OmegaConf.load(config.CONF_DIR.parent / "tests" / "golden" / "parameters.yaml")
+    golden = OmegaConf.load(schema.CONF_DIR.parent / "tests" / "golden" / "parameters.yaml")
     with torch.device("meta"):
         model = build.model(build.compose([f"model={recipe}", "run_dir=.", "model.backbone.pretrained=false"]), 59)
     found = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}

@@ -14,8 +14,8 @@ import timm
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from fastfcn_pl import network
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core import reachability
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.backbones.timm import TimmBackbone
 from fastfcn_pl.models.weights import hub
 
@@ -27,11 +27,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-    monkeypatch.setattr(network, "PATIENCE", 1.0)
+    monkeypatch.setattr(reachability, "PATIENCE", 1.0)
     monkeypatch.setattr(hub, "PATIENCE", 1.0)
-    network.attempt.cache_clear()
+    reachability.attempt.cache_clear()
     yield tmp_path / "hub"
-    network.attempt.cache_clear()
+    reachability.attempt.cache_clear()
 
 
 @pytest.fixture

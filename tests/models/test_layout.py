@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl import build
-from fastfcn_pl.models.layout import corrupts_memory, lay_out
+from fastfcn_pl.acceleration.training import corrupts_memory, lay_out
+from fastfcn_pl.config import build
 from fastfcn_pl.models.segmenter import Segmenter
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # weights stay where they are: no GPU is needed
@@ -118,7 +118,7 @@ def test_convolutions_that_corrupt_memory_never_see_channels_last(backbone: str,
 _CHECKED = "libc_malloc_debug.so.0"
 _STEP = """
 import torch
-from fastfcn_pl.models.layout import corrupts_memory, lay_out
+from fastfcn_pl.acceleration.training import corrupts_memory, lay_out
 from tests.models.test_layout import CPU, _network
 network = _network("mobileone_s0").train()
 form = lay_out(network, True, CPU, half=False)

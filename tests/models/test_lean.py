@@ -13,13 +13,13 @@ import torch
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
-from fastfcn_pl import build
-from fastfcn_pl.models.backbones.lean_resnet import LeanBottleneck, make_lean
-from fastfcn_pl.models.convolutions import PointwiseConv
-from fastfcn_pl.models.deploy import deployed
+from fastfcn_pl.acceleration.cpu.cpu_convs import PointwiseConv
+from fastfcn_pl.acceleration.cpu.prepacked_conv import packed
+from fastfcn_pl.acceleration.cpu.recompute_norm_relu import LeanMaxPool2d, LeanReLU, LeanSequential, pool_leanly
+from fastfcn_pl.acceleration.cpu.resnet_bottleneck import LeanBottleneck, make_lean
+from fastfcn_pl.acceleration.fold import deployed
+from fastfcn_pl.config import build
 from fastfcn_pl.models.layers import ConvNormAct, SeparableConv
-from fastfcn_pl.models.lean import LeanMaxPool2d, LeanReLU, LeanSequential, pool_leanly
-from fastfcn_pl.models.packed import packed
 
 FORMATS = pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=str)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)

@@ -9,12 +9,12 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from fastfcn_pl import build
-from fastfcn_pl.models import packed as packing
+from fastfcn_pl.acceleration.cpu import prepacked_conv as packing
+from fastfcn_pl.acceleration.cpu.prepacked_conv import PackedConv, PhasedConv, packed
+from fastfcn_pl.acceleration.cpu.winograd import WinogradConv
+from fastfcn_pl.config import build
 from fastfcn_pl.models.cost import cost
-from fastfcn_pl.models.packed import PackedConv, PhasedConv, packed
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.models.winograd import WinogradConv
 from tests.conftest import TINY
 from tests.fakes.network import fill_statistics
 
@@ -117,7 +117,7 @@ def test_winograds_share_of_products() -> None:
 def test_winograd_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     conv, x = nn.Conv2d(8, 8, 3, padding=1).double(), torch.randn(2, 8, 30, 17, dtype=torch.float64)
-    monkeypatch.setattr("fastfcn_pl.models.winograd._TILES", 7)
+    monkeypatch.setattr("fastfcn_pl.acceleration.cpu.winograd._TILES", 7)
     with torch.no_grad():
         torch.testing.assert_close(WinogradConv(conv, None)(x), conv(x))
 

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from fastfcn_pl import checkpoint
-from fastfcn_pl.contracts import IGNORE, UserError
-from fastfcn_pl.inference import encoding, logits
+from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.engine import checkpoint
+from fastfcn_pl.evaluation.protocols import encoding, logits
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.losses.se import SELoss
 from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
 from fastfcn_pl.models.weights import official
-from fastfcn_pl.models.weights.names import rename
-from fastfcn_pl.resize import resize
+from fastfcn_pl.models.weights.rename import rename
+from fastfcn_pl.ops.interpolate import resize
 from tests.fakes.folder import write_folder
 from tests.fakes.published import state_dict
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastfcn_pl import build
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.weights import mmseg
-from fastfcn_pl.models.weights.published import recognise
+from fastfcn_pl.models.weights.recognize import recognise
 from tests.fakes.published import state_dict
 
 OFFICIAL = [

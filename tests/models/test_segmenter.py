@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from fastfcn_pl.contracts import FeatureInfo, UserError
-from fastfcn_pl.inference import logits
+from fastfcn_pl.core.types import FeatureInfo, UserError
+from fastfcn_pl.evaluation.protocols import logits
 from fastfcn_pl.models.cost import cost, latency
 from fastfcn_pl.models.necks.dilated import Dilated
 from fastfcn_pl.models.necks.jpu import JPU

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastfcn_pl.acceleration.cpu import blockwise_separable_conv
+from fastfcn_pl.acceleration.cpu.batch_norm_stats import learns_plainly
+from fastfcn_pl.acceleration.cpu.blockwise_separable_conv import separable_conv
+from fastfcn_pl.acceleration.cpu.cpu_convs import PointwiseConv, substitute
 from fastfcn_pl.models import layers as necks
-from fastfcn_pl.models import separable
-from fastfcn_pl.models.convolutions import PointwiseConv, substitute
-from fastfcn_pl.models.depthwise import DepthwiseConv
 from fastfcn_pl.models.layers import SeparableConv
-from fastfcn_pl.models.norms import learns_plainly
-from fastfcn_pl.models.separable import separable_conv
+from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 
 
 def _layers(channels: int, dilation: int = 2, momentum: float | None = 0.1) -> nn.Sequential:
@@ -38,8 +38,8 @@ def test_outputs_gradients_and_statistics_are_the_plain_ones(
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(separable, "_CHANNELS", 16)
-    monkeypatch.setattr("fastfcn_pl.models.depthwise._CACHE", 1)  # tiles as small as can be
+    monkeypatch.setattr(blockwise_separable_conv, "_CHANNELS", 16)
+    monkeypatch.setattr("fastfcn_pl.ops.depthwise_conv._CACHE", 1)  # tiles as small as can be
     plain = _layers(channels, dilation, momentum).to(dtype)
     blocks = copy.deepcopy(plain)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12

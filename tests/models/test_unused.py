@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastfcn_pl import build
-from fastfcn_pl.models.unused import freeze_unused
+from fastfcn_pl.config import build
+from fastfcn_pl.models.unused_weights import freeze_unused
 
 
 @pytest.mark.parametrize(

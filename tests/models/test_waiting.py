@@ -16,9 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastfcn_pl import build, kernels
-from fastfcn_pl.losses import upsampled
-from fastfcn_pl.models.layout import lay_out
+from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.config import build
+from fastfcn_pl.ops import triton_support, upsampled_cross_entropy
 from tests.conftest import TINY
 
 GPU = torch.device("cuda")
@@ -51,8 +51,8 @@ def test_a_training_step_stays_on_the_gpu(
     module = build.module(cfg, build.datamodule(cfg).spec).train()
     module.memory_format = lay_out(module.model, True, GPU, half=True)
     # Kept from the first step on, when they come from the CPU:
-    monkeypatch.setattr(kernels, "runs_on", lambda x: False)
-    monkeypatch.setattr(upsampled, "interpolation", _kept)
+    monkeypatch.setattr(triton_support, "runs_on", lambda x: False)
+    monkeypatch.setattr(upsampled_cross_entropy, "interpolation", _kept)
     monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
     with FakeTensorMode(allow_non_fake_inputs=True), _Crossings() as crossings:
         module.to(GPU)

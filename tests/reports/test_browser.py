@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastfcn_pl.reports.page import write
+from fastfcn_pl.tools.report.page import write
 
 CHROMIUM = shutil.which("chromium")
 _PATIENCE = 120_000  # ms

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.reports.page import write
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.tools.report.page import write
 from tests.fakes.runs import write_benchmark, write_run
 
 PUBLISHED = [

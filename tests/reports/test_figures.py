@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from fastfcn_pl import visualize
-from fastfcn_pl.reports.figures import (
+from fastfcn_pl.evaluation import visualize
+from fastfcn_pl.tools.report.figures import (
     COLORS,
     NAMED,
     Curve,

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.reports.groups import compare
-from fastfcn_pl.reports.page import write
-from fastfcn_pl.reports.runs import find
-from fastfcn_pl.visualize import ABOUT
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.evaluation.visualize import ABOUT
+from fastfcn_pl.tools.report.groups import compare
+from fastfcn_pl.tools.report.page import write
+from fastfcn_pl.tools.report.runs import find
 from tests.fakes.runs import write_benchmark, write_run
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

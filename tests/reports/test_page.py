@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.evaluation.visualize import panels
 from fastfcn_pl.report import main
-from fastfcn_pl.reports import pictures
-from fastfcn_pl.reports.page import write
-from fastfcn_pl.reports.runs import find
-from fastfcn_pl.visualize import panels
+from fastfcn_pl.tools.report import pictures
+from fastfcn_pl.tools.report.page import write
+from fastfcn_pl.tools.report.runs import find
 from tests.fakes.runs import CLASSES, write_run, write_sweep
 from tests.reports.conftest import PUBLISHED
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.reports.groups import compare, differences, distinguishing
-from fastfcn_pl.reports.runs import SILENT, Run, find
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.tools.report.groups import compare, differences, distinguishing
+from fastfcn_pl.tools.report.runs import SILENT, Run, find
 from tests.fakes.runs import write_run, write_sweep
 
 

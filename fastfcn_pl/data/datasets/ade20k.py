@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec
+from fastfcn_pl.core.types import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.pairs import visible
+from fastfcn_pl.data.io.pairs import visible
 
 # The first of each class's names in `objectInfo150.txt`, and its colour in `color150.mat`, of CSAILVision/sceneparsing.
 _TABLE = """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
+from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.lists import lines
+from fastfcn_pl.data.io.name_lists import lines
 
 CLASSES = {
     "sky": (128, 128, 128),

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError, suggest
+from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
-from fastfcn_pl.data.loading import AUTOMATIC, Loading
-from fastfcn_pl.data.pairs import visible
+from fastfcn_pl.data.io.pairs import visible
+from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 
 # Ids and colours of the classes that are scored, in the order of their train ids: `labels.py` of cityscapesScripts.
 TABLE = {

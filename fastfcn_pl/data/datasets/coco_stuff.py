@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec
+from fastfcn_pl.core.types import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.pairs import visible
-from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.data.io.pairs import visible
+from fastfcn_pl.data.io.palette import voc_colors
 
 # `labels.txt` of nightrome/cocostuff, without "unlabeled" and without the 11 classes that were removed from COCO.
 _TABLE = """

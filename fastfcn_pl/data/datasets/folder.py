@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fastfcn_pl.contracts import DatasetSpec, UserError, listed, suggest
+from fastfcn_pl.core.types import DatasetSpec, UserError, listed, suggest
 from fastfcn_pl.data.class_check import require_two_classes
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
-from fastfcn_pl.data.files import ColorReader, FileSource, MaskReader, read_ids
-from fastfcn_pl.data.loading import AUTOMATIC, Loading
-from fastfcn_pl.data.pairs import Pairs, in_folders, in_list
-from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, read_ids
+from fastfcn_pl.data.io.pairs import Pairs, in_folders, in_list
+from fastfcn_pl.data.io.palette import voc_colors
+from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 
 SPLITS = ("train", "val", "test")
 KEYS = ("images", "masks", "list")

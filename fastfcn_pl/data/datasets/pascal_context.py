@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec
+from fastfcn_pl.core.types import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
-from fastfcn_pl.data.lists import names
-from fastfcn_pl.data.loading import AUTOMATIC, Loading
-from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.data.io.name_lists import names
+from fastfcn_pl.data.io.palette import voc_colors
+from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 
 # The 59 classes with their ids among the 459 of the authors' `labels.txt`. Masks number them 1 to 59 in this order, as
 # the Detail API, the official FastFCN's weights and mmsegmentation do; the authors' `59_labels.txt` has another one.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from fastfcn_pl.contracts import DatasetSpec
+from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.lists import names
-from fastfcn_pl.data.palette import voc_colors
+from fastfcn_pl.data.io.name_lists import names
+from fastfcn_pl.data.io.palette import voc_colors
 
 # In the order of `VOCinit.m` in the development kit.
 _TABLE = """

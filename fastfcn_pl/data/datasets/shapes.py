@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfcn_pl.contracts import IGNORE, DatasetSpec, UserError
+from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.dataset import Transform
-from fastfcn_pl.data.loading import AUTOMATIC, Loading
+from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 
 SPEC = DatasetSpec(
     name="shapes",

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo, UserError, suggest
-from fastfcn_pl.models.backbones.lean_resnet import make_lean
-from fastfcn_pl.models.convolutions import substitute
-from fastfcn_pl.models.depthwise import DepthwiseConv
-from fastfcn_pl.models.recomputing import Recomputing
+from fastfcn_pl.acceleration.cpu.cpu_convs import substitute
+from fastfcn_pl.acceleration.cpu.resnet_bottleneck import make_lean
+from fastfcn_pl.core.types import FeatureInfo, UserError, suggest
+from fastfcn_pl.models.backbones.checkpointed_batch_norm import Recomputing
 from fastfcn_pl.models.weights import efficientnet_lite, hub
-from fastfcn_pl.models.weights.files import read_state_dict, without_prefix
+from fastfcn_pl.models.weights.state_dict_io import read_state_dict, without_prefix
+from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 
 _FINEST_STRIDE = 4
 _PYRAMID = (8, 16, 32)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo, UserError
+from fastfcn_pl.core.types import FeatureInfo, UserError
 from fastfcn_pl.models.heads.aspp import ASPP
 from fastfcn_pl.models.layers import ConvNormAct
-from fastfcn_pl.resize import resize
+from fastfcn_pl.ops.interpolate import resize
 
 
 class ASPPPlusHead(nn.Module):

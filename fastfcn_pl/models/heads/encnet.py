@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo, ModelOutput, UserError
-from fastfcn_pl.models.encoding import Encoding
+from fastfcn_pl.core.types import FeatureInfo, ModelOutput, UserError
+from fastfcn_pl.models.heads.encoding import Encoding
 from fastfcn_pl.models.layers import ConvNormAct
-from fastfcn_pl.resize import resize
+from fastfcn_pl.ops.interpolate import resize
 
 
 class EncNetHead(nn.Module):

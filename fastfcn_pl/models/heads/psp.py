@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo
+from fastfcn_pl.core.types import FeatureInfo
 from fastfcn_pl.models.layers import ConvNormAct
-from fastfcn_pl.resize import resize
+from fastfcn_pl.ops.interpolate import resize
 
 
 class PyramidPooling(nn.Module):

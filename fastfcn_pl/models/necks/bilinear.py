@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastfcn_pl.contracts import FeatureInfo
-from fastfcn_pl.models.necks.pyramid import three_levels
-from fastfcn_pl.resize import resize
+from fastfcn_pl.core.types import FeatureInfo
+from fastfcn_pl.models.necks.levels import three_levels
+from fastfcn_pl.ops.interpolate import resize
 
 
 class Bilinear(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastfcn_pl.contracts import FeatureInfo, UserError
+from fastfcn_pl.core.types import FeatureInfo, UserError
 from fastfcn_pl.models.necks.none import NoNeck
 
 

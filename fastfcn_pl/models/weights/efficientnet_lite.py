@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fastfcn_pl.contracts import UserError
+from fastfcn_pl.core.types import UserError
 
 FIRST = "_conv_stem.weight"
 """The name by which files of that port are told from others."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.network import PATIENCE, Attempt, attempt
+from fastfcn_pl.core.reachability import PATIENCE, Attempt, attempt
+from fastfcn_pl.core.types import UserError
 
 _FILE = "model.safetensors"
 _STALLED = 30.0

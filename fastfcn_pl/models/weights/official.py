@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.models.weights.names import Architecture, Rules
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.models.weights.rename import Architecture, Rules
 
 _BACKBONES = {
     (6, "conv1.0"): "resnet50s",

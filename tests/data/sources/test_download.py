@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data.sources.download import Download
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.tools.prepare.download import Download
 from tests.data.sources.server import Site, serving
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

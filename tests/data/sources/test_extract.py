@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data.sources.extract import BrokenArchiveError, extract
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.tools.prepare.extract import BrokenArchiveError, extract
 
 KINDS = ("a.zip", "a.tar", "a.tar.gz", "a.tgz")
 FILES = {f"kit/VOC/{name}": np.random.default_rng(i).bytes(3000) for i, name in enumerate(("x/1", "x/y/2", "z", "not"))}

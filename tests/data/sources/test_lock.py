@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data.sources.download import Download
-from fastfcn_pl.data.sources.lock import NAME, locked
-from fastfcn_pl.data.sources.source import Archive, Source
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.prepare import prepare
+from fastfcn_pl.tools.prepare.distribution import Archive, Source
+from fastfcn_pl.tools.prepare.download import Download
+from fastfcn_pl.tools.prepare.folder_lock import NAME, locked
 from tests.data.sources.server import Site, serving
 from tests.data.sources.test_sources import _tree, config, data
 from tests.fakes.archives import write_archives

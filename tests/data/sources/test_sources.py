@@ -21,13 +21,13 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl import build, signatures
-from fastfcn_pl.config import CONF_DIR
-from fastfcn_pl.contracts import UserError
-from fastfcn_pl.data import rle
+from fastfcn_pl.config import build, validation
+from fastfcn_pl.config.schema import CONF_DIR
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.sources import label_maps
+from fastfcn_pl.data.io import rle
 from fastfcn_pl.prepare import prepare
+from fastfcn_pl.tools.prepare import write_masks
 from tests.data.sources.server import Site, serving
 from tests.fakes.archives import run_lengths, run_lengths_as_text, write_archives
 from tests.fakes.cityscapes import write_cityscapes
@@ -73,10 +73,10 @@ def _times(folder: Path) -> dict[Path, int]:
 @pytest.mark.parametrize("source", SOURCES)
 def test_option_fits_its_signature(source: str, tmp_path: Path) -> None:
     cfg = config(source, tmp_path)
-    signatures.check(cfg)
-    for path, node in signatures._targets(cfg, ""):
-        keys = {str(key) for key in node} - set(signatures.OF_HYDRA)
-        assert keys == signatures.parameters(get_object(node["_target_"]))[0], path
+    validation.check(cfg)
+    for path, node in validation._targets(cfg, ""):
+        keys = {str(key) for key in node} - set(validation.OF_HYDRA)
+        assert keys == validation.parameters(get_object(node["_target_"]))[0], path
     option = yaml.safe_load((CONF_DIR / "distribution" / f"{source}.yaml").read_text())
     digits = {"md5": 32, "sha1": 40, "sha256": 64}
     for archive in option["archives"].values():
@@ -156,14 +156,14 @@ def test_a_conversion_that_was_stopped_is_not_taken_for_done_and_goes_on(
     unconverted: tuple[DictConfig, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg, masks = unconverted
-    write = label_maps._write
+    write = write_masks._write
 
     def stop_at_the_third(*arguments: Any) -> None:
         if len(list(masks.glob("*.png"))) == 2:
             raise KeyboardInterrupt
         write(*arguments)
 
-    monkeypatch.setattr(label_maps, "_write", stop_at_the_third)
+    monkeypatch.setattr(write_masks, "_write", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         prepare(cfg)
     assert len(list(masks.iterdir())) == 2

@@ -1,0 +1,243 @@
+"""From a configuration to objects: the only caller of `hydra.utils.instantiate`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies.launchers import subprocess_script
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fastfcn_pl.config import schema, trainer_flags
+from fastfcn_pl.config.stored_config import stored
+from fastfcn_pl.config.validation import OF_HYDRA, imported, parameters
+from fastfcn_pl.core.types import DatasetSpec, UserError
+from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.engine.frozen_job import FrozenJob
+from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.training.callbacks.end_workers import EndWorkers
+from fastfcn_pl.training.callbacks.rank_agreement import Agreement
+from fastfcn_pl.training.checkpoint_io import StagedCheckpointIO
+from fastfcn_pl.training.distributed import Started
+from fastfcn_pl.training.module import SegmentationModule
+
+# Lightning sets its own level when it is imported, and says there what our tables say.
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # a deprecation inside Lightning
+warnings.filterwarnings(
+    "ignore", message=r"(?s).*Checkpoint directory .* exists and is not empty"
+)  # a run that goes on
+warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")  # our sampler is
+warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are computed from all ranks' pixels already
+
+
+def _rank_command(local_rank: int) -> tuple[Sequence[str], str]:
+    """Return the command of a rank above 0, which Lightning starts, and its folder: the job that rank 0 runs."""
+    job = FrozenJob.current
+    return (job.command(), os.getcwd()) if job is not None else _command_of_lightning(local_rank)
+
+
+def _start_ranks(launcher: subprocess_script._SubprocessScriptLauncher) -> None:
+    """Start the ranks above 0, which find the job in their environment."""
+    with FrozenJob.current.in_environment() if FrozenJob.current is not None else nullcontext():
+        _start_ranks_of_lightning(launcher)
+
+
+_command_of_lightning = subprocess_script._hydra_subprocess_cmd
+subprocess_script._hydra_subprocess_cmd = _rank_command
+_start_ranks_of_lightning = subprocess_script._SubprocessScriptLauncher._call_children_scripts
+subprocess_script._SubprocessScriptLauncher._call_children_scripts = _start_ranks  # type: ignore[method-assign, assignment]
+
+Config = DictConfig
+TO_PREDICT = ("model", "protocol", "channels_last")
+"""Parts of a configuration that `module_to_predict` needs."""
+# What is raised by code that meets a value of another kind than it was written for.
+NONSENSE = (
+    *(AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError),
+    *(HydraException, OmegaConfBaseException),
+)
+
+
+def build(node: DictConfig, *args: Any) -> Any:
+    """Build what `node` describes; a user's mistake comes out as the UserError that it is."""
+    try:
+        return instantiate(node, *args, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+
+
+def datamodule(cfg: DictConfig) -> SegmentationDataModule:
+    """Build the data module of `cfg.data`."""
+    return build(cfg.data, cfg.seed)
+
+
+def model(cfg: DictConfig, num_classes: int) -> Segmenter:
+    """Build the network of `cfg.model`."""
+    return build(cfg.model, num_classes)
+
+
+def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
+    """Build network, loss, protocol and optimizer of `cfg`, for the classes of `spec`."""
+    network = model(cfg, spec.num_classes)
+    return SegmentationModule(
+        network,
+        loss=build(cfg.loss, network.outputs),
+        protocol=build(cfg.protocol),
+        spec=spec,
+        make_optimizer=build(cfg.optimizer),
+        make_scheduler=build(cfg.scheduler),
+        channels_last=cfg.channels_last,
+        compile=cfg.get("compile", False),  # of which checkpoints from before it say nothing
+        config=stored(cfg),
+        accelerate=cfg.get("accelerate", True),  # missing in checkpoints written before this key existed
+    )
+
+
+def module_to_predict(cfg: DictConfig, spec: DatasetSpec, config: dict[str, Any]) -> SegmentationModule:
+    """Build network and protocol of `cfg` alone: a module that scores and predicts, of a run configured by `config`."""
+    return SegmentationModule(
+        model(cfg, spec.num_classes),
+        loss=None,
+        protocol=build(cfg.protocol),
+        spec=spec,
+        make_optimizer=None,
+        make_scheduler=None,
+        channels_last=cfg.channels_last,
+        compile=False,
+        config=config,
+        accelerate=cfg.get("accelerate", True),
+    )
+
+
+def outline(cfg: DictConfig, num_classes: int) -> dict[str, torch.Tensor] | None:
+    """Return the weights of `module_to_predict` by name, without memory for them; None if a part of it needs some."""
+    try:
+        with torch.device("meta"):
+            return {f"model.{name}": tensor for name, tensor in model(cfg, num_classes).state_dict().items()}
+    except InstantiationException:
+        return None
+
+
+def trainer(cfg: DictConfig) -> L.Trainer:
+    """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
+    callbacks = [Agreement(plain(cfg)), EndWorkers(), *(build(node) for node in cfg.callbacks.values() if node)]
+    if cfg.trainer.get("enable_progress_bar") is False:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    loggers = [build(node) for node in cfg.logger.values() if node]
+    made: L.Trainer = instantiate(
+        cfg.trainer,
+        plugins=[StagedCheckpointIO(), *(build(node) for node in cfg.trainer.get("plugins") or ())],
+        callbacks=callbacks,
+        logger=[_complete(logger, cfg) for logger in loggers],
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        sync_batchnorm=cfg.trainer.sync_batchnorm and _on_gpu(cfg),
+        **trainer_flags.adapted(cfg),
+        _convert_="all",
+    )
+    _check_world_size(made)
+    if made.world_size > 1 and made.is_global_zero and cfg.trainer.sync_batchnorm and not _on_gpu(cfg):
+        print("batch norms look at each rank's own images: torch's SyncBatchNorm runs on GPUs only")
+    return made
+
+
+def _check_world_size(made: L.Trainer) -> None:
+    """Raise UserError where something else than Lightning has started another number of ranks than configured."""
+    started, devices, nodes = Started.this(), made.num_devices, made.num_nodes
+    if started is not None and started.size != devices * nodes:
+        raise UserError(
+            f"trainer.devices={devices} on trainer.num_nodes={nodes} makes {devices * nodes} ranks, but {started.by} "
+            f"has started {started.size}: set both to what it was asked for"
+        )
+
+
+def _on_gpu(cfg: DictConfig) -> bool:
+    return torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+
+
+def _complete(logger: Logger | partial[Logger], cfg: DictConfig) -> Logger:
+    return logger(stored(cfg)) if isinstance(logger, partial) else logger
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of `fastfcn_pl.train` with `overrides`, inside a Hydra job or outside of one."""
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose("train", list(overrides))
+    schema.register()
+    with hydra.initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
+        return hydra.compose("train", list(overrides))
+
+
+def change(parts: dict[str, Any], name: str, node: Config | None) -> None:
+    """Set part `name` of plain `parts` to `node` if that is an option, else those of its keys that are not null."""
+    new: Any = {} if node is None else OmegaConf.to_container(node, resolve=False)
+    if "_target_" in new:
+        parts[name] = _without_foreign_nulls(name, new)
+    else:
+        parts[name] = _merged(parts.get(name), {key: value for key, value in new.items() if value is not None})
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+
+
+def _without_foreign_nulls(name: str, node: dict[str, Any]) -> dict[str, Any]:
+    """Return `node` without the keys that are null and that its `_target_` does not have."""
+    allowed, _ = parameters(imported(name, node["_target_"]))
+    return {k: v for k, v in node.items() if v is not None or k in OF_HYDRA or allowed is None or k in allowed}
+
+
+def only_to_predict(parts: dict[str, Any]) -> None:
+    """Change plain `parts` of a checkpoint's configuration, so that they hold nothing that only training needs.
+
+    Weights are in the checkpoint, whatever they began from. Nothing is augmented, and no cache is written.
+    """
+    _unset(parts.get("model"), "pretrained", False)
+    _unset(parts.get("data"), "augmentation", None)
+    if isinstance(data := parts.get("data"), dict):
+        _unset(data.get("loader"), "cache", None)
+
+
+def _unset(node: Any, key: str, value: Any) -> None:
+    """Set `key` to `value` at every depth of plain containers where it is."""
+    if isinstance(node, dict) and key in node:
+        node[key] = value
+    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _unset(item, key, value)
+
+
+def without_pretrained(cfg: DictConfig) -> None:
+    """Change `cfg` so that its backbone's weights are not fetched: they come from a checkpoint."""
+    if "pretrained" in cfg.model.backbone:
+        cfg.model.backbone.pretrained = False
+
+
+def configuration(parts: dict[str, Any]) -> Config:
+    """Return plain containers as a configuration."""
+    return OmegaConf.create(parts)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration as plain containers."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]

@@ -1,0 +1,99 @@
+"""What a configuration may say of its parts: their keys and values, held against the signatures that they are for."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl.config.stored_config import is_withheld
+from fastfcn_pl.core.types import UserError, suggest
+
+OF_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+_CONTAINERS = ("callbacks", "logger")  # nodes whose children are named by the user
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "NoneType": "null"}
+
+
+def check(cfg: DictConfig) -> None:
+    """Hold every key of `cfg` against the signature that it is for; raises UserError for the first that does not fit.
+
+    A class or function of ours gets exactly its keyword-only parameters; others get some of theirs.
+    """
+    for name in _CONTAINERS:
+        for child, node in cfg.get(name, {}).items():
+            if node and "_target_" not in node:
+                known = [other for other, it in cfg[name].items() if it and "_target_" in it]
+                raise UserError(f"{name}.{child} has no _target_; {suggest(child, known)}")
+    for path, node in _targets(cfg, ""):
+        _check_node(path, node)
+
+
+def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Yield the nodes with a `_target_`, outermost first, with their dotted paths."""
+    if "_target_" in node:
+        yield path, node
+    for key in node:
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            yield from _targets(node[key], f"{path}.{key!s}" if path else str(key))
+
+
+def _check_node(path: str, node: DictConfig) -> None:
+    target = imported(path, node["_target_"])
+    allowed, required = parameters(target)
+    keys = [str(key) for key in node if key not in OF_HYDRA]
+    for key in keys:
+        if OmegaConf.is_missing(node, key):
+            raise UserError(f"{path}.{key} has no value: set it with {path}.{key}=...")
+        if allowed is not None and key not in allowed:
+            raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter; {suggest(key, allowed)}")
+        if isinstance(node[key], str) and (kind := _kind_of_number(target, key)):
+            raise UserError(f"{path}.{key}={node[key]}: give {kind}")
+        if is_withheld(node[key]):
+            raise UserError(
+                f"{path}.{key} is {node[key]} in the run's files, which keep no secret and nothing of the environment: "
+                f"set it again with {path}.{key}=..."
+            )
+    missing = sorted(required.difference(keys))
+    if missing:
+        raise UserError(f"{path}.{missing[0]} is not set, and {node['_target_']} needs it: add it to the YAML")
+
+
+def parameters(target: Callable[..., Any]) -> tuple[set[str] | None, set[str]]:
+    """Return the names of the parameters that YAML may set (None: any), and of those that it must set.
+
+    Of our own classes those are the keyword-only ones, since code wires the others; of others, all named ones.
+    """
+    found = list(inspect.signature(target).parameters.values())
+    required = {p.name for p in found if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    if target.__module__.startswith("fastfcn_pl."):
+        return {p.name for p in found if p.kind is p.KEYWORD_ONLY}, required
+    if any(p.kind is p.VAR_KEYWORD for p in found):
+        return None, required
+    return {p.name for p in found if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}, required
+
+
+def _kind_of_number(target: Callable[..., Any], name: str) -> str | None:
+    """Say what a parameter takes that is for numbers, or for true and false, alone; None for any other."""
+    parameter = inspect.signature(target).parameters.get(name)
+    words = set(re.findall(r"\w+", inspect.formatannotation(parameter.annotation))) if parameter else set()
+    words -= {"Optional", "Union"}
+    if not words <= _KINDS.keys():
+        return None
+    if "float" in words:
+        words.discard("int")
+    return " or ".join(dict.fromkeys(kind for word, kind in _KINDS.items() if word in words)) or None
+
+
+def imported(path: str, target: str) -> Callable[..., Any]:
+    """Return what the node at `path` names as its `_target_`; raises UserError if it cannot be imported."""
+    try:
+        return get_object(target)
+    except Exception as error:  # importing runs the user's file, which may raise anything
+        reason = [*str(error.__cause__ or error).splitlines(), type(error).__name__][0]
+        raise UserError(
+            f"{path}._target_={target} cannot be imported ({reason}): check the spelling and PYTHONPATH"
+        ) from error

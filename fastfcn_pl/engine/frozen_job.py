@@ -1,0 +1,98 @@
+"""A composed job as text, so that other processes run the very same: jobs of a sweep, and ranks above 0.
+
+Lightning's ranks would compose the command line again, and with `-m` run the whole sweep, each with what a sweeper
+happens to suggest to it. A sweep's jobs in one process would inherit each other's world size.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
+from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl.config.stored_config import recorded, settled
+
+FLAG = "--job"
+_VARIABLE = "FASTFCN_PL_JOB"
+
+
+@dataclass(frozen=True)
+class FrozenJob:
+    """The task of the entry point `module`: all of its configuration, and Hydra's, secrets included.
+
+    Processes hand it on in memory: it never rests on a disk.
+    """
+
+    module: str
+    text: str
+    folder: Path
+    current: ClassVar[FrozenJob | None] = None
+    """The job of this process."""
+
+    @classmethod
+    def of(cls, module: str, cfg: DictConfig) -> FrozenJob:
+        """Freeze `cfg`, with its interpolations resolved, and Hydra's configuration of the running job.
+
+        Interpolations that read the environment stay, beside what they read here: other machines may not have it.
+        """
+        hydra = HydraConfig.get()
+        with recorded() as reads:
+            job = OmegaConf.create(settled(cfg))
+        content = {
+            "job": OmegaConf.to_yaml(job),
+            "hydra": OmegaConf.to_yaml(hydra),
+            "environment": {name: value for name, value in reads if name in os.environ},
+        }
+        return cls(module, json.dumps(content), Path(hydra.runtime.output_dir))
+
+    def command(self) -> list[str]:
+        """Return the command of a process that runs the job, to be started with `environment`."""
+        return [sys.executable, "-m", self.module, FLAG, str(self.folder)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that the process needs beside this one's environment, in which others cannot read."""
+        return {_VARIABLE: base64.b64encode(zlib.compress(self.text.encode())).decode()}
+
+    @contextmanager
+    def in_environment(self) -> Iterator[None]:
+        """Have the processes that are started meanwhile find the job in their environment."""
+        os.environ.update(self.environment)
+        try:
+            yield
+        finally:
+            os.environ.pop(_VARIABLE, None)
+
+
+def received() -> str:
+    """Return the text of the job that this process was started for."""
+    return zlib.decompress(base64.b64decode(os.environ.pop(_VARIABLE))).decode()
+
+
+def thaw(text: str) -> DictConfig:
+    """Return the configuration of a job that was frozen, and make Hydra's the one of this process."""
+    content = json.loads(text)
+    for name, value in content["environment"].items():
+        os.environ.setdefault(name, value)
+    job = OmegaConf.create(content["job"])
+    assert isinstance(job, DictConfig)
+    schema = OmegaConf.structured(HydraConf)
+    OmegaConf.set_struct(schema, False)  # Hydra's own options add keys to it
+    hydra = OmegaConf.merge(schema, OmegaConf.create(content["hydra"]))
+    root = OmegaConf.to_container(job, resolve=False)
+    HydraConfig.instance().set_config(OmegaConf.create({**root, "hydra": hydra}))  # type: ignore[dict-item]
+    configure_log(HydraConfig.get().job_logging, HydraConfig.get().verbose)  # type: ignore[arg-type]
+    OmegaConf.set_struct(job, True)
+    return job

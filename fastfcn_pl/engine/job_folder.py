@@ -1,0 +1,60 @@
+"""The folders of a job: nobody else writes there meanwhile, and they are removed if nothing came of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+from hydra.core import utils
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from fastfcn_pl.engine.job_state import LOCK, Claim, alone
+from fastfcn_pl.training.distributed import is_rank_0
+
+_KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json", "doctor.json")
+"""Files that are of use after a mistake ended the run that made them."""
+
+
+def claimed(cfg: DictConfig) -> AbstractContextManager[list[Claim]]:
+    """Claim the job's folders: for this process alone if it trains."""
+    job = HydraConfig.get()
+    output_dir = job.runtime.output_dir
+    folders = [Path(folder).absolute() for folder in (output_dir, cfg.get("run_dir") or output_dir)]
+    if job.mode is RunMode.MULTIRUN and os.path.normpath(job.sweep.subdir) == ".":
+        of_sweep = Path(output_dir)  # which the process of the sweep has claimed
+        folders = [folder for folder in folders if folder != of_sweep]
+    return alone(*(folders if is_rank_0() else []), shared="init_from" not in cfg)
+
+
+def write_config(cfg: DictConfig) -> None:
+    """Write down how the job is configured, as Hydra does: by itself it would do so before the folder is claimed."""
+    hydra = HydraConfig.instance().cfg
+    assert hydra is not None
+    for name, content in (("config", cfg), ("hydra", hydra), ("overrides", HydraConfig.get().overrides.task)):
+        utils._save_config(content, f"{name}.yaml", Path(HydraConfig.get().runtime.output_dir, ".hydra"))  # type: ignore[arg-type]
+
+
+def is_new(folder: Path) -> bool:
+    """Tell whether a folder holds nothing but what Hydra and a claim have just written there."""
+    job = HydraConfig.get()
+    return folder != Path(job.runtime.cwd) and set(os.listdir(folder)) <= {".hydra", f"{job.job.name}.log", LOCK}
+
+
+def remove(folders: list[Path]) -> None:
+    """Remove the folders of a run that trained nothing, and the folders around them that this leaves empty."""
+    home = Path(HydraConfig.get().runtime.cwd)
+    for folder in folders:
+        if any(next(folder.glob(kept), None) for kept in _KEPT):
+            continue
+        if Path.cwd() == folder:  # hydra.job.chdir
+            os.chdir(home)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # one that is not empty, or that another process has just removed
+            for parent in folder.parents:
+                if parent == home:
+                    break
+                parent.rmdir()

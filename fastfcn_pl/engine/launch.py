@@ -1,0 +1,250 @@
+"""Running a Hydra job so that a user's mistake ends in one line and exit code 1."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl.config import resolvers, schema
+from fastfcn_pl.config.trust import read_yaml
+from fastfcn_pl.core import redaction
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.data.workers import ENDING, end_with_parent
+from fastfcn_pl.engine import console, home_folder, job_folder, startup_messages, sweep
+from fastfcn_pl.engine.broken_pipe import outlive_readers
+from fastfcn_pl.engine.error_messages import one_line
+from fastfcn_pl.engine.frozen_job import FLAG, FrozenJob, received, thaw
+from fastfcn_pl.engine.job_state import Claim, goes_on
+from fastfcn_pl.engine.shutdown import orderly, stoppable
+from fastfcn_pl.training.distributed import (
+    SPOKE,
+    Started,
+    is_rank_0,
+    loss_of_rank,
+    note,
+    noted,
+    rank_0_ends,
+    without_srun,
+)
+
+Job = Callable[[DictConfig], Any]
+
+
+@orderly()
+def main(config_name: str, job: Job) -> None:
+    """Compose the config `config_name` with the command line and run `job`; errors that users can mend are one line.
+
+    `+debug=true` shows their tracebacks.
+    """
+    outlive_readers()
+    home_folder.provide()
+    console.hide_secrets()
+    schema.register(shows=startup_messages.shows(sys.argv))
+    module = f"fastfcn_pl.{config_name}"
+    if sys.argv[1:2] == [FLAG]:
+        _run_frozen(module, job, received())
+        return
+    started = Started.this()
+    if started is not None and started.rank > 0:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # rank 0 alone prints, also what torch says below Python
+        _run_frozen(module, job, started.receive())
+        return
+    # Hydra then raises what went wrong while composing, instead of printing it in its own way.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    composing = hydra.main(version_base="1.3", config_path=str(schema.CONF_DIR), config_name=config_name)
+    run = composing(_reporting(module, job))
+    failed, exit_code = False, 1
+    try:
+        try:
+            run()
+            startup_messages.say_notes()  # of a configuration that was shown
+            exit_code = 0
+        finally:
+            failed = sweep.report()
+    except Exception as error:
+        if not failed:
+            _end(error)
+        _say(one_line(error) or str(error))  # such as Optuna's, which has no trial to call the best
+    finally:
+        if started is not None:
+            started.end(exit_code)
+    if failed:
+        sys.exit(1)
+
+
+def _reporting(module: str, job: Job) -> Job:
+    """End a single job's mistakes here, before Hydra reports them; run a sweep's jobs in processes of their own.
+
+    A single job that a mistake ended before it made anything leaves no folder.
+    """
+
+    @functools.wraps(job)
+    def run(cfg: DictConfig) -> Any:
+        console.hide_secrets()  # a launcher may have started this process
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            return _run_apart(module, cfg)
+        try:
+            with job_folder.claimed(cfg) as claims:
+                return _run_alone(module, job, cfg, claims)
+        except Exception as error:
+            _end(error)
+
+    return run
+
+
+def _run_alone(module: str, job: Job, cfg: DictConfig, claims: list[Claim]) -> Any:
+    """Run a single job, whose folders nobody else uses as long as `claims` last."""
+    new = [claim for claim in claims if job_folder.is_new(claim.folder)]
+    try:
+        if "init_from" in cfg:  # it trains
+            if cfg.checkpoint == "auto" and not goes_on(cfg):
+                return None
+            if cfg.checkpoint is None and claims:
+                job_folder.write_config(cfg)
+        startup_messages.before_imports(module, cfg)
+        FrozenJob.current = frozen = FrozenJob.of(module, cfg)
+        if (started := Started.this()) is not None:
+            if "trainer" not in cfg and started.size > 1:
+                raise UserError(f"this command works in one process: leave out {started.by}")
+            started.share(frozen.text)
+        return stoppable(job, cfg)
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or one_line(error) is not None:
+            job_folder.remove([claim.folder for claim in new if claim.is_only_one()])
+        raise
+
+
+def _run_apart(module: str, cfg: DictConfig) -> float | None:
+    """Run a job of a sweep in a process of its own, write down how it ended, and return its mIoU.
+
+    A failure is None, which no launcher and no sweeper takes for a reason to leave out other jobs. A job that is done
+    from an earlier start of the sweep is not run again, one that was stopped goes on.
+    """
+    started = Started.this()
+    if {"RANK", "LOCAL_RANK"} & os.environ.keys() or (started is not None and started.size > 1):
+        raise UserError(
+            "-m: each job of a sweep starts its own ranks: leave out torchrun, let SLURM start one task, and set "
+            "trainer.devices"
+        )
+    startup_messages.say_notes()
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    if "init_from" in cfg:  # it trains
+        try:
+            with job_folder.claimed(cfg):
+                if not goes_on(cfg):
+                    return sweep.keep(folder, job.job.num, overrides())
+                if cfg.checkpoint is None:
+                    job_folder.write_config(cfg)
+        except UserError as error:
+            _say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
+            sweep.refuse(folder, job.job.num, overrides(), str(error))
+            return None
+    (folder / sweep.ERROR).unlink(missing_ok=True)
+    begun = time.monotonic()
+    frozen = FrozenJob.of(module, cfg)
+    process = subprocess.Popen(frozen.command(), env={**without_srun(os.environ), **frozen.environment})
+    stopped = 0
+
+    def stop(number: int, *_: Any) -> None:
+        nonlocal stopped
+        stopped = number
+        process.send_signal(number)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    heard = [number for number in ENDING if in_main and signal.getsignal(number) is not signal.SIG_IGN]
+    before_it = {number: signal.signal(number, stop) for number in heard}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before_it.items():
+            signal.signal(number, handler)
+    score = sweep.record(folder, job.job.num, overrides(), code, time.monotonic() - begun)
+    if stopped:
+        sys.exit(128 + stopped)
+    return score
+
+
+def _run_frozen(module: str, job: Job, text: str) -> None:
+    """Run a job that another process has frozen: as a job of a sweep, or as a rank."""
+    cfg = thaw(text)
+    sys.argv[1:] = overrides()
+    if not is_rank_0():
+        end_with_parent()
+    try:
+        startup_messages.before_imports(module, cfg)
+        FrozenJob.current = FrozenJob.of(module, cfg)
+        with job_folder.claimed(cfg) if "init_from" in cfg else nullcontext():
+            stoppable(job, cfg)
+    except Exception as error:
+        _end(error)
+    except SystemExit:
+        if not is_rank_0():
+            rank_0_ends()  # what starts ranks kills all of them where one ends, even while rank 0 closes its loggers
+        raise
+
+
+def _end(error: Exception) -> NoReturn:
+    """Print the error in one line and exit, or raise it again where it is not one that the user can mend."""
+    if is_rank_0() and loss_of_rank(error) and noted(SPOKE, unknown=False):
+        sys.exit(1)
+    if not is_rank_0():
+        if rank_0_ends():
+            sys.exit(1)
+        note(SPOKE)
+    line = one_line(error)
+    job = _job_of_sweep()
+    if job is not None:
+        cause = line or f"{type(error).__name__}: {' '.join(str(error).split())}"
+        with suppress(FileNotFoundError):  # the folder itself may be what is gone
+            Path(str(job.runtime.output_dir), sweep.ERROR).write_text(f"{redaction.hide(cause)}\n")
+    if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
+        raise error
+    _say(line if job is None else f"job {job.job.num} ({job.job.override_dirname}): {line}")
+    sys.exit(1)
+
+
+def _job_of_sweep() -> HydraConf | None:
+    job = HydraConfig.get() if HydraConfig.initialized() and not startup_messages.shows(sys.argv) else None
+    return job if job is not None and job.mode is RunMode.MULTIRUN else None
+
+
+def _say(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr)
+
+
+def overrides() -> list[str]:
+    """Return what this job's command line sets, as written, without Hydra's own settings; empty outside of a job."""
+    if not HydraConfig.initialized():
+        return []
+    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
+
+
+def choices(folder: str | None = None) -> dict[str, str]:
+    """Return the option chosen in each config group, such as `model/neck: jpu`, of this job; empty outside of one.
+
+    With `folder`, of the job that began the run in that folder.
+    """
+    if folder is None:
+        return dict(resolvers.choices())
+    chosen = read_yaml(Path(folder, ".hydra", "hydra.yaml"))
+    for key in ("hydra", "runtime", "choices"):
+        chosen = chosen.get(key) if isinstance(chosen, dict) else None
+    found = chosen.items() if isinstance(chosen, dict) else ()
+    return {k: v for k, v in found if v is not None and "${" not in str(v) and not str(k).startswith("hydra/")}

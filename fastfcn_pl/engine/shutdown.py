@@ -1,0 +1,69 @@
+"""The end of a command: with the exit code that says why, within seconds, and without leaving processes behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from fastfcn_pl.config.resolvers import KEPT
+from fastfcn_pl.data.workers import end_workers
+from fastfcn_pl.training.distributed import is_rank_0
+from fastfcn_pl.training.resume_command import goes_on_by
+
+INTERRUPTED = 128 + signal.SIGINT
+_PATIENCE = 8.0
+"""Seconds that a command which failed may take to clean up."""
+
+
+@contextmanager
+def orderly() -> Iterator[None]:
+    """End the processes that work for this one when it is done, and this one if it fails and then hangs."""
+    code: object = 1
+    try:
+        yield
+        code = 0
+    except SystemExit as error:
+        code = INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else error.code  # Lightning's is 1
+        sys.exit(code)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        sys.exit(code)
+    finally:
+        end_workers()
+        if code:
+            _end_in(_PATIENCE, code if isinstance(code, int) else 1)
+
+
+def stoppable(job: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
+    """Run `job`; if a signal ends it, exit with the code of that, and say how a training goes on."""
+    try:
+        return job(cfg)
+    except KeyboardInterrupt:
+        if "init_from" in cfg and is_rank_0():
+            last = Path(cfg.run_dir, KEPT[-1])
+            print(f"{signal.SIGINT.name}: the run {goes_on_by(last, signal.SIGINT)}", file=sys.stderr)
+        raise
+    except SystemExit as error:
+        if type(error).__name__ == "SIGTERMException":  # Lightning's, which would be an exit code of 0
+            sys.exit(128 + signal.SIGTERM)
+        raise
+
+
+def _end_in(seconds: float, code: int) -> None:
+    def end() -> None:
+        time.sleep(seconds)
+        os._exit(code)
+
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    threading.Thread(target=end, daemon=True).start()

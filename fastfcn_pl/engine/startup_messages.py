@@ -1,0 +1,48 @@
+"""First lines of a command: remarks on its configuration, missing keys, and a word before the long imports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from fastfcn_pl.config.composition import ConfigLoader
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import usage
+from fastfcn_pl.models.weights import hub
+from fastfcn_pl.training.distributed import is_rank_0
+
+_SHOWING = ("--cfg", "-c", "--info", "-i")
+
+
+def shows(arguments: Sequence[str]) -> bool:
+    """Tell whether a command line asks Hydra to show a configuration instead of running it."""
+    return any(argument.partition("=")[0] in _SHOWING for argument in arguments)
+
+
+def before_imports(module: str, cfg: DictConfig) -> None:
+    """Raise UserError if keys have no value; say that libraries are loaded, and look for the hub meanwhile."""
+    command = module.rpartition(".")[2]
+    if missing := OmegaConf.missing_keys(cfg):
+        order = [str(key) for key in cfg]
+        raise UserError(usage.wanted(command, sorted(missing, key=lambda key: (order.index(key.split(".")[0]), key))))
+    if is_rank_0():
+        say_notes()
+    step(f"{command}: loading PyTorch")
+    has_weights = cfg.get("checkpoint") is not None or cfg.get("init_from") is not None
+    if is_rank_0() and not has_weights and OmegaConf.select(cfg, "model.backbone.pretrained") is True:
+        hub.begin()
+
+
+def step(line: str) -> None:
+    """Name the silent step that begins; on stdout, since stderr is for mistakes and remarks, and by rank 0 alone."""
+    if is_rank_0():
+        print(line, flush=True)
+
+
+def say_notes() -> None:
+    """Print the remarks of the latest composition, once."""
+    for note in ConfigLoader.notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    ConfigLoader.notes = ()

@@ -1,0 +1,161 @@
+"""The jobs of a sweep in one table: `sweep.md` and `sweep.csv` in its folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.redaction import hide, without_secrets
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import hydra_files
+from fastfcn_pl.engine.job_state import Claim
+
+ERROR = "error.txt"
+"""What stopped a job of a sweep, in its folder."""
+_RECORD, _REFUSED = ".hydra/sweep_job.json", ".hydra/sweep_refused.json"
+_CLOCKS = 60.0
+"""Seconds by which the clocks of a cluster's machines may differ."""
+_current: Sweep | None = None
+"""The sweep of this process."""
+
+
+class Sweep(Callback):
+    """Remembers where this process's sweep began, and when, and writes its table.
+
+    A job leaves the file `results` in its folder; `columns` are those of its entries that jobs are compared by, the
+    first of which is what a sweeper optimises.
+    """
+
+    def __init__(self, *, results: str, columns: Sequence[str]) -> None:
+        self.results, self.columns = results, tuple(columns)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        global _current
+        hydra_files.protect_sweep()
+        self.folder, self.since = Path(config.hydra.sweep.dir), time.time()
+        try:
+            self._claim = Claim(self.folder)
+        except UserError as error:  # of which Hydra would make a warning, and go on
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        _current = self
+
+    def write(self, jobs: list[dict[str, Any]]) -> None:
+        """Write and print the table."""
+        columns = ("job", "overrides", *self.columns, "time", "folder", "status")
+        with staged(self.folder / "sweep.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, columns, extrasaction="ignore")
+            table.writeheader()
+            table.writerows(jobs)
+        header, rows = self.shown(jobs)
+        with staged(self.folder / "sweep.md") as hidden:
+            hidden.write_text(markdown(header, rows))
+        show(header, rows, f"Sweep in {os.path.relpath(self.folder)}")
+
+    def shown(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
+        """Return the header and the rows of the table that people read."""
+        header = ("job", "overrides", *self.columns, "time", "folder", "status")
+        return header, [[_cell(job, name) for name in header] for job in jobs]
+
+
+def record(folder: Path, number: int, overrides: Sequence[str], exit_code: int, seconds: float) -> float | None:
+    """Write down how a job ended; return what a sweeper optimises, None where it has none."""
+    error = folder / ERROR
+    cause = error.read_text().strip() if error.is_file() else _ending(exit_code)
+    status = "done" if exit_code == 0 else f"failed: {cause}"
+    return _write(folder / _RECORD, folder, number, overrides, status, round(seconds, 1))
+
+
+def keep(folder: Path, number: int, overrides: Sequence[str]) -> float | None:
+    """Write down a job that was done when the sweep was started before, with the time that it took then."""
+    path = folder / _RECORD
+    seconds = json.loads(path.read_text())["time"] if path.is_file() else None
+    return _write(path, folder, number, overrides, "done", seconds)
+
+
+def refuse(folder: Path, number: int, overrides: Sequence[str], cause: str) -> None:
+    """Write down that a job was not run since its folder is another one's, whose record stays."""
+    _write(folder / _REFUSED, folder, number, overrides, f"failed: {cause}", None)
+
+
+def _write(
+    path: Path, folder: Path, number: int, overrides: Sequence[str], status: str, seconds: float | None
+) -> float | None:
+    compared = HydraConfig.get().callbacks["sweep"]
+    results_file = folder / compared.results
+    results = json.loads(results_file.read_text()) if status == "done" and results_file.is_file() else {}
+    job: dict[str, Any] = {
+        "job": number,
+        "overrides": without_secrets(overrides),
+        **{name: results.get(name) for name in compared.columns},
+        "time": seconds,
+        "folder": str(folder),
+        "status": hide(status),
+    }
+    with staged(path) as hidden:
+        hidden.write_text(json.dumps(job))
+    return job[compared.columns[0]]
+
+
+def _ending(exit_code: int) -> str:
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    return f"stopped by {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {exit_code}"
+
+
+def report() -> bool:
+    """Write and print the table of this process's sweep, if it ran one; tell whether a job failed."""
+    if _current is None:
+        return False
+    found = [path for name in (_RECORD, _REFUSED) for path in _current.folder.rglob(name)]
+    files = sorted(found, key=lambda path: path.stat().st_mtime)
+    kept = [json.loads(path.read_text()) for path in files if path.stat().st_mtime >= _current.since - _CLOCKS]
+    youngest = {job["job"]: job for job in kept}
+    jobs = [youngest[number] for number in sorted(youngest)]
+    if not jobs:
+        return False
+    shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
+    for job in jobs:
+        job["overrides"] = " ".join(item for item in job["overrides"] if item not in shared)
+        job["folder"] = os.path.relpath(job["folder"], _current.folder)
+    _current.write(jobs)
+    return any(job["status"] != "done" for job in jobs)
+
+
+def _cell(job: dict[str, Any], name: str) -> str:
+    value = job[name]
+    if value is None:
+        return "-"
+    if name == "time":
+        return str(timedelta(seconds=round(value)))
+    return f"{100 * value:.2f}" if name == "mIoU" else str(value)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
+    lines = [header, ("---",) * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def show(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)

@@ -1,0 +1,65 @@
+"""What a published network is in our words: its architecture, and rules that rename its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastfcn_pl.core.types import UserError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network by the options and keys that compose it."""
+
+    options: dict[str, str]
+    """By group below `model`: `backbone`, `neck`, `head`, `aux_head`."""
+    keys: dict[str, Any]
+    """By path below `model`."""
+    num_classes: int
+
+    @property
+    def overrides(self) -> list[str]:
+        """The command line that composes it."""
+        options = [f"model/{group}={option}" for group, option in self.options.items()]
+        return [*options, *(f"model.{key}={value}" for key, value in self.keys.items())]
+
+    def __str__(self) -> str:
+        parts = [f"{name} {value}" for name, value in {**self.options, **self.keys}.items()]
+        return f"{', '.join(parts)}, {self.num_classes} classes"
+
+
+Rules = Sequence[tuple[str, str | None]]
+"""Pairs of a pattern for the beginning of a name and what takes its place; None leaves the tensor out on purpose."""
+
+
+def rename(state: dict[str, Tensor], rules: Rules) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors under their new names, by the first rule that fits each, and the names left out on purpose.
+
+    Raises UserError with the list of names that no rule fits.
+    """
+    renamed, dropped, unknown = {}, [], []
+    for name, tensor in state.items():
+        for pattern, replacement in rules:
+            if match := re.match(pattern, name):
+                if replacement is None:
+                    dropped.append(name)
+                else:
+                    renamed[match.expand(replacement) + name[match.end() :]] = tensor
+                break
+        else:
+            unknown.append(name)
+    if unknown:
+        raise UserError(f"{len(unknown)} tensors belong to no known part of the network: {', '.join(unknown[:8])}")
+    return renamed, dropped
+
+
+def count_batches(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return `state` with a count of 0 batches for each batch norm that torch wrote before 0.4.1, when it kept none."""
+    norms = [name.removesuffix("running_var") for name in state if name.endswith(".running_var")]
+    return {**{f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}, **state}

@@ -1,0 +1,101 @@
+"""The memory that a network takes, weights included: while it predicts, and while it learns from a batch.
+
+Measured in a process of its own, since what this one has freed would be used again and not be seen.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fastfcn_pl.acceleration.fold import deployed
+from fastfcn_pl.acceleration.training import lay_out, memory_format
+from fastfcn_pl.config import build
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.evaluation.score_map import ScoreMap
+from fastfcn_pl.models.segmenter import Segmenter
+
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""What convolutions and products are computed in, by Lightning's words; None: as the weights are."""
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context that computes in `precision`."""
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+def labels(network: Segmenter, x: Tensor) -> Tensor:
+    """Return class indices `(B, H, W)` of normalised images `(B, 3, H, W)`, as `predict` makes them."""
+    with torch.no_grad():
+        return ScoreMap.of(network(x).logits).resized((x.shape[-2], x.shape[-1]), network.align_corners).labels()
+
+
+def peak_mib(cfg: build.Config, device: torch.device, training: bool) -> float | None:
+    """Return the most MiB that predicting a batch of `cfg.size`, or `training` on one of `cfg.training`, takes.
+
+    On a GPU these are all tensors on it, and what its libraries ask torch for: torch's `max_memory_allocated`. On a
+    CPU it is the resident memory beyond that of a process which has imported everything and computed once, with the
+    workspaces of kernels and what malloc keeps; None where the system does not tell (it is Linux that does). Training
+    is two steps of `cfg.optimizer` on random labels, since from the second on its state is there.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_peak_mib, cfg, str(device), training).result()
+        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+            what = f"training.batch={cfg.training.batch}" if training else f"batch={cfg.batch}"
+            raise UserError(f"{what}: there is not enough memory for it; take less, or memory=false") from error
+
+
+def _peak_mib(cfg: build.Config, name: str, training: bool) -> float | None:
+    device = torch.device(name)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    with torch.device("meta"):
+        build.model(cfg, cfg.num_classes)  # imports its parts
+    first = nn.Conv2d(3, 64, 3).to(device)
+    first(torch.zeros(1, 3, 64, 64, device=device)).sum().backward()  # libraries set themselves up
+    before = _resident("VmRSS")
+    (_train if training else _predict)(cfg, device)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    most = _resident("VmHWM")
+    return None if before is None or most is None else (most - before) / 2**20
+
+
+def _predict(cfg: build.Config, device: torch.device) -> None:
+    form = memory_format(cfg.channels_last)
+    network = deployed(build.model(cfg, cfg.num_classes), cfg.accelerate).to(device).to(memory_format=form)
+    x = torch.randn(cfg.batch, 3, *cfg.size, device=device).contiguous(memory_format=form)
+    with autocast(device, cfg.precision):
+        labels(network, x)
+
+
+def _train(cfg: build.Config, device: torch.device) -> None:
+    network = build.model(cfg, cfg.num_classes).to(device).train()
+    form = lay_out(
+        network, cfg.channels_last, device, half=PRECISIONS[cfg.precision] is not None, accelerate=cfg.accelerate
+    )
+    loss = build.build(cfg.loss, network.outputs)
+    batch, size = cfg.training.batch, cfg.training.size
+    optimizer = build.build(cfg.optimizer)(network, batch)
+    x = torch.randn(batch, 3, *size, device=device).contiguous(memory_format=form)
+    target = torch.randint(0, cfg.num_classes, (batch, *size), dtype=torch.uint8, device=device)
+    for _ in range(2):
+        optimizer.zero_grad()
+        with autocast(device, cfg.precision):
+            total, _terms = loss(network(x), target, network.align_corners)
+        total.backward()
+        optimizer.step()
+
+
+def _resident(field: str) -> int | None:
+    """Return the bytes of this process that are in memory now (`VmRSS`), or were at most (`VmHWM`)."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 2**10 for line in lines if line.startswith(f"{field}:")), None)

@@ -1,0 +1,182 @@
+"""What `doctor` shows of an inspection: tables for a terminal of 80 columns, plain containers for JSON, a picture."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fastfcn_pl.core.redaction import hide
+from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
+from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.data.dataset import SegmentationDataset
+from fastfcn_pl.evaluation.visualize import legend, overlay, stack
+from fastfcn_pl.tools.doctor.findings import Finding
+from fastfcn_pl.tools.doctor.statistics import Split, Tally
+
+_TILE, _LINE = 360, 18
+_SHOWN = 10
+"""Lines of one kind on the terminal."""
+
+
+def to_dict(data: SegmentationDataModule, splits: dict[str, Split], found: list[Finding]) -> dict[str, Any]:
+    """Return everything as plain containers; sizes are width and height, mean and std are of RGB from 0 to 1."""
+    wrong = any(finding.level == "fault" for finding in found)
+    return {
+        "data": data.spec.name,
+        "root": hide(str(getattr(data, "root", ""))) or None,
+        "train_split": data.train_split,
+        "verdict": "wrong" if wrong else "ok",
+        "splits": {name: _split(data, name, split) for name, split in splits.items()},
+        "findings": [{k: hide(v) if isinstance(v, str) else v for k, v in vars(it).items()} for it in found],
+    }
+
+
+def _split(data: SegmentationDataModule, name: str, split: Split) -> dict[str, Any]:
+    tally, classes = split.tally, data.spec.classes
+    mean, std = _mean_std(tally)
+    return {
+        "absent": split.absent,
+        "labelled": split.labelled,
+        "listed": split.listed,
+        "read": split.read,
+        "official": data.split_sizes.get(name),
+        "sizes": dict(zip(("smallest", "median", "largest"), _sizes(tally), strict=False)),
+        "mean": mean,
+        "std": std,
+        "pixels": {label: tally.pixels[c] for c, label in enumerate(classes)},
+        "share": dict(zip(classes, _shares(tally, data.spec), strict=True)),
+        "images": {label: tally.images[c] for c, label in enumerate(classes)},
+        "ignored": tally.pixels[IGNORE],
+        "unknown": {str(number): count for number, count in sorted(tally.unknown.items())},
+    }
+
+
+def _sizes(tally: Tally) -> list[tuple[int, int]]:
+    """Return the smallest, the median and the largest size by area."""
+    if not tally.sizes:
+        return []
+    by_area = sorted(tally.sizes, key=lambda size: (size[0] * size[1], size))
+    up_to = np.cumsum([tally.sizes[size] for size in by_area])
+    middle = int(np.searchsorted(up_to, up_to[-1] / 2))
+    return [by_area[0], by_area[middle], by_area[-1]]
+
+
+def _mean_std(tally: Tally) -> tuple[list[float] | None, list[float] | None]:
+    pixels = tally.levels.sum(axis=1)
+    if not pixels.all():
+        return None, None
+    values = np.arange(256) / 255
+    mean = tally.levels @ values / pixels
+    return mean.tolist(), np.sqrt((tally.levels @ values**2 / pixels - mean**2).clip(min=0)).tolist()
+
+
+def _shares(tally: Tally, spec: DatasetSpec) -> list[float]:
+    """Return the share of each class among the pixels that are not ignored."""
+    counts = [tally.pixels[c] for c in range(spec.num_classes)]
+    return [count / max(sum(counts), 1) for count in counts]
+
+
+def show(data: SegmentationDataModule, splits: dict[str, Split], found: list[Finding]) -> None:
+    """Print the tables and, one a line, the findings."""
+    console = Console()
+    console.print(_of_splits(data, splits))
+    if counted := {name: split for name, split in splits.items() if split.labelled and split.read}:
+        console.print(_of_classes(data, counted))
+    for name, split in splits.items():
+        mean, std = _mean_std(split.tally)
+        if mean and std and split.labelled:
+            print(f"{name}: mean {_numbers(mean)}, std {_numbers(std)} of RGB from 0 to 1")
+    kinds = dict.fromkeys((finding.level, finding.kind) for finding in found)
+    for level, kind in kinds:
+        lines = [finding.message for finding in found if (finding.level, finding.kind) == (level, kind)]
+        for line in lines[:_SHOWN]:
+            print(f"{level}: {line}")
+        if len(lines) > _SHOWN:
+            print(f"{level}: {len(lines) - _SHOWN} more like this ({kind}): doctor.json has them all")
+
+
+def _of_splits(data: SegmentationDataModule, splits: dict[str, Split]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=f"{data.spec.name}, width x height by area", title_justify="left")
+    for column in ("split", "pairs", "official", "smallest", "median", "largest", "ignored"):
+        table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
+    for name, split in splits.items():
+        pairs = f"{split.listed:,}" if split.read == split.listed else f"{split.read:,} of {split.listed:,}"
+        official = data.split_sizes.get(name)
+        equal = " =" if official == split.listed else ""
+        ignored, total = split.tally.pixels[IGNORE], sum(split.tally.pixels.values())
+        table.add_row(
+            name,
+            "absent" if split.absent else pairs,
+            "" if official is None else f"{official:,}{equal}",
+            *([f"{w}x{h}" for w, h in _sizes(split.tally)] or ("", "", "")),
+            f"{ignored / total:.1%}" if total else "",
+        )
+    return table
+
+
+def _of_classes(data: SegmentationDataModule, splits: dict[str, Split]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="pixels, their share and the images that have them", title_justify="left")
+    table.add_column("class", overflow="fold")
+    for name in splits:
+        for column in (name, "share", "images"):
+            table.add_column(column, justify="right", no_wrap=True)
+    shares = {name: _shares(split.tally, data.spec) for name, split in splits.items()}
+    for c, label in enumerate(data.spec.classes):
+        cells = []
+        for name, split in splits.items():
+            there = split.tally.pixels[c] > 0
+            cells += [_short(split.tally.pixels[c]), f"{shares[name][c]:.2%}" if there else "-"]
+            cells += [f"{split.tally.images[c]}" if there else "-"]
+        table.add_row(label, *cells)
+    return table
+
+
+def _short(count: int) -> str:
+    """Return a number in three or four digits: 999, 12k, 3.4M, 56G."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f}{unit}" if count < 10 * size else f"{count / size:.0f}{unit}"
+    return str(count) if count else "-"
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+def picture(data: SegmentationDataModule, splits: dict[str, Split], count: int, seed: int) -> np.ndarray | None:
+    """Return `count` random samples that can be read, each beside its overlay, above a legend; None without any."""
+    everything = [(name, i) for name, split in splits.items() if split.labelled for i in range(split.listed)]
+    order = np.random.default_rng(seed).permutation(len(everything))
+    tiles: list[np.ndarray] = []
+    seen: set[int] = set()
+    listing = functools.cache(data.listing)
+    for name, index in (everything[i] for i in order[: 4 * count]):  # enough tries where some cannot be read
+        source = listing(name)
+        try:
+            image, ids = source.read(index)
+            labels = SegmentationDataset(source, data.spec).relabel(ids, index)
+        except UserError:
+            continue
+        seen |= {int(c) for c in np.unique(labels) if c != IGNORE}
+        tiles.append(_tile(image, labels, data.spec, f"{name}: {source.name(index)[-90:]}"))
+        if len(tiles) == count:
+            break
+    return stack([*tiles, legend(sorted(seen), data.spec, 2 * _TILE)]) if tiles else None
+
+
+def _tile(pixels: np.ndarray, labels: np.ndarray, spec: DatasetSpec, title: str) -> np.ndarray:
+    """Return image and overlay side by side, below their name."""
+    size = _TILE, max(1, round(pixels.shape[0] * _TILE / pixels.shape[1]))
+    small = np.asarray(Image.fromarray(pixels).resize(size))
+    canvas = Image.new("RGB", (2 * _TILE, _LINE + size[1]), "white")
+    ImageDraw.Draw(canvas).text((2, 2), title, "black", ImageFont.load_default(12))
+    nearest = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+    canvas.paste(Image.fromarray(small), (0, _LINE))
+    canvas.paste(Image.fromarray(overlay(small, nearest, spec)), (_TILE, _LINE))
+    return np.asarray(canvas)

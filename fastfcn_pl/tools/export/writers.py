@@ -1,0 +1,118 @@
+"""Writers of each format that `export` knows. A file is made in memory, so that a full disk is an ordinary error."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastfcn_pl.acceleration.fold import IntervalPool
+from fastfcn_pl.acceleration.known_modules import is_untouched
+from fastfcn_pl.tools.export.formats import METADATA, imported
+
+_OPSET = 18
+_EXAMPLE = (2, 3, 97, 129)  # sizes that are no multiple of a stride, and of no level the same as another
+_LOGITS = "result.logits"
+
+
+def write(network: nn.Module, form: str, path: Path) -> None:
+    """Write `network`, which takes uint8 images `(B, 3, H, W)`, in the format `form`, without metadata.
+
+    Its adaptive pools become products with matrices, which exporters take at any size.
+    """
+    for module in network.modules():
+        if type(module) is nn.AdaptiveAvgPool2d and is_untouched(module):
+            module.__class__ = IntervalPool  # type: ignore[assignment]
+    images, buffer = _images(), io.BytesIO()
+    if form == "torchscript":
+        torch.jit.save(torch.jit.trace(network, images, check_trace=False), buffer)
+    elif form == "torch_export":
+        torch.export.save(_program(network), buffer)
+    else:
+        imported("onnx")
+        axes = {"images": {0: "batch", 2: "height", 3: "width"}, "result": {0: "batch"}}
+        # The exporter of traces: that of torch.export takes minutes over a deep network whose sizes are not known.
+        with warnings.catch_warnings(action="ignore"):
+            torch.onnx.export(
+                network,
+                (images,),
+                buffer,  # type: ignore[arg-type]
+                dynamo=False,
+                opset_version=_OPSET,
+                input_names=["images"],
+                output_names=["result"],
+                dynamic_axes=axes,
+            )
+    path.write_bytes(buffer.getbuffer())
+
+
+def give_labels(path: Path) -> None:
+    """Let a file that `write` has made return the classes `(B, H, W)`, uint8, of the logits that it returned before."""
+    buffer = io.BytesIO()
+    if path.suffix == ".onnx":
+        _append_argmax(path)
+        return
+    if path.suffix == ".pt2":
+        torch.export.save(_program(_Labels(torch.export.load(path).module())), buffer)
+    else:
+        torch.jit.save(torch.jit.script(_Labels(torch.jit.load(path))), buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def describe(path: Path, metadata: dict[str, Any]) -> None:
+    """Put `metadata` into a file that `write` has made."""
+    text, buffer = json.dumps(metadata), io.BytesIO()
+    if path.suffix == ".onnx":
+        onnx = imported("onnx")
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, {METADATA: text})
+        onnx.save(model, path)
+        return
+    if path.suffix == ".pt2":
+        torch.export.save(torch.export.load(path), buffer, extra_files={METADATA: text})
+    else:
+        torch.jit.save(torch.jit.load(path), buffer, _extra_files={METADATA: text})
+    path.write_bytes(buffer.getbuffer())
+
+
+class _Labels(nn.Module):
+    """The class of the largest logit."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).argmax(1).to(torch.uint8)
+
+
+def _images() -> Tensor:
+    return torch.randint(0, 256, _EXAMPLE, dtype=torch.uint8)
+
+
+def _program(network: nn.Module) -> torch.export.ExportedProgram:
+    dynamic = torch.export.Dim.DYNAMIC
+    with torch.no_grad():
+        return torch.export.export(network, (_images(),), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
+
+
+def _append_argmax(path: Path) -> None:
+    onnx = imported("onnx")
+    model = onnx.load(path)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [_LOGITS if name == "result" else name for name in names]
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("ArgMax", [_LOGITS], ["result.index"], name="labels/ArgMax", axis=1, keepdims=0),
+            onnx.helper.make_node("Cast", ["result.index"], ["result"], name="labels/Cast", to=onnx.TensorProto.UINT8),
+        ]
+    )
+    result = onnx.helper.make_tensor_value_info("result", onnx.TensorProto.UINT8, ["batch", None, None])
+    model.graph.output[0].CopyFrom(result)
+    onnx.save(model, path)

@@ -1,0 +1,249 @@
+"""Tables of runs: cells that both pages show, and that HTML sorts and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from fastfcn_pl.evaluation.formatting import over, percent
+from fastfcn_pl.tools.report.groups import Group, Spread
+from fastfcn_pl.tools.report.runs import Run, key_of
+
+CLASS_COLUMNS = 12
+"""The most groups whose classes are shown."""
+_SCORES = {
+    "mIoU": "mIoU",
+    "pixel acc.": "pixel_accuracy",
+    "mean acc.": "mean_accuracy",
+    "60 classes": "mIoU_60_classes",
+}
+_COSTS = {
+    "M params": ("parameters", 1e6, 2),
+    "GMACs": ("gmacs", 1, 2),
+    "ms": ("latency_ms", 1, 1),
+    "MiB": ("peak_mib", 1, 0),
+}
+_EFFORT = ("steps", "epochs", "world_size")
+_PUBLISHED = {
+    "mIoU": "mIoU, published",
+    "mIoU_60_classes": "60 classes, published",
+    "pixel_accuracy": "pixel acc., published",
+    "fps": "FPS, published",
+    "gmacs": "GMACs, published",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell says; `value` is what it is sorted by, `heat` (0 to 1) and `difference` (-1 to 1) its colours."""
+
+    text: str
+    value: float | None = None
+    best: bool = False
+    heat: float | None = None
+    difference: float | None = None
+
+
+@dataclass
+class Table:
+    """Cells under a header, in which a column holds numbers or not; rows have a kind, and a colour where charts do."""
+
+    header: list[str]
+    numeric: list[bool]
+    rows: list[list[Cell]]
+    kinds: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def compared(self) -> bool:
+        """Tell whether there is a first column of numbers that others are compared with."""
+        return sum(cell.heat is not None for cell in self.rows[0]) > 1 if self.rows else False
+
+
+@dataclass
+class _Column:
+    title: str
+    cells: list[Cell]
+    numeric: bool = True
+
+
+def result_table(groups: Sequence[Group], keys: Sequence[str], missing: Sequence[dict[str, Any]]) -> Table:
+    """Return a row for each group, and one with empty cells for each published row that no run is about."""
+    columns = _names(groups, keys, missing)
+    if any(len(group.counted) > 1 for group in groups):
+        columns.append(_Column("n", [Cell(str(len(group.counted)), len(group.counted)) for group in groups]))
+    for title, key in _SCORES.items():
+        spreads = [_score(group, key) for group in groups]
+        if any(spreads) or (title == "mIoU" and not groups):
+            columns.append(_Column(title, [_percent(spread) for spread in spreads]))
+    _mark_best(columns, groups)
+    for title, (key, unit, digits) in _COSTS.items():
+        values = [group.best.cost.get(key) for group in groups]
+        if any(value is not None for value in values):
+            columns.append(_Column(title, [_number(value, unit, digits) for value in values]))
+    notes = []
+    for key in _EFFORT:
+        told = [(group.best.results or {}).get(key) for group in groups]
+        known = {value for value in told if value is not None}
+        title = key.replace("_", " ")
+        if len(known) > 1:
+            columns.append(_Column(title, [_number(value, 1, 0) for value in told]))
+        elif known:
+            notes.append(f"{title} {known.pop()}")
+    seconds = [group.spread(lambda run: run.seconds) for group in groups]
+    if any(seconds):
+        columns.append(_Column("min", [_number(spread.mean if spread else None, 60, 1) for spread in seconds]))
+    if any(group.kind != "finished" or len(group.finished) < len(group.runs) for group in groups):
+        columns.append(_Column("state", [Cell(_state(group)) for group in groups], numeric=False))
+    for column in columns:
+        column.cells += [Cell("-") for _ in range(len(groups) + len(missing) - len(column.cells))]
+    columns += _published([*(group.published for group in groups), *([row] for row in missing)])
+    kinds = [group.kind for group in groups] + ["missing"] * len(missing)
+    return _table(columns, kinds, _notes(groups, notes))
+
+
+def _names(groups: Sequence[Group], keys: Sequence[str], missing: Sequence[dict[str, Any]]) -> list[_Column]:
+    if not keys:
+        names = [group.name for group in groups] + [row.get("name") or row.get("run") or "-" for row in missing]
+        return [_Column("run", [Cell(name) for name in names], numeric=False)]
+    columns = [_Column(key, [Cell(group.settings[key]) for group in groups], numeric=False) for key in keys]
+    for row in missing:
+        asked = {key_of(o): o.partition("=")[2] for o in str(row.get("run") or "").split()}
+        rest = [f"{key}={value}" for key, value in asked.items() if key not in keys]
+        told = [asked.get(key, "-") for key in keys]
+        if rest or row.get("name"):
+            told[0] = row.get("name") or " ".join([*([told[0]] if told[0] != "-" else []), *rest])
+        for column, text in zip(columns, told, strict=True):
+            column.cells.append(Cell(text))
+    return columns
+
+
+def _score(group: Group, key: str) -> Spread | None:
+    return group.score if key == "mIoU" else Spread.of((run.results or {}).get(key) for run in group.counted)
+
+
+def _percent(spread: Spread | None) -> Cell:
+    if spread is None:
+        return Cell("-")
+    std = "" if spread.std is None else f" ± {percent(spread.std)}"
+    return Cell(percent(spread.mean) + std, spread.mean)
+
+
+def _number(value: float | None, unit: float, digits: int) -> Cell:
+    return Cell("-") if value is None else Cell(f"{value / unit:.{digits}f}", value)
+
+
+def _mark_best(columns: list[_Column], groups: Sequence[Group]) -> None:
+    """Mark the best mIoU among finished groups, where there are several."""
+    for column in columns:
+        if column.title == "mIoU" and sum(group.kind == "finished" for group in groups) > 1:
+            cell = column.cells[0]  # groups come best first
+            column.cells[0] = Cell(cell.text, cell.value, best=True)
+
+
+def _state(group: Group) -> str:
+    if len(group.runs) == 1:
+        return group.runs[0].state.text
+    counts = {
+        kind: sum(run.state.kind == kind for run in group.runs) for kind in ("finished", "running", "silent", "failed")
+    }
+    return ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+
+
+def _published(rows: Sequence[Sequence[dict[str, Any]]]) -> list[_Column]:
+    columns = []
+    for key, title in _PUBLISHED.items():
+        told = [[row[key] for row in of_one if row.get(key) is not None] for of_one in rows]
+        form = ".2f" if key in _SCORES.values() else "g"
+        texts = [" / ".join(f"{value:{form}}" for value in values) or "-" for values in told]
+        if any(told):
+            cells = [Cell(text, values[0] if values else None) for text, values in zip(texts, told, strict=True)]
+            columns.append(_Column(title, cells))
+    return columns
+
+
+def _notes(groups: Sequence[Group], common: list[str]) -> list[str]:
+    notes = (
+        [f"Of all: {', '.join(common)}."] if common and len(groups) > 1 else [f"{', '.join(common)}."] if common else []
+    )
+    if any(len(group.counted) > 1 for group in groups):
+        notes.append("Scores are means ± sample standard deviations over n runs that differ by their seed alone.")
+    hows = list(
+        dict.fromkeys(group.best.cost["measured"] for group in groups if group.best.cost.get("gmacs") is not None)
+    )
+    if hows:
+        notes.append(f"Cost was measured {'; or '.join(hows)}. Minutes are of training, validation included.")
+    for group in groups:
+        told = {over(run.results) for run in group.finished if run.results} - {""}
+        if told:
+            notes.append(
+                f"{group.name}{' or'.join(sorted(told))}: the others have no pixel, and are left out of means."
+            )
+    if any(group.kind != "finished" and group.score for group in groups):
+        notes.append("The mIoU of a run that is not finished is the best one so far, and is not ranked.")
+    return notes
+
+
+def run_table(groups: Sequence[Group]) -> Table | None:
+    """Return a row for each run, where groups have several, or runs are not finished."""
+    runs = [(group, run) for group in groups for run in group.runs]
+    if len(runs) == len(groups) and all(run.state.kind == "finished" for _, run in runs):
+        return None
+    seconds = [run.seconds for _, run in runs]
+    columns = [
+        _Column("run", [Cell(group.name) for group, _ in runs], numeric=False),
+        _Column("seed", [_number(run.seed, 1, 0) for _, run in runs]),
+        _Column("mIoU", [Cell(percent(run.score), run.score) for _, run in runs]),
+        _Column("time", [Cell("-" if s is None else str(timedelta(seconds=round(s))), s) for s in seconds]),
+        _Column("folder", [Cell(_place(run)) for _, run in runs], numeric=False),
+        _Column("state", [Cell(run.state.text) for _, run in runs], numeric=False),
+    ]
+    return _table(columns, [run.state.kind for _, run in runs], [])
+
+
+def _place(run: Run) -> str:
+    """Return the end of a run's path: the sweep's folder before the job's number."""
+    parts = run.folder.resolve().parts
+    return "/".join(parts[-2:]) if parts[-1].isdecimal() else parts[-1]
+
+
+def class_table(groups: Sequence[Group]) -> Table | None:
+    """Return the IoU of each class, a column for each of the best groups, as the mean of their runs."""
+    shown = [group for group in groups if any(run.iou for run in group.counted)][:CLASS_COLUMNS]
+    if not shown:
+        return None
+    classes = list(dict.fromkeys(name for group in shown for run in group.counted for name in run.iou))
+    shares: dict[str, float | None] = {}
+    for run in (run for group in shown for run in group.finished):
+        shares = {**((run.results or {}).get("share") or {}), **shares}
+    columns = [_Column("class", [Cell(name) for name in classes], numeric=False)]
+    if shares:
+        columns.append(_Column("pixel share", [Cell(percent(shares.get(name)), shares.get(name)) for name in classes]))
+    rows = {name: [group.spread(_of_class(name)) for group in shown] for name in classes}
+    for i, group in enumerate(shown):
+        columns.append(_Column(group.name, [_heat(rows[name], i) for name in classes]))
+    left = len(groups) - len(shown)
+    notes = [f"The best {len(shown)}; {left} more are left out."] if left else []
+    return _table(columns, ["finished"] * len(classes), notes)
+
+
+def _of_class(name: str) -> Callable[[Run], float | None]:
+    return lambda run: run.iou.get(name)
+
+
+def _heat(spreads: Sequence[Spread | None], index: int) -> Cell:
+    """Return the cell of one group; `difference` is to the first group, 10 points being all of the colour."""
+    spread, first = spreads[index], spreads[0]
+    if spread is None:
+        return Cell("-")
+    means = [s.mean for s in spreads if s is not None]
+    best = min(means) < spread.mean == max(means)
+    difference = None if first is None else max(-1.0, min(1.0, (spread.mean - first.mean) / 0.1))
+    return Cell(percent(spread.mean), spread.mean, best, spread.mean, difference)
+
+
+def _table(columns: Sequence[_Column], kinds: list[str], notes: list[str]) -> Table:
+    rows = [list(row) for row in zip(*(column.cells for column in columns), strict=True)]
+    return Table([column.title for column in columns], [column.numeric for column in columns], rows, kinds, notes)

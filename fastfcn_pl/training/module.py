@@ -1,0 +1,216 @@
+"""The LightningModule: a network, its loss and its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fastfcn_pl.acceleration.inference import fastest
+from fastfcn_pl.acceleration.training import lay_out, memory_format
+from fastfcn_pl.core.types import DatasetSpec, UserError
+from fastfcn_pl.data.samplers import BLANK
+from fastfcn_pl.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Scores
+from fastfcn_pl.evaluation.protocols import Protocol
+from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.models.unused_weights import freeze_unused
+
+
+class SegmentationModule(L.LightningModule):
+    """Trains and scores `model`. Batches hold uint8 images, which are normalised here, on the device.
+
+    `config` is the run's whole configuration as plain containers: it is saved with the weights, so that a checkpoint
+    rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, total_steps)` are
+    called when training starts; with `compile` the network is compiled then, for that run only. Without `loss`,
+    `make_optimizer` and `make_scheduler` the module scores and predicts only. Where `channels_last` is the wrong
+    memory format to train in, training starts with another, see `models.layout`. Without `accelerate` the network is
+    run as it is written, in training and in the final score.
+    """
+
+    mean: Tensor
+    std: Tensor
+    losses: dict[str, Tensor]
+    """Of the last training batch: the weighted sum `loss`, and each term by name, not weighted."""
+
+    def __init__(
+        self,
+        model: Segmenter,
+        loss: nn.Module | None,
+        protocol: Protocol,
+        spec: DatasetSpec,
+        make_optimizer: Callable[[nn.Module, int], Optimizer] | None,
+        make_scheduler: Callable[[Optimizer, int], LRScheduler] | None,
+        channels_last: bool,
+        compile: bool,
+        config: dict[str, Any],
+        accelerate: bool = True,
+    ) -> None:
+        super().__init__()
+        self.model, self.loss, self.protocol, self.spec = model, loss, protocol, spec
+        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.channels_last, self.compile_to_train, self.accelerate = channels_last, compile, accelerate
+        self.memory_format = memory_format(channels_last)
+        model.to(memory_format=self.memory_format)
+        self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
+        self.confusion = ConfusionMatrix(spec.num_classes)
+        self.boundary: BoundaryIoU | None = None
+        self.scored_images, self.scored_step = 0, -1
+        self._tested: list[Segmenter] = []  # a list, so that its weights are none of the module's
+        self.seed: int = config.get("seed", 0)
+        self.total_steps: int | None = None
+        for name in ("mean", "std"):
+            value = torch.tensor(getattr(model.backbone, name)).view(1, 3, 1, 1) * 255
+            self.register_buffer(name, value, persistent=False)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn uint8 images `(B, 3, H, W)` into what the network takes, in the memory format of its weights."""
+        normalized = (images.to(self.mean.dtype) - self.mean) / self.std
+        return normalized.contiguous(memory_format=self.memory_format)
+
+    def setup(self, stage: str) -> None:
+        """Freeze weights without a use and lay out the others to learn fast, before anything else holds them."""
+        if stage == "fit":
+            if (unused := freeze_unused(self.model)) and self.trainer.is_global_zero:
+                print(f"no output depends on {len(unused)} weights, such as {unused[0]}: they are not trained")
+            device, half = self.trainer.strategy.root_device, "16" in str(self.trainer.precision)
+            self.memory_format = lay_out(self.model, self.channels_last, device, half, self.accelerate)
+
+    def on_fit_start(self) -> None:
+        """Compile the network in place, behind the callbacks that look into it: the names of its weights stay."""
+        if self.compile_to_train:
+            self.model.compile()
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Make what the network draws depend on (seed, epoch, batch, rank) alone, as what the augmentation draws does.
+
+        A run that goes on needs no generator's state then, and ranks draw different numbers.
+        The gradients of the step before, which Lightning would keep through the forward pass, make room for it.
+        """
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.zero_grad()
+        key = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        try:
+            output = self.model(self.normalize(batch["image"]))
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):  # torch's batch norm, of a map of one pixel
+                raise UserError(
+                    f"data.batch_size={len(batch['image'])}: batch norm of a map that is pooled to one pixel needs two "
+                    "images at least: raise the batch size, or take a head without pooling (model/head=fcn)"
+                ) from error
+            raise
+        assert self.loss is not None
+        total, terms = self.loss(output, batch["target"], self.model.align_corners)
+        self.losses = {name: value.detach() for name, value in {"loss": total, **terms}.items()}
+        for name, value in self.losses.items():
+            bar = name == "loss"
+            self.log(f"train/{name}", value, batch_size=len(batch["image"]), sync_dist=True, prog_bar=bar)
+        return total
+
+    def predict_labels(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return class indices `(B, H, W)` at the label's size, by this module's protocol."""
+        height, width = batch["target"].shape[-2:]
+        model = self._tested[0] if self._tested else self.model
+        return self.protocol(model, self.normalize(batch["image"]), (height, width)).labels()
+
+    def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        if batch["index"][0] == BLANK:
+            return None
+        prediction = self.predict_labels(batch)
+        self.confusion.update(prediction, batch["target"])
+        if self.boundary is not None:
+            self.boundary.update(prediction, batch["target"])
+        return {"prediction": prediction}  # what callbacks draw
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor] | None:
+        return self._score(batch)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor] | None:
+        return self._score(batch)
+
+    def on_test_start(self) -> None:
+        """Make the network that predicts faster; validations in training are too short to be worth its making."""
+        with self.trainer.precision_plugin.forward_context():
+            self._tested = [fastest(self.model, self.device, accelerate=self.accelerate)]
+
+    def on_test_end(self) -> None:
+        self._tested = []
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("final")
+
+    def _log_scores(self, stage: str) -> None:
+        """Log the scores of all ranks' pixels; each rank computes the same ones."""
+        matrix, images = self.confusion.compute()
+        self.confusion.reset()
+        if self.boundary is not None:
+            self.boundary_iou = self.boundary.compute()
+            self.boundary.reset()
+        self.scores, self.scored_images = Scores.of(matrix), int(images)
+        if not self.trainer.sanity_checking:
+            self.scored_step = self.global_step
+        self.log(f"{stage}/mIoU", self.scores.mean_iou, prog_bar=True)
+        values = {
+            f"{stage}/pixel_accuracy": self.scores.pixel_accuracy,
+            f"{stage}/mean_accuracy": self.scores.mean_accuracy,
+        }
+        per_class = zip(self.spec.classes, self.scores.iou.tolist(), strict=True)
+        values |= {f"{stage}/IoU/{name}": iou for name, iou in per_class}
+        self.log_dict(values)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError("the poly schedule needs an end: set trainer.max_epochs or trainer.max_steps")
+        if self.total_steps not in (None, int(steps)):
+            raise UserError(
+                f"the run was to take {self.total_steps} steps, which its learning rate follows, and now {int(steps)}: "
+                "set epochs, batch size and devices as before, or start a new run from its weights with init_from="
+            )
+        self.total_steps = int(steps)
+        assert self.make_optimizer is not None
+        assert self.make_scheduler is not None
+        optimizer = self.make_optimizer(self.model, self.effective_batch_size)
+        if self.trainer.is_global_zero:
+            print(self._batch_line(optimizer))
+        scheduler = self.make_scheduler(optimizer, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["total_steps"], checkpoint["scored_step"] = self.total_steps, self.scored_step
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.total_steps = checkpoint["total_steps"]
+        self.scored_step = checkpoint.get("scored_step", -1)  # missing in checkpoints written before it was saved
+
+    def _batch_line(self, optimizer: Optimizer) -> str:
+        """Say the effective batch, the batch that the learning rate is meant for, and the learning rate in use."""
+        trainer, batch = self.trainer, self.effective_batch_size
+        factors = f"{trainer.world_size} devices, {trainer.accumulate_grad_batches} accumulated"
+        meant: int | None = getattr(self.make_optimizer, "keywords", {}).get("base_batch_size")
+        if meant is None:
+            scaling = "not scaled with it (optimizer.base_batch_size=null)"
+        elif meant == batch:
+            scaling = "as in the recipe"
+        else:
+            scaling = f"scaled by {batch}/{meant}, since the recipe's batch is {meant}"
+        rates = ", ".join(f"{group['name']} {group['lr']:.3g}" for group in optimizer.param_groups)
+        return f"effective batch: {batch} images ({factors}); learning rate: {rates}, {scaling}"
+
+    @property
+    def effective_batch_size(self) -> int:
+        """Images to an optimizer step, over devices and accumulated batches."""
+        per_device: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        return per_device * self.trainer.world_size * self.trainer.accumulate_grad_batches
