@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from fastfcn_pl.config import schema
-from tests import forked
+from tests.support import forked
 
 ROOT = Path(__file__).parent.parent
 

@@ -23,10 +23,10 @@ from fastfcn_pl.evaluation.protocols import logits
 from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 from fastfcn_pl.train import train
 from fastfcn_pl.training.module import SegmentationModule
-from tests import wandb_file
 from tests.conftest import ROOT, TINY
 from tests.fakes.camvid import write_camvid
 from tests.fakes.folder import write_folder
+from tests.support import wandb_file
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -49,7 +49,7 @@ class DepthwiseConv(nn.Conv2d):
         learns = cpu_convs.learns(self)
         if learns and (torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16):
             # A dilated depthwise convolution in bfloat16 and channels_last has a wrong weight gradient, without a
-            # warning (torch 2.14); tests/models/test_convolutions.py holds it to float32's. The weight's strides
+            # warning (torch 2.14); tests/acceleration/cpu/test_cpu_convs.py holds it to float32's. The weight's strides
             # count too, and contiguous() does not touch them where a dimension is 1: flattening does.
             form = torch.contiguous_format if x.is_contiguous() else torch.channels_last
             out = self._conv_forward(x.contiguous(), self.weight.flatten().view(self.weight.shape), self.bias)

@@ -1,0 +1,106 @@
+"""A sweep that is started again keeps what is done, and goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import job_state
+from fastfcn_pl.engine.job_state import Before, alone, before
+from tests.conftest import TINY
+from tests.support.processes import start, wait
+
+SMALL = [*TINY, "data.train_images=400", "data.val_images=2", "data.size=64", "data.num_workers=0"]
+SMALL += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=5", "~callbacks.cost", "~callbacks.progress"]
+SWEEP = ["-m", *SMALL, "hydra.sweep.dir=sweep", "data.batch_size=40,2,20"]
+
+
+def _table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "sweep" / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_process_is_at_work_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_state, "_LINGERING", 0.2)
+    with alone(tmp_path):
+        with alone(tmp_path / "another"):
+            pass
+        with pytest.raises(UserError, match="another process is at work in"), alone(tmp_path):
+            pass
+    with alone(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kept", "state"),
+    [
+        ([], Before.NOT_TRAINED),
+        (["checkpoints/last.ckpt"], Before.STOPPED),
+        (["checkpoints/last.ckpt", "results.json"], Before.DONE),
+    ],
+)
+def test_how_far_a_job_came(kept: list[str], state: Before, tmp_path: Path) -> None:
+    cfg = OmegaConf.create(
+        {"run_dir": str(tmp_path), "checkpoint": "auto", "optimizer": {"lr": 1e-4}, "of": "${run_dir}"}
+    )
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save({**cfg, "checkpoint": None, "of": "${run_dir}"}, tmp_path / ".hydra" / "config.yaml")
+    for name in kept:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert before(cfg, tmp_path) == (state, tmp_path / "checkpoints" / "last.ckpt")
+    cfg.optimizer.lr = 2e-4
+    if state is Before.NOT_TRAINED:
+        assert before(cfg, tmp_path)[0] is state, "nothing came of it, and it may be configured anew"
+        return
+    with pytest.raises(
+        UserError, match=r"configured otherwise \(optimizer.lr: 0.0001 then, 0.0002 now\): take another"
+    ):
+        before(cfg, tmp_path)
+
+
+@pytest.mark.exhaustive
+def test_a_killed_sweep_goes_on(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    jobs = [tmp_path / "sweep" / str(number) for number in range(3)]
+    process = start(tmp_path, "fastfcn_pl.train", *SWEEP)
+    assert wait(process, (jobs[1] / "checkpoints" / "last.ckpt").exists), process.communicate()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert [(job / "results.json").exists() for job in jobs] == [True, False, False]
+    made = (jobs[0] / "results.json").stat().st_mtime_ns
+    config = (jobs[0] / ".hydra" / "config.yaml").stat().st_mtime_ns
+
+    done = command("train", *SWEEP)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("job ")]
+    assert [line.partition("(")[0] for line in lines] == ["job 0 ", "job 1 "]
+    assert lines[0].endswith("in sweep/0 is done already")
+    assert lines[1].endswith("in sweep/1 was stopped, and goes on")
+    assert (jobs[0] / "results.json").stat().st_mtime_ns == made
+    first = _table(tmp_path)
+    assert [job["status"] for job in first] == ["done"] * 3
+    assert all(float(job["time"]) > 1 for job in first)
+    with (jobs[1] / "metrics" / "metrics.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert steps == sorted(set(steps)), "what was logged before the kill is there once"
+
+    other = command("train", *SWEEP, "optimizer.lr=0.5")
+    assert other.returncode == 1
+    refused = [line for line in other.stderr.splitlines() if line.startswith("error: job ")]
+    assert len(refused) == 3
+    assert all("configured otherwise (optimizer.lr: 0.01 then, 0.5 now): take another folder" in r for r in refused)
+    assert (jobs[0] / ".hydra" / "config.yaml").stat().st_mtime_ns == config, "what was done is left as it was"
+    assert [job["status"][:6] for job in _table(tmp_path)] == ["failed"] * 3
+
+    restarted = command("train", *SWEEP)
+    assert restarted.returncode == 0, restarted.stderr
+    assert restarted.stdout.count("is done already") == 3
+    assert _table(tmp_path) == first, "with the time that each took"

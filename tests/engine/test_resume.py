@@ -1,0 +1,263 @@
+"""A run that was stopped ends as if it had not been: to the last bit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+import yaml
+from omegaconf import DictConfig
+
+from fastfcn_pl.train import train
+from fastfcn_pl.training.checkpoint_io import moved
+from tests.conftest import TINY
+from tests.fakes.camvid import write_camvid
+from tests.support.processes import age, start, wait
+
+pytestmark = pytest.mark.slow
+TRAIN = "fastfcn_pl.train"
+SHORT = [*TINY, "data.train_images=11", "data.val_images=2", "data.size=64", "data.batch_size=2", "data.num_workers=0"]
+SHORT += ["trainer.max_epochs=3", "trainer.log_every_n_steps=1", "callbacks.last.every_n_steps=2"]
+SHORT += ["callbacks.cost.repeats=0", "callbacks.samples.count=1", "optimizer=adamw"]
+STATE = ("epoch", "global_step", "total_steps", "state_dict", "optimizer_states", "lr_schedulers")
+STATE += ("current_model_state", "averaging_state")
+OF_TIME = ("train/images_per_second", "train/data_wait")
+MakeConfig = Callable[..., DictConfig]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class Keep(L.Callback):
+    """Keeps every `last.ckpt` that a run writes."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        self._keep(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self._keep(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self._keep(trainer)
+
+    def _keep(self, trainer: L.Trainer) -> None:
+        last = Path(trainer.default_root_dir, "checkpoints", "last.ckpt")
+        if last.is_file():
+            kept = last.parents[1] / "kept" / f"{last.stat().st_mtime_ns}.ckpt"
+            kept.parent.mkdir(exist_ok=True)
+            if not kept.exists():
+                shutil.copy2(last, kept)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """Return what has to be equal: weights, optimizer, schedule, averages, progress, scores; best and last."""
+    state: dict[str, Any] = {}
+    for name in ("best", "last"):
+        content = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        loop = content["loops"]["fit_loop"]
+        state[name] = {key: content[key] for key in STATE if key in content}
+        state[name]["progress"] = [loop["epoch_progress"], loop["epoch_loop.batch_progress"]]
+        state[name]["callbacks"] = {
+            key: {k: v for k, v in callback.items() if k != "current_score"}  # of the last validation, not restored
+            for key, callback in content["callbacks"].items()
+            if not key.startswith("Timer")
+        }
+    with (folder / "metrics" / "metrics.csv").open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if v and k not in OF_TIME} for row in csv.DictReader(file)]
+    return {**state, "metrics": [row for row in rows if len(row) > 1]}
+
+
+def _assert_equal(found: Any, expected: Any, path: str = "") -> None:
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), path
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), path
+        for key in expected:
+            _assert_equal(found[key], expected[key], f"{path}/{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), path
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            _assert_equal(a, b, f"{path}/{i}")
+    else:
+        assert found == expected, path
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param([], id="epochs"),
+        pytest.param(["trainer.max_epochs=-1", "trainer.max_steps=12"], id="steps"),
+        pytest.param(["callbacks=ema", "callbacks.last.every_n_steps=3"], id="averaged weights"),
+        pytest.param(["trainer.accumulate_grad_batches=2"], id="accumulated batches"),
+        pytest.param(["trainer.val_check_interval=0.5"], id="validation inside of an epoch"),
+        pytest.param(["data.num_workers=2", "trainer.check_val_every_n_epoch=2"], id="workers"),
+    ],
+)
+def test_a_run_goes_on_from_each_of_its_checkpoints(
+    overrides: list[str], make_config: MakeConfig, tmp_path: Path
+) -> None:
+    given = [o for o in SHORT if o.split("=")[0] not in {p.split("=")[0] for p in overrides}]
+    cfg = make_config(*given, *overrides, "+callbacks.keep._target_=tests.engine.test_resume.Keep")
+    folder = Path(cfg.run_dir)
+    train(cfg)
+    expected = _state(folder)
+    kept = sorted((folder / "kept").iterdir())
+    assert len(kept) >= 5
+    for path in kept[:-1:3]:  # the last one is of the run's end
+        shutil.copy2(path, folder / "checkpoints" / "last.ckpt")
+        train(make_config(*SHORT, "checkpoint=last", "trust=[tests]"))
+        _assert_equal(_state(folder), expected, str(kept.index(path)))
+
+
+@pytest.mark.exhaustive
+def test_a_moved_run_goes_on_in_its_folder_with_its_w_and_b_run(command: Command, tmp_path: Path) -> None:
+    arguments = [*[o for o in SHORT if o != "logger=none"], "logger=wandb", "logger.wandb.mode=offline"]
+    done = command("train", *arguments, "hydra.run.dir=first", "+callbacks.keep._target_=tests.engine.test_resume.Keep")
+    assert done.returncode == 0, done.stderr
+    first, second = tmp_path / "first", tmp_path / "second"
+    expected = _state(first)
+    first.rename(second)
+    middle = sorted((second / "kept").iterdir())[2]
+    shutil.copy2(middle, second / "checkpoints" / "last.ckpt")
+    (second / "checkpoints" / "best.ckpt").unlink()
+    done = command("train", "checkpoint=second/checkpoints/last.ckpt", "trust=[tests]")
+    assert done.returncode == 0, done.stderr
+    _assert_equal(_state(second), moved(expected, str(first), str(second)))
+    assert not first.exists()
+    ids = {path.name.rpartition("-")[2] for path in (second / "wandb").glob("offline-run-*")}
+    assert len(ids) == 1
+    results = json.loads((second / "results.json").read_text())
+    assert results["choices"]["optimizer"] == "adamw"
+    config = yaml.safe_load((second / ".hydra" / "config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 3, "what began the run is kept"
+
+
+def test_a_new_run_starts_from_the_weights_that_fit(make_config: MakeConfig, tmp_path: Path, capsys: Any) -> None:
+    train(make_config(*SHORT, "trainer.max_steps=1"))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    before = torch.load(last, weights_only=True)["state_dict"]
+    root = write_camvid(tmp_path / "CamVid", train=2, val=1)
+    base = [o for o in SHORT if not o.startswith("data.")]
+    other = [
+        "data=camvid",
+        f"data.root={root}",
+        "data.batch_size=2",
+        "data.num_workers=0",
+        "data.augmentation.crop_size=48",
+    ]
+    capsys.readouterr()
+    cfg = make_config(*base, *other, "optimizer.lr=0.0", "trainer.max_epochs=1", f"init_from={last}")
+    cfg.run_dir = str(tmp_path / "tuned")
+    train(cfg)
+    printed = capsys.readouterr().out
+    assert "4 start fresh:" in printed
+    assert "model.head.layers.2.weight (8x8x1x1 there, 11x8x1x1 here)" in printed
+    after = torch.load(tmp_path / "tuned" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    weights = [n for n in before if n.endswith("weight") and before[n].ndim == 4 and "layers.2" not in n]
+    assert len(weights) > 10
+    assert all(torch.equal(after[name], before[name]) for name in weights)
+
+
+class Heavy(L.Callback):
+    """Makes writing a checkpoint take its time."""
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["heavy"] = torch.zeros(8_000_000)
+
+
+BROKEN = [*SHORT, "trainer.max_epochs=4", "data.num_workers=1", "callbacks.last.every_n_steps=3"]
+BROKEN += ["data.train_images=16", "+callbacks.heavy._target_=tests.engine.test_resume.Heavy"]
+
+
+def _broken(ranks: int) -> list[str]:
+    """Return what the runs that are killed are given: of equally many steps, whatever the number of ranks."""
+    return BROKEN if ranks == 1 else [*BROKEN, f"trainer.devices={ranks}", f"data.train_images={16 * ranks}"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Return the folder of a run of so many ranks that was never stopped."""
+    home = tmp_path_factory.mktemp("unbroken")
+
+    def run(ranks: int) -> Path:
+        folder = home / str(ranks)
+        if not folder.exists():
+            assert start(home, TRAIN, *_broken(ranks), f"hydra.run.dir={folder}").wait() == 0
+        return folder
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("ranks", "kills"),
+    [(2, 1), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ((1, 1), (1, 6), (2, 6)))],
+)
+@pytest.mark.parametrize(
+    "moment", [pytest.param("inside of an epoch", marks=pytest.mark.exhaustive), "inside of a save"]
+)
+def test_a_killed_run_ends_like_one_that_was_not(
+    moment: str, ranks: int, kills: int, tmp_path: Path, unbroken: Callable[[int], Path]
+) -> None:
+    broken = tmp_path / "broken"
+    rng = np.random.default_rng(kills)
+    last, hidden = broken / "checkpoints" / "last.ckpt", broken / "checkpoints" / ".last.ckpt"
+    given = [*_broken(ranks), f"hydra.run.dir={broken}"]
+    killed, torn = 0, 0
+    for _ in range(kills):
+        before = age(last)
+        process = start(tmp_path, TRAIN, *given)
+        going_on = wait(process, lambda before=before: age(last) > before)  # type: ignore[misc]
+        if moment == "inside of a save":
+            going_on = going_on and wait(process, hidden.exists)
+        time.sleep(rng.uniform(0, 0.01 if moment == "inside of a save" else 0.4))
+        killed += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        torn += hidden.exists()
+        given = [f"checkpoint={last}", "trust=[tests]"]
+        if not going_on:
+            break
+    assert killed >= (kills if kills == 1 else 5), "the run ended before it could be killed"
+    assert moment != "inside of a save" or torn >= kills - 1, "saves ended before they could be killed"
+    process = start(tmp_path, TRAIN, f"checkpoint={last}", "trust=[tests]")
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert [path.name for path in broken.rglob(".*.ckpt")] == []
+    expected = unbroken(ranks)
+    _assert_equal(_state(broken), moved(_state(expected), str(expected), str(broken)))
+
+
+class Fill(L.Callback):
+    """Fills the disk before a save: files grow no more."""
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.global_step == 6 and "FULL" in os.environ:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+
+
+@pytest.mark.exhaustive
+def test_a_full_disk_ends_a_run_of_two_ranks_which_then_goes_on(
+    tmp_path: Path, unbroken: Callable[[int], Path]
+) -> None:
+    broken = tmp_path / "broken"
+    given = [*_broken(2), f"hydra.run.dir={broken}", "+callbacks.fill._target_=tests.engine.test_resume.Fill"]
+    process = start(tmp_path, TRAIN, *given, FULL="1")
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert stderr.strip().splitlines()[-1].startswith(f"error: {broken}/checkpoints/last.ckpt cannot be written (File")
+    assert [path.name for path in broken.rglob(".*.ckpt")] == []
+    assert torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert start(tmp_path, TRAIN, f"checkpoint={broken}/checkpoints/last.ckpt", "trust=[tests]").wait() == 0
+    expected = unbroken(2)
+    _assert_equal(_state(broken), moved(_state(expected), str(expected), str(broken)))
