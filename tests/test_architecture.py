@@ -1,93 +1,46 @@
-"""The structure that the code keeps: what may import what, and which library appears where."""
+"""The structure of the package: which folder may import which, and where each library may appear."""
 
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "fastfcn_pl"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "fastfcn_pl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
-    {
-        "contracts",
-        "double_backward",
-        "kernels",
-        "resize",
-        "results",
-        "provenance",
-        "scoremap",
-        "staging",
-        "redaction",
-        "network",
-        "home",
-        "usage",
-    },
+    {"core"},
+    {"ops"},
     {"models", "losses", "data"},
-    {"inference", "metrics", "optim", "visualize", "charts", "video", "exported"},
-    {"module", "prediction", "quantize", "exporters"},
-    {
-        *("callbacks", "loggers", "metrics_writer", "stopped", "scoring", "export_check", "saving", "diagnosis"),
-        *("resolvers", "ranks", "outputs", "precedence", "composition", "stored_config", "hydra_files", "console"),
-    },
-    {"config", "frozen"},
-    {"again", "mistakes", "signatures", "first_lines", "trainer_flags", "exits", "streams"},
-    {"build", "trust", "sweep", "comparison", "job_folder"},
-    {"checkpoint", "launch"},
-    {"resume", "footprint", "reports"},
-    {
-        *("train", "evaluate", "report", "convert", "predict", "demo", "export", "prepare", "doctor"),
-        *("benchmark", "dashboard", "__main__"),
-    },
+    {"acceleration", "evaluation"},
+    {"training"},
+    {"config"},
+    {"engine"},
+    {"tools"},
 ]
-"""Imports go from right to left only, and not between the members of a layer."""
-ALLOWED_WITHIN = {
-    ("resize", "contracts"),
-    ("scoremap", "resize"),
-    ("staging", "contracts"),
-    ("usage", "contracts"),
-    ("composition", "precedence"),
-    ("callbacks", "scoring"),
-    ("callbacks", "stopped"),
-    ("callbacks", "ranks"),
-    ("loggers", "metrics_writer"),
-    ("demo", "predict"),
-    ("comparison", "sweep"),
+"""Folders import downwards only, and those of one layer do not import each other. Commands import any of them."""
+COMMANDS = {
+    *("train", "evaluate", "predict", "export", "convert", "benchmark", "report", "prepare", "doctor", "dashboard"),
+    *("demo", "__main__"),
 }
-_COMPOSE = [
-    "resolvers",
-    "precedence",
-    "composition",
-    "first_lines",
-    "trainer_flags",
-    "stored_config",
-    "hydra_files",
-    "config",
-    "frozen",
-    "sweep",
-    "comparison",
-    "again",
-    "mistakes",
-    "signatures",
-    "build",
-    "trust",
-    "launch",
-    "job_folder",
-    "exits",
-    "resume",
-]
 HOMES = {
-    "hydra": {*_COMPOSE, *LAYERS[-1]},
-    "omegaconf": {*_COMPOSE, *LAYERS[-1]},
-    "lightning": {"data/datamodule", "data/datasets", *(name for layer in LAYERS[3:] for name in layer)},
-    "timm": {"models/backbones"},
-    "cv2": {"data/pixels"},
-    "wandb": {"callbacks", "loggers", "dashboard"},
-    "wandb_workspaces": {"dashboard"},
-    "jinja2": {"reports/page"},
+    "timm": ["models/backbones"],
+    "lightning": ["data/datamodule", "training", "config", "engine", "tools"],
+    "hydra": ["config", "engine", "tools"],
+    "omegaconf": ["config", "engine", "tools"],
+    "wandb": ["training/loggers", "training/callbacks", "tools/dashboard"],
+    "wandb_workspaces": ["tools/dashboard"],
+    "cv2": ["data/transforms/image_ops"],
+    "jinja2": ["tools/report/page"],
+    "gradio": ["tools/demo"],
 }
+"""The only places that import a library."""
+LONGEST = 250
+"""Lines of a file."""
 
 
 def _place(file: Path) -> str:
@@ -104,20 +57,29 @@ def _imports(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _layer(part: str) -> int:
-    found = [i for i, layer in enumerate(LAYERS) if part in layer]
-    assert found, f"{part} is in no layer: add it to the one that it belongs to"
+def _layer(place: str) -> int:
+    folder = place.split("/")[0]
+    if "/" not in place and folder in COMMANDS:
+        return len(LAYERS)
+    found = [i for i, layer in enumerate(LAYERS) if folder in layer]
+    assert found, f"{place} is in no folder of the design"
     return found[0]
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f.parent != PACKAGE or f.stem != "__init__"], ids=_place)
-def test_imports_go_one_way(file: Path) -> None:
-    part = _place(file).split("/")[0]
+def test_a_file_at_the_top_level_is_a_command() -> None:
+    assert {file.stem for file in PACKAGE.glob("*.py")} == COMMANDS | {"__init__"}
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.name != "__init__.py"], ids=_place)
+def test_imports_go_downwards(file: Path) -> None:
+    place = _place(file)
     for name in _imports(file):
-        other = name.removeprefix("fastfcn_pl.").split(".")[0]
-        if not name.startswith("fastfcn_pl.") or other == part or (part, other) in ALLOWED_WITHIN:
+        if not name.startswith("fastfcn_pl."):
             continue
-        assert _layer(other) < _layer(part), f"{_place(file)} imports {name}"
+        other = name.removeprefix("fastfcn_pl.").replace(".", "/")
+        if other.startswith("__version__") or ("/" in place and other.split("/")[0] == place.split("/")[0]):
+            continue
+        assert _layer(other) < _layer(place), f"{place} imports {name}"
 
 
 @pytest.mark.parametrize("library", HOMES)
@@ -126,3 +88,63 @@ def test_a_library_appears_where_it_belongs(library: str) -> None:
     strays = {p for p in places if not any(p == home or p.startswith(f"{home}/") for home in HOMES[library])}
     assert places, f"{library} is imported nowhere: the test looks for the wrong name"
     assert not strays
+
+
+def test_models_are_written_in_torch_layers_alone() -> None:
+    for file in FILES:
+        if _place(file).startswith("models/"):
+            bases = [
+                ast.unparse(base)
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.ClassDef)
+                for base in node.bases
+            ]
+            assert not any(base.endswith("Function") for base in bases), f"{file} defines an autograd.Function"
+
+
+@pytest.mark.parametrize("file", FILES, ids=_place)
+def test_a_file_is_one_idea(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= LONGEST
+
+
+def _lazy(file: Path) -> Iterator[str]:
+    """Yield the modules that a file imports inside its functions."""
+    for function in ast.walk(ast.parse(file.read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import):
+                    yield from (alias.name for alias in node.names)
+                elif isinstance(node, ast.ImportFrom):
+                    yield str(node.module)
+
+
+OPTIONAL = {
+    *("gradio", "av", "onnx", "onnxruntime", "scipy", "matplotlib", "imagecodecs", "triton", "wandb_workspaces"),
+    *("tensorboard", "rich", "torchinfo"),
+}
+"""Libraries of extras, and those that most calls of their file do without."""
+LAZY: dict[str, set[str]] = {}
+"""Further imports inside functions, each with its reason beside it in the code."""
+
+
+@pytest.mark.parametrize("file", FILES, ids=_place)
+def test_imports_stand_at_the_top(file: Path) -> None:
+    strays = {name for name in _lazy(file) if name.split(".")[0] not in OPTIONAL} - LAZY.get(_place(file), set())
+    assert not strays
+
+
+@pytest.mark.parametrize(
+    "file", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda f: str(f.relative_to(ROOT))
+)
+def test_a_module_docstring_begins_with_a_noun_or_an_imperative(file: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+    assert docstring.split(" ")[0] not in {"What", "How", "Which", "Whether", "Where"}
+
+
+def test_nothing_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [
+        *project["dependencies"],
+        *(r for extra in project["optional-dependencies"].values() for r in extra),
+    ]
+    assert not [requirement for requirement in requirements if "==" in requirement]
