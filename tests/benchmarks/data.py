@@ -1,4 +1,4 @@
-"""Images a second and core of reading and augmentation: `python -m tests.benchmarks.data [experiments/speed_data.md]`.
+"""Images a second and core of reading and augmentation: `python -m tests.benchmarks.data [experiments/speed/data.md]`.
 
 Contenders read the same JPEGs of 683x512 with their masks, and take turns at all of them, in one process; the time that
 they keep a core busy is counted. Masks are gray, like ADE20K's, or have a palette, like PASCAL VOC's. The photographs

@@ -4,7 +4,7 @@ An epoch of the study `camvid` on all of CamVid, its validation included, with W
 with `logger=none`. Contenders take turns in one process; ratios are of medians. Processor time is this process's, in
 which other work on the machine shows less than in wall time; W&B's own process works beside it. What the callbacks
 take that log is timed, too, and does not drown where the machine's speed drifts. `output` is a page such as
-experiments/speed.md; `times=<file>` keeps the times of all rounds, to which a later call adds its own.
+experiments/speed/training.md; `times=<file>` keeps the times of all rounds, to which a later call adds its own.
 """
 
 from __future__ import annotations

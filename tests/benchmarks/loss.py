@@ -1,4 +1,4 @@
-"""Upsampling and cross entropy, with gradient: `python -m tests.benchmarks.loss [experiments/speed_training.md]`.
+"""Upsampling and cross entropy, with gradient: `python -m tests.benchmarks.loss [experiments/speed/training.md]`.
 
 By bands of rows, as `fastfcn_pl.losses.cross_entropy` has it, against `F.interpolate` and `F.cross_entropy`.
 """

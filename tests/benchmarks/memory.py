@@ -1,4 +1,4 @@
-"""Memory of a training step: `python -m tests.benchmarks.memory [experiments/speed_training.md [precision]]`.
+"""Memory of a training step: `python -m tests.benchmarks.memory [experiments/speed/training.md [precision]]`.
 
 The most memory, beyond imports, of two steps of what `tests.benchmarks.training` times: network, gradients and
 optimizer included. Each is measured in processes of its own: how much the system's allocator leaves unused between what

@@ -1,8 +1,8 @@
 """Throughput of training on two ranks against one, at equal global batches, on the two CPU cores of this machine.
 
 `python -m tests.benchmarks.ranks` trains the quickstart's network on generated pictures of 128x128, a batch of 16
-images on one rank and of 8 on each of two, in turns, and writes the table into experiments/cluster.md. A rank has as
-many threads as it has cores to itself; one rank with a single thread shows what the second core is worth.
+images on one rank and of 8 on each of two, in turns, and writes the table into experiments/cluster/README.md.
+A rank has as many threads as it has cores to itself; one rank with a single thread shows what the second core is worth.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from fastfcn_pl.core.provenance import environment
 from tests.benchmarks.report import report, table
 
-FILE = Path(__file__).parents[2] / "experiments" / "cluster.md"
+FILE = Path(__file__).parents[2] / "experiments" / "cluster" / "README.md"
 ROUNDS, BATCH, STEPS = 3, 16, 15
 CASES = ((1, 1), (1, 2), (2, 1))
 """Ranks, and threads of each: two ranks on two cores have one each by themselves, one rank has both."""

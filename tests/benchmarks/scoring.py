@@ -1,4 +1,4 @@
-"""Scoring behind the network: `python -m tests.benchmarks.scoring [experiments/speed_training.md]`.
+"""Scoring behind the network: `python -m tests.benchmarks.scoring [experiments/speed/training.md]`.
 
 Logits of an image of 512x683 with 150 classes to its confusion matrix. With REFERENCE=<a checkout of wuhuikai/FastFCN>
 its own functions score what `F.interpolate` gives; without, an argmax and numpy's histograms of the same do.

@@ -1,4 +1,4 @@
-"""How long commands take to say something: `python -m tests.benchmarks.startup [experiments/speed_training.md]`."""
+"""How long commands take to say something: `python -m tests.benchmarks.startup [experiments/speed/training.md]`."""
 
 from __future__ import annotations
 

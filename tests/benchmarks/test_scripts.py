@@ -1,4 +1,4 @@
-"""Benchmarks keep running: their figures are for `experiments/speed.md`, not for tests."""
+"""Benchmarks keep running: their figures are for the pages in `experiments/speed/`, not for tests."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_what_cannot_be_built_is_named(command: Command) -> None:
 def test_the_batch_file_for_slurm_gives_a_command_that_composes(command: Command, tmp_path: Path) -> None:
     """It is run with a `srun` that notes its arguments."""
     noted = write_command(tmp_path / "bin" / "srun")
-    script = ROOT / "experiments" / "train.sbatch"
+    script = ROOT / "experiments" / "cluster" / "train.sbatch"
     env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "DATA": "/data", "SLURM_JOB_ID": "4711"}
     subprocess.run(["bash", str(script), "seed=1"], check=True, env=env)
     words = noted.read_text().split()
