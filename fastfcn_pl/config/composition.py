@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 import hydra._internal.hydra as hydra_internal
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import _create_result_default, create_defaults_list
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import DefaultsTreeNode, GroupDefault, InputDefault, ResultDefault
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
@@ -23,6 +25,14 @@ from omegaconf.errors import OmegaConfBaseException
 from fastfcn_pl.config.precedence import NAME, TARGET, Content, Entry, Note, Settling, merged, name_of, select, studies
 
 
+class Repository(ConfigRepository):
+    """Hydra's index of options, without those whose names begin with `_`: they are there to inherit from."""
+
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+        names = super().get_group_options(group_name, results_filter)
+        return [name for name in names if not name.startswith("_")]
+
+
 class ConfigLoader(ConfigLoaderImpl):
     """Hydra's loader of configurations, with this module's precedence and names of what was really composed."""
 
@@ -31,6 +41,10 @@ class ConfigLoader(ConfigLoaderImpl):
     shows: ClassVar[bool] = False
     """The configuration is printed, not run: the folder of the run is not made, but its name is known."""
     _asked: tuple[str | None, list[str]] = (None, [])
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.repository = Repository(config_search_path)
 
     def load_configuration(
         self,

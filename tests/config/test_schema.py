@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 
 import pytest
+from hydra._internal.utils import create_config_search_path
+from hydra.errors import MissingConfigException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl.config import schema, validation
+from fastfcn_pl.config import composition, schema, validation
 from fastfcn_pl.core.types import UserError
 
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "protocol")
@@ -17,7 +19,9 @@ OPTIONS = sorted(
     path.relative_to(schema.CONF_DIR).with_suffix("").as_posix()
     for group in GROUPS
     for path in (schema.CONF_DIR / group).rglob("*.yaml")
+    if not path.name.startswith("_")
 )
+BASES = [path for path in schema.CONF_DIR.rglob("_*") if path.suffix == ".yaml" or path.is_dir()]
 
 
 def _nodes(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
@@ -31,6 +35,20 @@ def test_option_fits_its_signature(option: str, make_config: Callable[..., DictC
         _fits(make_config(f"+loss/term@loss.terms.extra={name}"))
     else:
         _fits(make_config(f"{group}={name}"))
+
+
+def test_a_base_is_no_option(make_config: Callable[..., DictConfig]) -> None:
+    loader = composition.ConfigLoader(create_config_search_path(str(schema.CONF_DIR)))
+    assert BASES
+    for base in BASES:
+        group = base.parent.relative_to(schema.CONF_DIR).as_posix().removeprefix(".")
+        listed = loader.get_group_options(group, None)
+        assert listed
+        assert base.stem not in listed
+    with pytest.raises(MissingConfigException) as caught:
+        make_config("model/backbone=resnet500")
+    assert "resnet50s" in str(caught.value)
+    assert "_timm" not in str(caught.value)
 
 
 @pytest.mark.slow
