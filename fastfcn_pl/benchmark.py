@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.engine import launch, startup_messages
 from fastfcn_pl.tools.benchmark import comparison
@@ -46,7 +46,7 @@ def benchmark(cfg: DictConfig) -> float:
     startup_messages.step("benchmark: measuring")
     found = measure(cfg, network, device)
     for folder in filter(None, (cfg.run_dir, run_folder)):
-        with staged(Path(folder, FILE)) as hidden:
+        with atomic_write(Path(folder, FILE)) as hidden:
             hidden.write_text(json.dumps(found, indent=2) + "\n")
     comparison.show_one(found, Path(cfg.run_dir))
     if run_folder is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import launch
 
@@ -41,7 +41,7 @@ def dashboard(cfg: DictConfig) -> None:
     if cfg.study is not None:
         made["report"] = study_report(entity, project, cfg.study, cfg.samples, _said(cfg.text))
     if cfg.output is not None:
-        with staged(cfg.output) as hidden:
+        with atomic_write(cfg.output) as hidden:
             hidden.write_text(json.dumps({name: spec(it) for name, it in made.items()}, indent=2) + "\n")
         print(cfg.output)
     if cfg.save:

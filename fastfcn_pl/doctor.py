@@ -19,7 +19,7 @@ def doctor(cfg: DictConfig) -> None:
     from PIL import Image  # heavy imports stand here, so that --help and a typo need not wait for them
 
     from fastfcn_pl.config import build, validation
-    from fastfcn_pl.core.atomic_io import staged
+    from fastfcn_pl.core.atomic_io import atomic_write
     from fastfcn_pl.tools.doctor import rendering
     from fastfcn_pl.tools.doctor.findings import findings
     from fastfcn_pl.tools.doctor.statistics import inspect
@@ -41,9 +41,9 @@ def doctor(cfg: DictConfig) -> None:
     written = ["doctor.json"]
     if samples is not None:
         written.append("samples.png")
-        with staged(output / "samples.png") as hidden:
+        with atomic_write(output / "samples.png") as hidden:
             Image.fromarray(samples).save(hidden, format="PNG")
-    with staged(output / "doctor.json") as hidden:
+    with atomic_write(output / "doctor.json") as hidden:
         hidden.write_text(json.dumps(rendering.to_dict(data, splits, found), indent=1))
     print(f"{output} has it all: {' and '.join(written)}")
     if faults := sum(finding.level == "fault" for finding in found):

@@ -44,7 +44,7 @@ def export(cfg: DictConfig) -> None:
     metadata: dict[str, Any] = {"spec": module.spec.to_dict(), "gives": cfg.gives, "protocol": "native"}
     metadata |= {"mean": module.mean.flatten().tolist(), "std": module.std.flatten().tolist()}
     metadata |= {"checkpoint": Path(cfg.checkpoint).name, **provenance.environment()}
-    with atomic_io.staged(output) as staged:
+    with atomic_io.atomic_write(output) as staged:
         hidden = staged.with_suffix(output.suffix)
         with _exporting(cfg.format):
             writers.write(network, cfg.format, hidden)

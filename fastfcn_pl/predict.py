@@ -144,7 +144,7 @@ def _label(predictor: Predictor, missing: Targets, cfg: DictConfig) -> None:
                     _label_image(predictor, Path(name), missing[name])
             except UserError as error:
                 failed[name] = str(error)
-                if getattr(error.__cause__, "errno", None) in atomic_io.FULL:
+                if getattr(error.__cause__, "errno", None) in atomic_io.DISK_FULL_ERRORS:
                     raise UserError(
                         f"{error} ({done + 1 - len(failed)} of {len(missing)} images are labelled; the same command "
                         "labels the rest)"
@@ -219,14 +219,14 @@ def _label_video(
     """Write a video of each kind, of the first `frames` pictures; Ctrl-C ends a camera's, and keeps what is done."""
     from rich.markup import escape
 
-    from fastfcn_pl.core.atomic_io import staged
+    from fastfcn_pl.core.atomic_io import atomic_write
     from fastfcn_pl.tools.predict import video
     from fastfcn_pl.tools.predict.prediction import Prediction
 
     with ExitStack() as stack:
         reader = stack.enter_context(video.reading(source))
         writers = {
-            kind: stack.enter_context(video.writing(stack.enter_context(staged(path)), kind == "labels", reader))
+            kind: stack.enter_context(video.writing(stack.enter_context(atomic_write(path)), kind == "labels", reader))
             for kind, path in targets.items()
         }
         with suppress(KeyboardInterrupt) if video.is_camera(source) else ExitStack():

@@ -167,7 +167,7 @@ def _names(kind: str) -> list[str]:
         (["input=nothing/*.png"], "input=nothing/*.png: no image there"),
         (
             ["save=[pictures]"],
-            "save=pictures: no such picture; there is colors, labels, overlays, probabilities, segments",
+            "save=pictures: no such picture; choose from colors, labels, overlays, probabilities, segments",
         ),
         (["checkpoint=nothing.ckpt"], "checkpoint=nothing.ckpt: no such file"),
         (["output=photo.png/out"], "photo.png/out/labels/photo.png cannot be written"),

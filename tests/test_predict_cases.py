@@ -237,7 +237,9 @@ def test_an_output_that_takes_no_file_is_refused_before_the_network_is_built(run
     Path("file").write_text("kept")
     write_shade(Path("in/a.png"), 1)
     before, made = sorted(os.listdir()), FakePredictor.made
-    with pytest.raises(UserError, match=r"labels/a\.png cannot be written \(.+\): make room there, or write elsewhere"):
+    with pytest.raises(
+        UserError, match=r"labels/a\.png cannot be written \(.+\): check permissions and free space, or write elsewhere"
+    ):
         run(output=output)
     assert FakePredictor.made == made
     assert sorted(os.listdir()) == before

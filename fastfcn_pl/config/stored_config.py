@@ -92,15 +92,15 @@ def _value(node: DictConfig | ListConfig, key: Any, raw: Any, path: tuple[Any, .
             value = _literal(value)
     secret = any(map(redaction.is_secret, path))
     if secret and not isinstance(value, (dict, list)):
-        redaction.learn(value)
+        redaction.remember(value)
     elif isinstance(value, str):
-        redaction.learn_addresses(value)
+        redaction.remember_in_text(value)
     if not is_interpolation or not reads or path == ("run_dir",):  # the folder's name says it anyway
         return value
     if path[0] in _NETWORK and not secret and not any(redaction.is_secret(name) for name, _ in reads):
         return value
     for name, text in reads:
-        redaction.learn_from_environment(name, text)
+        redaction.remember_variable(name, text)
     return raw
 
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files: a reader sees the old content or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from fastfcn_pl.core.types import UserError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""Errors of a disk that takes no file at all."""
-OF_THE_DISK = FULL | {
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Error numbers of a disk to which nothing can be written."""
+DISK_ERRORS = DISK_FULL_ERRORS | {
     errno.EFBIG,
     errno.EACCES,
     errno.EPERM,
@@ -27,69 +27,70 @@ OF_THE_DISK = FULL | {
     errno.ENAMETOOLONG,
     errno.ELOOP,
 }
-"""Errors of a disk that does not take a file."""
-_LONGEST_NAME = 255
-"""Bytes that a name may have on most disks."""
+"""Error numbers of a path to which nothing can be written."""
+_MAX_NAME_BYTES = 255
 
 
 @contextmanager
-def staged(path: str | Path) -> Iterator[Path]:
-    """Yield a hidden path beside `path` to write to; what is there at the end gets its name, in one step.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a hidden temporary path to write to; rename it to `path` at the end.
 
-    No other process is given the same hidden path meanwhile. One that a killed process left behind is used again. If
-    writing fails, what `path` held before stays. Raises UserError if the disk does not take the file.
+    The temporary file lies beside `path` and no other process gets the same one. A leftover of a killed process is
+    reused. If writing fails, `path` keeps its old content. Raises UserError if the disk refuses the file.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        hidden, lock = _hidden(path)
+        temporary, lock = _open_temporary(path)
     except OSError as error:
-        raise refusal(path, error) from error
+        raise write_error(path, error) from error
     try:
-        with writing(path):
-            yield hidden
-            with hidden.open("rb") as file:
-                os.fsync(file.fileno())  # else a crash of the machine could leave the name without the content
-            hidden.replace(path)
+        with disk_errors_reported(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # otherwise a crash of the machine could leave the name without the content
+            temporary.replace(path)
     except BaseException:
         with suppress(OSError):
-            hidden.unlink()
+            temporary.unlink()
         raise
     finally:
         os.close(lock)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise UserError where the disk does not take what is written to `path` meanwhile."""
+def disk_errors_reported(path: Path) -> Iterator[None]:
+    """Raise UserError for a disk error in the block, which writes to `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in OF_THE_DISK:
-            raise refusal(path, error) from error
+        if error.errno in DISK_ERRORS:
+            raise write_error(path, error) from error
         raise
 
 
-def refusal(path: Path, error: OSError) -> UserError:
-    """Return the line for a file that the disk does not take."""
-    return UserError(f"{path} cannot be written ({error.strerror}): make room there, or write elsewhere")
+def write_error(path: Path, error: OSError) -> UserError:
+    """Return the error to raise if `path` cannot be written."""
+    return UserError(
+        f"{path} cannot be written ({error.strerror}): check permissions and free space, or write elsewhere"
+    )
 
 
-def _hidden(path: Path) -> tuple[Path, int]:
-    """Return a hidden file beside `path` for this process alone, with its suffix, and the descriptor that locks it."""
+def _open_temporary(path: Path) -> tuple[Path, int]:
+    """Return a hidden file beside `path`, with the same suffix, and the descriptor that holds its lock."""
     name, suffix = f".{path.name}", path.suffix[:16]
-    if len(os.fsencode(name)) > _LONGEST_NAME:
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
         name = f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{suffix}"
-    hidden = path.with_name(name)
+    temporary = path.with_name(name)
     with suppress(OSError):
-        descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(descriptor)
-            if stat.S_ISREG(status.st_mode) and os.path.samestat(status, hidden.stat()):
-                return hidden, descriptor
-        except OSError:  # another process writes it, or the disk knows no locks
+            if stat.S_ISREG(status.st_mode) and os.path.samestat(status, temporary.stat()):
+                return temporary, descriptor
+        except OSError:  # another process is writing it, or the file system has no locks
             pass
         os.close(descriptor)
-    hidden = path.with_name(f".{secrets.token_hex(8)}{suffix}")
-    return hidden, os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    temporary = path.with_name(f".{secrets.token_hex(8)}{suffix}")
+    return temporary, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)

@@ -1,4 +1,4 @@
-"""Where a result comes from: the commit of the code, the versions of its libraries and the hardware."""
+"""Provenance of a result: commit of the code, versions of the libraries, hardware."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LIBRARIES = ("torch", "lightning", "timm", "numpy", "pillow")
 
 
 def environment() -> dict[str, Any]:
-    """Return the commit of the code and the versions and the hardware that it ran on."""
+    """Return the commit, the library versions and the processor, for the record of a result."""
     return {
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
@@ -21,9 +21,11 @@ def environment() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that this package runs from, `-dirty` behind it if changed; else None."""
+    """Return the commit of the checkout, with `-dirty` after local changes; None for an installed package."""
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in another's checkout
+        _git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # fails for a copy installed inside another project's checkout
         return _git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,7 +1,7 @@
-"""What the parts of the framework say to each other: shapes of levels, outputs of a network, classes of a data set.
+"""Types that the parts of the framework exchange: feature shapes, network outputs, the classes of a data set.
 
-Importing this module is cheap on purpose: torch is needed for annotations only, so that a user's mistake can be
-reported before seconds are spent on importing it.
+This module imports torch for annotations only, so that a user's mistake is reported before the seconds that importing
+torch takes.
 """
 
 from __future__ import annotations
@@ -15,35 +15,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE = 255
-"""Label of a pixel that counts nowhere: not in a loss, not in a metric, not in a picture."""
+"""Label of pixels that losses, metrics and pictures leave out."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Its message is one line: the cause, the place and the remedy."""
+    """A mistake that the user can fix. Its message is one line: cause, place and remedy."""
 
 
 def suggest(word: str, known: Iterable[object]) -> str:
-    """Return what may have been meant by a `word` that is not among `known`, or what is known."""
+    """Return a hint for a misspelt `word`: the closest of the `known` names, or all of them."""
     names = sorted(map(str, known))
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(names) or 'nothing to set'}"
+    return (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else f"choose from {', '.join(names)}"
+        if names
+        else "there is nothing to set"
+    )
 
 
-def listed(things: Sequence[object], most: int = 8) -> str:
-    """Return `things` for a message, the first ones if there are many."""
-    return ", ".join(map(str, things[:most])) + (f" and {len(things) - most} more" if len(things) > most else "")
+def listed(items: Sequence[object], most: int = 8) -> str:
+    """Return `items` joined for a message, cut off after the first `most`."""
+    return ", ".join(map(str, items[:most])) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return the keys, joined by dots, at which two nested mappings differ, with both values (None: there is none)."""
-    found: list[tuple[str, Any, Any]] = []
+    """Return the dotted keys at which two nested mappings differ, with both values; None stands for a missing one."""
+    changes: list[tuple[str, Any, Any]] = []
     for key in [*first, *(key for key in second if key not in first)]:
         one, other = first.get(key), second.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += [(f"{key}.{inner}", a, b) for inner, a, b in differences(one, other)]
+            changes += [(f"{key}.{inner}", a, b) for inner, a, b in differences(one, other)]
         elif one != other:
-            found.append((str(key), one, other))
-    return found
+            changes.append((str(key), one, other))
+    return changes
 
 
 @dataclass(frozen=True)
@@ -60,30 +66,30 @@ class FeatureInfo:
         return len(self.channels)
 
     def append(self, channels: int, stride: int) -> FeatureInfo:
-        """Return the description of these levels with one more behind them."""
+        """Return these levels with one more at the end."""
         return FeatureInfo((*self.channels, channels), (*self.strides, stride))
 
 
 class ModelOutput(NamedTuple):
-    """What a network returns: `logits` `(B, num_classes, h, w)` at the head's stride, and its named extra outputs.
+    """Output of a network: `logits` `(B, num_classes, h, w)` at the head's stride, and named extra outputs.
 
-    `extras` is filled in training or when asked for; it holds for example `aux_logits` `(B, num_classes, h', w')`.
+    `extras` is filled in training, or on request. It holds, for example, `aux_logits` `(B, num_classes, h', w')`.
     """
 
     logits: Tensor
     extras: dict[str, Tensor]
 
     def named(self) -> dict[str, Tensor]:
-        """Return every output by the name that a loss term refers to it with."""
+        """Return all outputs by name, as loss terms refer to them."""
         return {"logits": self.logits, **self.extras}
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """The classes of a data set: their names, their colours (RGB, 0 to 255) and the ids that its files use for them.
+    """Classes of a data set: names, colours (RGB, 0 to 255) and the ids that its label files use.
 
-    `remap` maps an id in a label file to a class index, or to `IGNORE`. Where it is empty, ids are class indices
-    already and 255 is ignored. An id that is in neither place is an error when a label is read.
+    `remap` maps an id in a label file to a class index or to `IGNORE`. If it is empty, ids are class indices already
+    and 255 is ignored. Reading a label map with any other id is an error.
     """
 
     name: str
@@ -94,18 +100,17 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         if len(self.palette) != len(self.classes):
             raise UserError(
-                f"data set {self.name}: {len(self.classes)} classes but {len(self.palette)} colours: its palette needs "
-                f"one for each class"
+                f"data set {self.name}: {len(self.classes)} classes but {len(self.palette)} colours: give one "
+                "colour for each class"
             )
-        if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
-            raise UserError(f"data set {self.name}: {listed(twice)} is the name of two classes: give each its own")
+        if repeated := sorted({name for name in self.classes if self.classes.count(name) > 1}):
+            raise UserError(f"data set {self.name}: two classes are named {listed(repeated)}: rename one of them")
         if not 1 <= self.num_classes <= IGNORE:
-            raise UserError(f"data set {self.name}: {self.num_classes} classes, but labels are 8 bits: 1 to {IGNORE}")
-        wrong = sorted(v for v in self.remap.values() if v != IGNORE and not 0 <= v < self.num_classes)
-        if wrong:
+            raise UserError(f"data set {self.name}: {self.num_classes} classes: labels have 8 bits, use 1 to {IGNORE}")
+        if invalid := sorted(v for v in self.remap.values() if v != IGNORE and not 0 <= v < self.num_classes):
             raise UserError(
-                f"data set {self.name}: remap leads to {listed(wrong)}, but classes are 0 to {self.num_classes - 1}, "
-                f"and {IGNORE} is ignored"
+                f"data set {self.name}: remap maps to {listed(invalid)}: use a class index, 0 to "
+                f"{self.num_classes - 1}, or {IGNORE} to ignore the pixels"
             )
 
     @property
@@ -114,21 +119,21 @@ class DatasetSpec:
 
     @property
     def labels(self) -> dict[int, int]:
-        """The class index, or `IGNORE`, by id in a label file."""
+        """Class index, or `IGNORE`, by id in a label file."""
         return self.remap or {**{i: i for i in range(self.num_classes)}, IGNORE: IGNORE}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain containers, for a checkpoint."""
+        """Return plain containers, to store in a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> DatasetSpec:
-        """Rebuild the spec from `to_dict`'s containers, of a file of anybody; raises UserError if they are others."""
+        """Rebuild the spec from the containers of `to_dict`; raises UserError for anything else."""
         texts, colors = [plain["name"], *plain["classes"]], [value for color in plain["palette"] for value in color]
         if not all(isinstance(text, str) for text in texts):
-            raise UserError("the name of its data set, or of a class, is no text")
+            raise UserError("the name of its data set or of a class is not a string")
         if not all(isinstance(value, int) and 0 <= value <= 255 for value in colors):
-            raise UserError("a colour of its palette is not of three numbers from 0 to 255")
+            raise UserError("a colour of its palette is not three integers from 0 to 255")
         return cls(
             name=plain["name"],
             classes=tuple(plain["classes"]),

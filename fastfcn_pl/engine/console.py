@@ -9,12 +9,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from fastfcn_pl.core.redaction import hide, learn_process
+from fastfcn_pl.core.redaction import hide, remember_process
 
 
 def hide_secrets() -> None:
     """Hide the secrets of the command line and the environment in what this process prints and logs from now on."""
-    learn_process(sys.argv[1:], os.environ)
+    remember_process(sys.argv[1:], os.environ)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not hasattr(stream.write, "hides_secrets"):
             stream.write = _hiding(stream)  # type: ignore[method-assign]

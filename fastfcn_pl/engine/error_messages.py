@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fastfcn_pl.config import schema
-from fastfcn_pl.core.atomic_io import OF_THE_DISK
+from fastfcn_pl.core.atomic_io import DISK_ERRORS
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.data.workers import loss_of_worker
 from fastfcn_pl.engine import usage
@@ -36,7 +36,7 @@ def one_line(error: BaseException) -> str | None:
     for link in chain:
         if lost := loss_of_worker(link) or loss_of_rank(link):
             return lost
-        if isinstance(link, OSError) and (link.errno in OF_THE_DISK or _makes_a_folder(link)):
+        if isinstance(link, OSError) and (link.errno in DISK_ERRORS or _makes_a_folder(link)):
             return _of_the_disk(link)
     if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
         return " ".join(str(error).split())
@@ -72,7 +72,7 @@ def _makes_a_folder(error: OSError) -> bool:
 def _of_the_disk(error: OSError) -> str:
     name = str(error.filename or "a file")
     name = name if len(name) < _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
-    return f"{name} cannot be written ({error.strerror}): make room there, or write elsewhere"
+    return f"{name} cannot be written ({error.strerror}): check permissions and free space, or write elsewhere"
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:

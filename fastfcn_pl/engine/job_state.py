@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config.resolvers import KEPT
-from fastfcn_pl.core.atomic_io import writing
+from fastfcn_pl.core.atomic_io import disk_errors_reported
 from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError, differences, listed
 
@@ -77,7 +77,7 @@ class Claim:
         self.folder = folder
         self._descriptor: int | None = None
         kind, end = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX), time.monotonic() + _LINGERING
-        with writing(folder):
+        with disk_errors_reported(folder):
             while True:
                 _make(folder)
                 try:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
@@ -126,7 +126,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
     results = without_secrets(results)
     files = {"results.md": markdown(results), "results.json": json.dumps(results, indent=2) + "\n"}
     for name, text in files.items():
-        with staged(folder / name) as hidden:
+        with atomic_write(folder / name) as hidden:
             hidden.write_text(text)
 
 
@@ -135,11 +135,11 @@ def write_confusion(matrix: Tensor, classes: Sequence[str], folder: Path) -> Non
 
     There is a row for each true class, and a column for each predicted one.
     """
-    with staged(folder / "confusion.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(folder / "confusion.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["true class", *classes])
         table.writerows([name, *counts] for name, counts in zip(classes, matrix.tolist(), strict=True))
-    with staged(folder / "confusion.png") as hidden:
+    with atomic_write(folder / "confusion.png") as hidden:
         draw_confusion(matrix.numpy(), classes, hidden)
 
 

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import hide, without_secrets
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import hydra_files
@@ -56,12 +56,12 @@ class Sweep(Callback):
     def write(self, jobs: list[dict[str, Any]]) -> None:
         """Write and print the table."""
         columns = ("job", "overrides", *self.columns, "time", "folder", "status")
-        with staged(self.folder / "sweep.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.folder / "sweep.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, columns, extrasaction="ignore")
             table.writeheader()
             table.writerows(jobs)
         header, rows = self.shown(jobs)
-        with staged(self.folder / "sweep.md") as hidden:
+        with atomic_write(self.folder / "sweep.md") as hidden:
             hidden.write_text(markdown(header, rows))
         show(header, rows, f"Sweep in {os.path.relpath(self.folder)}")
 
@@ -105,7 +105,7 @@ def _write(
         "folder": str(folder),
         "status": hide(status),
     }
-    with staged(path) as hidden:
+    with atomic_write(path) as hidden:
         hidden.write_text(json.dumps(job))
     return job[compared.columns[0]]
 

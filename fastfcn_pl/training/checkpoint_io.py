@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 
 
 class StagedCheckpointIO(TorchCheckpointIO):
@@ -19,7 +19,7 @@ class StagedCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with staged(path) as hidden, hidden.open("wb") as file:
+        with atomic_write(path) as hidden, hidden.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # torch's writer hides what the disk said

@@ -18,7 +18,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from fastfcn_pl.core.reachability import attempt
+from fastfcn_pl.core.reachability import check_server
 from fastfcn_pl.core.redaction import redacted, without_secrets
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.training.metrics_writer import MetricsWriter
@@ -98,7 +98,7 @@ def logged_in() -> bool:
 def _answers() -> bool:
     """Tell whether W&B's server can be reached, and say it if not: its client would try for minutes."""
     address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    failure = attempt(address).failure()
+    failure = check_server(address).failure()
     if failure is not None:
         print(f"{address} cannot be reached ({failure}): the W&B run is kept offline", file=sys.stderr, flush=True)
     return failure is None

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from fastfcn_pl.core.atomic_io import staged, writing
+from fastfcn_pl.core.atomic_io import atomic_write, disk_errors_reported
 from fastfcn_pl.core.types import UserError
 
 
@@ -54,7 +54,7 @@ class MetricsWriter(ExperimentWriter):
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         self.hparams.update(params)
-        with staged(Path(self.log_dir, self.NAME_HPARAMS_FILE)) as hidden:
+        with atomic_write(Path(self.log_dir, self.NAME_HPARAMS_FILE)) as hidden:
             save_hparams_to_yaml(hidden, self.hparams)
 
     def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
@@ -95,7 +95,7 @@ class MetricsWriter(ExperimentWriter):
 
     def _append(self, size: int, text: bytes) -> None:
         """Write `text` after the first `size` bytes of the file."""
-        with writing(self._path), self._path.open("r+b") as file:
+        with disk_errors_reported(self._path), self._path.open("r+b") as file:
             file.seek(size)
             file.write(text)
             file.truncate()
@@ -103,7 +103,7 @@ class MetricsWriter(ExperimentWriter):
             os.fsync(file.fileno())
 
     def _replace(self, content: bytes) -> None:
-        with staged(self._path) as hidden:
+        with atomic_write(self._path) as hidden:
             hidden.write_bytes(content)
 
 

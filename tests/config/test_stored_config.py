@@ -36,7 +36,7 @@ escaped: \\${oc.env:LABEL}
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_known", {})
+    monkeypatch.setattr(redaction, "_replacements", {})
     monkeypatch.setattr(redaction, "_pattern", None)
     for name, value in {
         "LABEL": "label-of-mine",

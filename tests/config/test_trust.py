@@ -468,7 +468,7 @@ def test_a_file_takes_no_more_memory_than_it_holds(run: Path, tmp_path: Path) ->
         ({"state_dict": {"model.x": torch.zeros(2**40, device="meta")}}, "model.x is no tensor with a value"),
         ({"state_dict": {"model.x": torch.zeros(3).to_sparse()}}, "model.x is no tensor with a value"),
         ({"hyper_parameters": {"spec": {**spec, "classes": huge}, "config": tree}}, "holds a Tensor"),
-        ({"hyper_parameters": {"spec": {**spec, "classes": [3]}, "config": tree}}, "is no text"),
+        ({"hyper_parameters": {"spec": {**spec, "classes": [3]}, "config": tree}}, "is not a string"),
         ({"hyper_parameters": {"spec": spec, "config": "a: b"}}, "holds no configuration"),
         ({"hyper_parameters": {"spec": spec, "config": {}}}, "it is damaged"),
         ({"hyper_parameters": {"spec": spec, "config": wide}}, "have another shape: model.head"),

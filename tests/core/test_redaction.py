@@ -1,4 +1,4 @@
-"""What of a configuration is shown to others."""
+"""Redaction of secrets in configurations and messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastfcn_pl.core import redaction
 from fastfcn_pl.core.redaction import HIDDEN, hide, is_secret, redacted, without_secrets
 
 
-def test_texts_under_the_name_of_a_secret_are_hidden() -> None:
+def test_values_of_secret_keys_are_hidden() -> None:
     given = {
         "hub": {"api_key": "abc", "token": "abc", "db-password": "abc", "apikey": "abc"},
         "list": [{"secret": "x"}],
@@ -23,12 +23,12 @@ def test_texts_under_the_name_of_a_secret_are_hidden() -> None:
     assert redacted(harmless) == harmless
 
 
-def test_logins_in_addresses_are_hidden() -> None:
+def test_logins_in_urls_are_hidden() -> None:
     assert redacted("get https://me:pw@host.org/x?y=a@b") == f"get https://{HIDDEN}@host.org/x?y=a@b"
     assert redacted("https://host.org/@me") == "https://host.org/@me"
 
 
-def test_paths_start_where_the_user_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_working_directory_or_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home, work = tmp_path / "me", tmp_path / "me" / "work"
     work.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
@@ -74,11 +74,11 @@ SECRET = "s3cr3t-of-mine"
         f"${{oc.decode:${{oc.env:MY_PASSWORD,{SECRET}}}}}",
     ],
 )
-def test_texts_that_show_a_secret_by_themselves(text: str) -> None:
+def test_secrets_are_found_by_the_syntax_around_them(text: str) -> None:
     for shown in (hide(text), without_secrets(text), without_secrets({"question": [text]})["question"][0]):
         assert SECRET not in shown
         assert HIDDEN in shown
-        assert hide(shown) == shown, "what is hidden already is left as it is"
+        assert hide(shown) == shown, "hiding twice changes nothing"
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_texts_that_show_a_secret_by_themselves(text: str) -> None:
         "secret_file=/home/me/secret.txt",
     ],
 )
-def test_ordinary_texts_stay(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     if text.startswith("12:30"):
         assert "ratio 3:4" in hide(text)
     else:
         assert (hide(text), without_secrets(text)) == (text, text)
 
 
-def test_names_of_secrets() -> None:
+def test_secret_and_harmless_names() -> None:
     names = ["password", "db-password", "DB_PASSWORD_2", "apiKey", "X-Api-Key", "AWS_SECRET_ACCESS_KEY", "hf_token"]
     names += [
         "data.hub.token",
@@ -133,19 +133,19 @@ def test_names_of_secrets() -> None:
     assert not any(map(is_secret, harmless))
 
 
-def test_all_that_stands_under_the_name_of_a_secret_is_hidden() -> None:
+def test_everything_nested_in_a_secret_key_is_hidden() -> None:
     given = {"credentials": {"_target_": "a.B", "user": "me", "pins": [123456, 7], "more": {"x": "${oc.env:X}"}}}
     shown = {"_target_": "a.B", "user": HIDDEN, "pins": [HIDDEN, 7], "more": {"x": "${oc.env:X}"}}
     assert without_secrets(given) == {"credentials": shown}
 
 
 @given(st.text(min_size=1, max_size=200))
-def test_hiding_ends_and_changes_nothing_twice(text: str) -> None:
+def test_hiding_is_idempotent(text: str) -> None:
     once = hide(text)
     assert hide(once) == once
 
 
-def test_long_texts_take_no_time() -> None:
+def test_long_text_is_fast() -> None:
     for text in (
         "a" * 200_000,
         "a=" * 50_000,
@@ -159,25 +159,25 @@ def test_long_texts_take_no_time() -> None:
         assert time.monotonic() - begun < 2, text[:10]
 
 
-def test_the_current_folder_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_known", {})
+def test_the_working_directory_is_not_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_replacements", {})
     monkeypatch.setattr(redaction, "_pattern", None)
-    redaction.learn_process(
+    redaction.remember_process(
         ["data.root=/data"], {"PWD": "/home/me/project", "OLDPWD": "/home/you", "DB_PWD": "a-b-c-d"}
     )
     assert hide("/home/me/project /home/you /data a-b-c-d") == f"/home/me/project /home/you /data {HIDDEN}"
 
 
-def test_a_word_that_is_a_secret_elsewhere_stays_in_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_known", {})
+def test_an_ordinary_word_that_is_a_secret_elsewhere_stays_in_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_replacements", {})
     monkeypatch.setattr(redaction, "_pattern", None)
-    redaction.learn_addresses("https://user:password@host https://me:shapes@host git+ssh://git@github.com/x")
+    redaction.remember_in_text("https://user:password@host https://me:shapes@host git+ssh://git@github.com/x")
     config = {"password": None, "data": {"name": "shapes", "tool": "git"}}
     assert without_secrets(config) == config
     assert hide("git, password, shapes") == "git, password, ***"
 
 
-def test_a_configuration_that_is_printed_as_yaml() -> None:
+def test_secrets_in_printed_yaml_are_hidden() -> None:
     text = "hub:\n  password: literal secret of mine\n  url: x\n- token: 'abc def'\nquestion: why\n"
     assert hide(text) == "hub:\n  password: ***\n  url: x\n- token: '***'\nquestion: why\n"
     assert hide("data.token: no such key\n") == "data.token: no such key\n"

@@ -144,7 +144,7 @@ def test_a_class_that_never_occurs_is_said(tmp_path: Path, prepared: Callable[..
         (["data.remap={0: 0, 255: 255}"], r"folder: remap leads to background alone"),
         (["data.remap={0: 255}"], r"folder: remap leads to no class alone"),
         (["data.masks=colors", "data.remap={0: 0, 16777215: 0}"], r"folder: remap leads to background alone"),
-        (["data.classes=[a,a]"], r"folder: a is the name of two classes"),
+        (["data.classes=[a,a]"], r"folder: two classes are named a"),
     ],
 )
 def test_fewer_than_two_classes_are_refused(

@@ -239,7 +239,7 @@ def test_nonsense_is_refused(wrong: dict[str, int], tmp_path: Path) -> None:
 def test_labels_of_8_bits_hold_255_classes() -> None:
     grey = ((0, 0, 0),)
     assert DatasetSpec("many", tuple(map(str, range(255))), grey * 255).num_classes == 255
-    with pytest.raises(UserError, match="256 classes, but labels are 8 bits"):
+    with pytest.raises(UserError, match="256 classes: labels have 8 bits"):
         DatasetSpec("many", tuple(map(str, range(256))), grey * 256)
 
 

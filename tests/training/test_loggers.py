@@ -10,8 +10,8 @@ from fastfcn_pl.training import loggers
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reachability, "PATIENCE", 0.5)
-    reachability.attempt.cache_clear()
+    monkeypatch.setattr(reachability, "TIMEOUT", 0.5)
+    reachability.check_server.cache_clear()
 
 
 def test_a_server_that_cannot_be_reached_is_said(

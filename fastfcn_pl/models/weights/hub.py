@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
-from fastfcn_pl.core.reachability import PATIENCE, Attempt, attempt
+from fastfcn_pl.core.reachability import TIMEOUT, ConnectionCheck, check_server
 from fastfcn_pl.core.types import UserError
 
 _FILE = "model.safetensors"
@@ -32,7 +32,7 @@ def server() -> str | None:
 def begin() -> None:
     """Start to find out whether the hub can be reached, while other things are imported."""
     if (address := server()) is not None:
-        attempt(address)
+        check_server(address)
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def access(name: str, repository: str | None, url: str | None = None) -> Iterato
 
     offline = constants.HF_HUB_OFFLINE
     if repository is None:
-        failure = None if url is None or _is_downloaded(url) else attempt(url).failure()
+        failure = None if url is None or _is_downloaded(url) else check_server(url).failure()
         if failure is not None:
             raise UserError(_refusal(name, url, failure))
         cached = False
@@ -79,11 +79,11 @@ def _failure(name: str, repository: str) -> str | None:
 
     def ask() -> None:
         try:
-            get_hf_file_metadata(hf_hub_url(repo, _FILE, revision=revision or None), timeout=PATIENCE)
+            get_hf_file_metadata(hf_hub_url(repo, _FILE, revision=revision or None), timeout=TIMEOUT)
         except EntryNotFoundError:  # it has its weights in another file
             return
 
-    return attempt(address).failure() or Attempt(ask).failure()
+    return check_server(address).failure() or ConnectionCheck(ask).failure()
 
 
 def _refusal(name: str, address: str | None, failure: str | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.engine.sweep import Sweep, markdown, show
 
 Measured = dict[str, Any]
@@ -45,13 +45,13 @@ class Comparison(Sweep):
         found = [json.loads((self.folder / job["folder"] / self.results).read_text()) for job in done]
         if not found:
             return
-        with staged(self.folder / "sweep.png") as hidden:
+        with atomic_write(self.folder / "sweep.png") as hidden:
             draw([f"{job['job']}  {short(job['overrides'])}" for job in done], found, hidden)
         print(f"measured: {conditions(found[0])}")
         rows = pairs(self.published, found)
         if rows:
             show(PAIRS, rows, "So many times less")
-            with staged(self.folder / "sweep.md") as hidden:
+            with atomic_write(self.folder / "sweep.md") as hidden:
                 text = (self.folder / "sweep.md").read_text()
                 hidden.write_text(f"{text}\nSo many times less:\n\n{markdown(PAIRS, rows)}")
 
@@ -84,14 +84,14 @@ def show_one(found: Measured, folder: Path) -> None:
         memory.append((found["training_peak_mib"], f"in a training step of {batch} images of {height}x{width}"))
     if peaks := [f"{mib:.0f} MiB {what}" for mib, what in memory if mib is not None]:
         print(f"memory, weights included: {', '.join(peaks)}")
-    with staged(folder / "benchmark.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(folder / "benchmark.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("part", "parameters", "gmacs", "latency_ms"))
         table.writerows(
             (name, it["parameters"], it["gmacs"], it["latency_ms"])
             for name, it in {**found["parts"], "total": found}.items()
         )
-    with staged(folder / "benchmark.png") as hidden:
+    with atomic_write(folder / "benchmark.png") as hidden:
         draw(["network"], [found], hidden)
     print(f"in {folder}: benchmark.json, benchmark.csv, benchmark.png")
 

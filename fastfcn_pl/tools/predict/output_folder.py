@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastfcn_pl.core.atomic_io import refusal, staged
+from fastfcn_pl.core.atomic_io import atomic_write, write_error
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.walk import identity
 
@@ -86,9 +86,9 @@ def _make(output: Path, first: Path) -> None:
         if not os.access(output, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except FileExistsError as error:
-        raise refusal(first, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from error
+        raise write_error(first, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from error
     except OSError as error:
-        raise refusal(first, error) from error
+        raise write_error(first, error) from error
 
 
 def _plan(
@@ -151,7 +151,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _write(path: Path, record: dict[str, Any], time: int | None = None) -> None:
     """Write a record, as if at `time` in nanoseconds, or now."""
-    with staged(path) as hidden:
+    with atomic_write(path) as hidden:
         hidden.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if time is not None:
             os.utime(hidden, ns=(time, time))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.io import rle
 from fastfcn_pl.data.io.label_ids import own_ids
@@ -83,7 +83,7 @@ class Prediction:
             "colors": self.colors,
             "overlays": self.overlay,
         }
-        with staged(path) as hidden:
+        with atomic_write(path) as hidden:
             if kind == "segments":
                 hidden.write_text(json.dumps(self.segments()) + "\n", encoding="utf-8")
             else:
@@ -101,7 +101,7 @@ def save_probabilities(scores: ScoreMap, path: Path) -> np.ndarray:
     _, height, width, classes = scores.shape
     labels = np.empty((height, width), np.uint8)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}
-    with staged(path) as hidden, hidden.open("wb") as file:
+    with atomic_write(path) as hidden, hidden.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {**header, "shape": (classes, height, width)})
         start, row = file.tell(), width * np.dtype(np.float16).itemsize
         for top, bottom, band in scores.probabilities():

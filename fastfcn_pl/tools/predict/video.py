@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastfcn_pl.core.atomic_io import OF_THE_DISK
+from fastfcn_pl.core.atomic_io import DISK_ERRORS
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.io.walk import strangeness
 
@@ -177,7 +177,7 @@ def writing(path: Path, exact: bool, like: Reader) -> Iterator[Writer]:
     except BaseException as error:
         with suppress(Exception):  # it cannot be finished, either
             writer.container.close()
-        if isinstance(error, _av().FFmpegError) and error.errno not in OF_THE_DISK:
+        if isinstance(error, _av().FFmpegError) and error.errno not in DISK_ERRORS:
             raise UserError(f"{like.source} cannot be written as a video ({_reason(error)})") from error
         raise
 

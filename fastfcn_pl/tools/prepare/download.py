@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request
 
-from fastfcn_pl.core.atomic_io import OF_THE_DISK, writing
+from fastfcn_pl.core.atomic_io import DISK_ERRORS, disk_errors_reported
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.tools.prepare.http_request import answer
 from fastfcn_pl.tools.progress_bar import Update, bar
@@ -51,7 +51,7 @@ class Download:
         part, version = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.version")
         for place in (path, part, version):
             check_file(place)
-        with writing(path), bar(path.name) as update:
+        with disk_errors_reported(path), bar(path.name) as update:
             self._until_whole(url, part, version, update)
             if found := mismatch(part, checksum):
                 part.unlink()
@@ -74,7 +74,7 @@ class Download:
                 if isinstance(error, HTTPError) and error.code not in PASSING:
                     reason = " ".join(f"{error.code} {error.reason}".split())
                     raise UserError(f"{url} answers {reason}: {_by_hand(target)}") from error
-                if getattr(error, "errno", None) in OF_THE_DISK:
+                if getattr(error, "errno", None) in DISK_ERRORS:
                     raise
                 gained = _size(part) - most
                 slow = gained < SLOWEST * (time.monotonic() - begun)

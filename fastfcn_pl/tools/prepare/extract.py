@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
-from fastfcn_pl.core.atomic_io import OF_THE_DISK, writing
+from fastfcn_pl.core.atomic_io import DISK_ERRORS, disk_errors_reported
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.tools.progress_bar import bar
 
@@ -45,7 +45,7 @@ def extract(archive: Path, inside: str, names: list[str], into: Path, folders: C
     of one of `folders`.
     """
     hidden = into / f".{archive.name}"
-    with writing(into):
+    with disk_errors_reported(into):
         _remove(hidden)  # left by a run that was killed
         hidden.mkdir(parents=True)
         try:
@@ -89,7 +89,7 @@ def _extract(archive: Path, wanted: list[PurePosixPath], folder: Path) -> None:
     except UserError:
         raise
     except Exception as error:  # the decoders of a damaged archive raise whatever they stumble over
-        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BrokenArchiveError(f"{archive} cannot be unpacked ({reason})") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fastfcn_pl.core.atomic_io import OF_THE_DISK
+from fastfcn_pl.core.atomic_io import DISK_ERRORS
 
 NAME = ".prepare.lock"
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -42,7 +42,7 @@ def _lock(path: Path) -> int | None:
         except FileNotFoundError:  # another process has just removed the empty folder
             continue
         except OSError as error:
-            if error.errno in OF_THE_DISK:
+            if error.errno in DISK_ERRORS:
                 return None  # then nothing can be changed here, which is said when it has to be
             raise
         try:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.io.name_lists import lines
 from fastfcn_pl.data.io.parallel import in_order
@@ -40,13 +40,13 @@ def write_all(
 def _write(read: Callable[[Origin], np.ndarray], task: tuple[Origin, Path]) -> None:
     origin, path = task
     ids = read(origin)
-    with staged(path) as hidden:
+    with atomic_write(path) as hidden:
         Image.fromarray(ids.astype(np.uint8, casting="safe")).save(hidden, format="PNG")
 
 
 def write_list(names: Sequence[str], path: Path) -> None:
     """Write the names of a split, one a line."""
-    with staged(path) as hidden:
+    with atomic_write(path) as hidden:
         hidden.write_text("".join(f"{name}\n" for name in names))
 
 

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 from PIL import Image
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.tools.report import costs, figures, pictures
 from fastfcn_pl.tools.report.files import read_text, read_yaml
 from fastfcn_pl.tools.report.groups import Comparison, Group, checked, common, compare, differences, published
@@ -47,12 +47,12 @@ def write(arguments: Sequence[Path], output: Path) -> list[Path]:
     folder = output / name
     for comparison in about["comparisons"]:
         for file, content in comparison["files"].items():
-            with staged(folder / file) as hidden:
+            with atomic_write(folder / file) as hidden:
                 hidden.write_bytes(content)
     written = []
     for suffix in ("html", "md"):
         path = output / f"{name}.{suffix}"
-        with staged(path) as hidden:
+        with atomic_write(path) as hidden:
             hidden.write_text(_template(suffix).render(about, folder=name) + "\n")
         written.append(path)
     return written

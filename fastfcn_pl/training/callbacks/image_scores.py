@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import hide
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.evaluation.metrics import Scores, confusion
@@ -82,7 +82,7 @@ class ImageScores(L.Callback):
             return
         source = trainer.test_dataloaders.dataset.source  # type: ignore[union-attr]
         names = {s.position: hide(str((source.files(s.position) or (source.name(s.position),))[0])) for s in scored}
-        with staged(self.folder / "images.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.folder / "images.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["image", "mIoU", "pixel_accuracy"])
             table.writerows([names[s.position], _number(s.mean_iou), _number(s.pixel_accuracy)] for s in scored)
@@ -93,7 +93,7 @@ class ImageScores(L.Callback):
         ]
         if worst:
             sheet = stack([titled(sample.comparison(pl_module.spec), title) for sample, title in worst])
-            with staged(self.folder / "worst.png") as hidden:
+            with atomic_write(self.folder / "worst.png") as hidden:
                 Image.fromarray(sheet).save(hidden, format="PNG")
             log_media.picture(trainer, "final/worst", sheet)
         if worst and log_media.wandb_run(trainer) is not None:

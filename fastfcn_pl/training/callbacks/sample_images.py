@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
 from fastfcn_pl.evaluation.visualize import ABOUT, comparison, errors, zoom_of
 from fastfcn_pl.training.callbacks import log_media
@@ -66,7 +66,7 @@ class Samples(L.Callback):
             about = PngInfo()
             about.add_text(ABOUT, json.dumps(sample.about(pl_module.spec)))
             picture = Image.fromarray(sample.comparison(pl_module.spec))
-            with staged(self.folder / f"{position}.png") as hidden:
+            with atomic_write(self.folder / f"{position}.png") as hidden:
                 picture.save(hidden, format="PNG", pnginfo=about)
 
     def _position(self, trainer: L.Trainer, batches: int | float, batch_idx: int) -> int | None:

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.core.atomic_io import staged
+from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import hide
 from fastfcn_pl.core.types import IGNORE, UserError
 from fastfcn_pl.training.callbacks import log_media
@@ -80,9 +80,9 @@ class TerminateOnNaN(L.Callback):
         folder = Path(os.path.relpath(self.folder))
         if trainer.global_rank in ranks:
             name = f"step_{trainer.global_step}_rank_{trainer.global_rank}"
-            with staged(folder / f"{name}.md") as hidden:
+            with atomic_write(folder / f"{name}.md") as hidden:
                 hidden.write_text(page)
-            with staged(folder / f"{name}.pt") as hidden:
+            with atomic_write(folder / f"{name}.pt") as hidden:
                 torch.save({key: value.cpu() for key, value in self._batch.items()}, hidden)
         log_media.alert(trainer, "Training stopped", f"At step {trainer.global_step} {cause}: {REMEDY}.")
         trainer.strategy.barrier()  # the first to end would take the others, still writing, with it

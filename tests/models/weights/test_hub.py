@@ -27,11 +27,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-    monkeypatch.setattr(reachability, "PATIENCE", 1.0)
-    monkeypatch.setattr(hub, "PATIENCE", 1.0)
-    reachability.attempt.cache_clear()
+    monkeypatch.setattr(reachability, "TIMEOUT", 1.0)
+    monkeypatch.setattr(hub, "TIMEOUT", 1.0)
+    reachability.check_server.cache_clear()
     yield tmp_path / "hub"
-    reachability.attempt.cache_clear()
+    reachability.check_server.cache_clear()
 
 
 @pytest.fixture

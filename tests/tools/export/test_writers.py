@@ -150,7 +150,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(form: str, tmp_path: Path) -
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
         stack.enter_context(pytest.raises(UserError, match="cannot be written"))
-        staged = stack.enter_context(atomic_io.staged(output))
+        staged = stack.enter_context(atomic_io.atomic_write(output))
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # Python ignores the signal of it
         writers.write(Net().eval(), form, staged.with_suffix(output.suffix))
     assert list(tmp_path.iterdir()) == []

@@ -114,7 +114,7 @@ def test_a_full_disk_is_one_line_and_with_room_it_goes_on(site: Site, path: Path
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        _fails(site, path, r"a\.zip cannot be written \(File too large\): make room there")
+        _fails(site, path, r"a\.zip cannot be written \(File too large\): check permissions and free space")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     download(f"{site.url}/a.zip", path, SHA)
