@@ -52,6 +52,23 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tup
     return changes
 
 
+class Box(NamedTuple):
+    """Region of an image in pixels; `right` and `bottom` are not included."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+
 @dataclass(frozen=True)
 class FeatureInfo:
     """Channels and strides of the levels that a backbone or neck returns, finest first.

@@ -21,7 +21,7 @@ from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.evaluation.confusion_plot import draw_confusion
-from fastfcn_pl.evaluation.formatting import over, percent, subject
+from fastfcn_pl.evaluation.formatting import averaged_classes, data_and_split, percent
 from fastfcn_pl.evaluation.metrics import BoundaryIoU
 from fastfcn_pl.training.module import SegmentationModule
 
@@ -149,9 +149,9 @@ def headline(results: dict[str, Any]) -> str:
     if "mIoU_60_classes" in results:
         mean_iou += f" ({percent(results['mIoU_60_classes'])} over 60 classes: 59/60 of it, background counting as 0)"
     return (
-        f"{subject(results)}, protocol {results['protocol']}: "
+        f"{data_and_split(results)}, protocol {results['protocol']}: "
         f"mIoU {mean_iou}, pixel accuracy {percent(results['pixel_accuracy'])}, "
-        f"mean accuracy {percent(results['mean_accuracy'])}{over(results)}"
+        f"mean accuracy {percent(results['mean_accuracy'])}{averaged_classes(results)}"
     )
 
 
@@ -172,7 +172,7 @@ def class_table(results: dict[str, Any], palette: Sequence[tuple[int, int, int]]
 
     Many classes stand in two halves beside each other, with what there is room for: `results.md` has all.
     """
-    title = f"{subject(results)}, protocol {results['protocol']}"
+    title = f"{data_and_split(results)}, protocol {results['protocol']}"
     rows = [[Text(cell) for cell in row] for row in class_rows(results)]
     for i, (name, row) in enumerate(zip(results["IoU"], rows, strict=True)):
         if palette is not None:

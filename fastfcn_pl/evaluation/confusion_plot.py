@@ -1,4 +1,4 @@
-"""Charts of numbers, drawn by matplotlib into files."""
+"""Plot of a confusion matrix."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import IO
 
 import numpy as np
 
-_NUMBERED = 25  # classes up to which a cell has room for its number
-_INCH, _FONT = 0.19, 7.0
+_MAX_NUMBERED = 25  # with more classes, cells are too small for numbers
+_CELL_INCHES, _FONT_SIZE = 0.19, 7.0
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path | IO[bytes]) -> None:
-    """Draw counts `(num_classes, num_classes)`, rows true, as the share of its row that each cell holds, to a PNG.
+    """Plot pixel counts `(num_classes, num_classes)`, rows true, as a PNG that shows each cell's share of its row.
 
-    Shares are colours of an even scale (viridis); up to 25 classes they are numbers of percent, too. A row without
-    pixels is grey.
+    Colours are perceptually uniform (viridis), and up to 25 classes the cells also show percentages. Rows without
+    pixels are grey.
     """
     from matplotlib import colormaps
-    from matplotlib.figure import Figure  # pyplot would keep the figure, and choose a window system
+    from matplotlib.figure import Figure  # pyplot would keep the figure alive and pick a GUI
 
     count = len(classes)
     with np.errstate(invalid="ignore"):
         shares = matrix / matrix.sum(1, keepdims=True)
-    side = 1.6 + max(4.0, _INCH * count * (1.7 if count <= _NUMBERED else 1.0))
+    side = 1.6 + max(4.0, _CELL_INCHES * count * (1.7 if count <= _MAX_NUMBERED else 1.0))
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axis = figure.add_subplot()
     image = axis.imshow(shares, vmin=0, vmax=1, cmap=colormaps["viridis"].with_extremes(bad="lightgrey"))
-    axis.set_xticks(range(count), classes, rotation=90, fontsize=_FONT, parse_math=False)  # a $ in a name is a $
-    axis.set_yticks(range(count), classes, fontsize=_FONT, parse_math=False)
+    axis.set_xticks(range(count), classes, rotation=90, fontsize=_FONT_SIZE, parse_math=False)  # a $ is not math
+    axis.set_yticks(range(count), classes, fontsize=_FONT_SIZE, parse_math=False)
     axis.set(xlabel="predicted class", ylabel="true class")
     axis.tick_params(length=0)
-    if count <= _NUMBERED:
+    if count <= _MAX_NUMBERED:
         for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
             share = shares[row, column]
             color = "black" if share > 0.6 else "white"
-            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=_FONT - 1, color=color)
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=_FONT_SIZE - 1, color=color)
     figure.colorbar(image, label="share of the true class", shrink=0.6)
     figure.savefig(path, format="png", dpi=130)

@@ -1,4 +1,4 @@
-"""Scores over a whole split: all but the boundary's are derived from one int64 confusion matrix."""
+"""Segmentation metrics over a whole split: scores of a confusion matrix, and boundary IoU."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from fastfcn_pl.core.types import IGNORE, UserError
 
 @dataclass(frozen=True)
 class Scores:
-    """Fractions out of a confusion matrix. A class that occurs neither in labels nor in predictions has NaN."""
+    """Scores derived from a confusion matrix, as fractions. Means leave out classes with NaN."""
 
     iou: Tensor
-    """`(num_classes,)` float64, NaN for a class without any pixel."""
+    """`(num_classes,)` float64; NaN for a class that is neither labelled nor predicted anywhere."""
     accuracy: Tensor
-    """`(num_classes,)` float64: the share of a class's pixels that was found; NaN for a class without labels."""
+    """`(num_classes,)` float64, also called recall; NaN for a class without labelled pixels."""
     share: Tensor
-    """`(num_classes,)` float64: the class's share of the labelled pixels."""
+    """`(num_classes,)` float64: share of the labelled pixels."""
     dice: Tensor
-    """`(num_classes,)` float64, also called F1: twice the hits over labelled plus predicted pixels; NaN as in `iou`."""
+    """`(num_classes,)` float64, also called F1; NaN as in `iou`."""
     matrix: Tensor
-    """`(num_classes, num_classes)` int64, rows true, columns predicted: what all of this comes from."""
+    """`(num_classes, num_classes)` int64 pixel counts, rows true, columns predicted."""
     mean_iou: float
     mean_accuracy: float
     pixel_accuracy: float
     mean_dice: float
     frequency_weighted_iou: float
-    """The classes' IoU, each weighted by its share of the labelled pixels."""
+    """Mean of the classes' IoU, weighted by their share of the labelled pixels."""
 
     @classmethod
     def of(cls, matrix: Tensor) -> Scores:
-        """Derive the scores from `matrix` `(num_classes, num_classes)`, rows true, columns predicted."""
+        """Compute the scores of `matrix` `(num_classes, num_classes)`, rows true, columns predicted."""
         side = math.isqrt(matrix.numel())
         matrix = matrix.cpu().view(side, side)  # torchmetrics returns a single class's matrix as a scalar
         counts = matrix.double()
@@ -59,23 +59,20 @@ class Scores:
 
     @property
     def absent(self) -> list[int]:
-        """The classes that are left out of the mean IoU, because no pixel is labelled or predicted as them."""
+        """Classes that the mean IoU leaves out, since no pixel is labelled or predicted as them."""
         return self.iou.isnan().nonzero().flatten().tolist()
 
 
 def confusion(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Count pixels of class indices of one shape: `(num_classes, num_classes)` int64, rows true, columns predicted."""
+    """Return the pixel counts `(num_classes, num_classes)`, int64, rows true, columns predicted."""
     n = num_classes
-    # Ignored pixels are counted in a row of their own that is dropped: cheaper than selecting the others.
+    # Counting ignored pixels in an extra row, which is dropped, is cheaper than selecting the others.
     rows = target.long().masked_fill(target == IGNORE, n)
     return torch.bincount((rows * n + prediction).flatten(), minlength=(n + 1) * n).view(n + 1, n)[:n]
 
 
 class ConfusionMatrix(Metric):
-    """Pixel counts `(num_classes, num_classes)` int64, rows true, columns predicted, and how many images they are of.
-
-    Both are summed over ranks.
-    """
+    """Confusion matrix of pixels and number of images, both summed over ranks."""
 
     full_state_update = False
     matrix: Tensor
@@ -88,63 +85,63 @@ class ConfusionMatrix(Metric):
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Count the pixels of class indices `prediction` and `target`, both `(B, H, W)`; `IGNORE` counts nowhere."""
+        """Add class indices `prediction` and `target`, both `(B, H, W)`; skip pixels labelled `IGNORE`."""
         self.matrix += confusion(prediction, target, self.num_classes)
         self.images += len(target)
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Return the counts of pixels, and of images."""
+        """Return the matrix `(num_classes, num_classes)`, rows true, columns predicted, and the number of images."""
         return self.matrix, self.images
 
 
 class BoundaryIoU(Metric):
-    """IoU of what lies near the boundary of a class, in labels and in prediction (Cheng et al., CVPR 2021, eq. 2).
+    """IoU of the pixels near class boundaries, in labels and in predictions (Cheng et al., CVPR 2021, eq. 2).
 
-    Near is within `ratio` of the image's diagonal; 0.02 in the paper. As in its code, the image's border is a boundary,
-    and distance is the larger of rows and columns. Pixels of each class are summed over images and ranks; `compute`
-    returns `(num_classes,)` float64, NaN for a class without any.
+    A pixel is near a boundary if it is within `ratio` times the image's diagonal; the paper uses 0.02. As in the
+    paper's code, the image's border is a boundary and distance is the larger of rows and columns. Pixels are summed
+    over images and ranks.
     """
 
     full_state_update = False
-    common: Tensor
-    either: Tensor
+    intersection: Tensor
+    union: Tensor
 
     def __init__(self, num_classes: int, ratio: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 < ratio < 1:
             raise UserError(f"boundary_ratio={ratio}: give a share of the image's diagonal, such as 0.02")
         self.num_classes, self.ratio = num_classes, ratio
-        for name in ("common", "either"):
+        for name in ("intersection", "union"):
             self.add_state(name, torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Count class indices `prediction` and `target`, both `(B, H, W)`; `IGNORE` counts nowhere."""
+        """Add class indices `prediction` and `target`, both `(B, H, W)`; skip pixels labelled `IGNORE`."""
         distance = max(1, round(self.ratio * math.hypot(*target.shape[-2:])))
         prediction = torch.where(target == IGNORE, IGNORE, prediction)
         predicted, true = _near_boundary(prediction, distance), _near_boundary(target, distance)
-        common = self._count(target[predicted & true & (prediction == target)])
-        self.common += common
-        self.either += self._count(target[true]) + self._count(prediction[predicted]) - common
+        intersection = self._count(target[predicted & true & (prediction == target)])
+        self.intersection += intersection
+        self.union += self._count(target[true]) + self._count(prediction[predicted]) - intersection
 
     def _count(self, labels: Tensor) -> Tensor:
         return torch.bincount(labels.long(), minlength=IGNORE + 1)[: self.num_classes]
 
     def compute(self) -> Tensor:
-        """Return the boundary IoU of each class."""
-        return self.common.double() / self.either
+        """Return the boundary IoU `(num_classes,)`, float64; NaN for a class without boundary pixels."""
+        return self.intersection.double() / self.union
 
 
 def _near_boundary(labels: Tensor, distance: int) -> Tensor:
-    """Return where another class, or the outside, is within `distance` rows and columns of a pixel of `(B, H, W)`."""
+    """Return a mask `(B, H, W)` of pixels with another class, or the border, within `distance` rows and columns."""
     padded = F.pad(labels.short(), (distance,) * 4, value=-1)
     lowest, highest = -padded, padded
     for dim in (1, 2):
-        lowest, highest = (_largest(x, 2 * distance + 1, dim) for x in (lowest, highest))
+        lowest, highest = (_sliding_max(x, 2 * distance + 1, dim) for x in (lowest, highest))
     return -lowest != highest
 
 
-def _largest(x: Tensor, window: int, dim: int) -> Tensor:
-    """Return the largest value of each `window` along `dim`, by windows that double in size."""
+def _sliding_max(x: Tensor, window: int, dim: int) -> Tensor:
+    """Return the maximum of each `window` along `dim`, in log(window) steps that double the window."""
     size = 1
     while size < window:
         step, length = min(size, window - size), x.shape[dim]

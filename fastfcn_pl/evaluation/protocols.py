@@ -1,4 +1,4 @@
-"""From a network and an image to scores: pure functions, each an evaluation protocol by its name."""
+"""Evaluation protocols: functions from a network and an image to class scores."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastfcn_pl.core.types import UserError
-from fastfcn_pl.evaluation.score_map import Box, ScoreMap, mosaic, total
+from fastfcn_pl.core.types import Box, UserError
+from fastfcn_pl.evaluation.score_map import ScoreMap, average_windows, sum_maps
 from fastfcn_pl.models.cost import cost
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.ops.interpolate import resize, resize_logits
 
 Size = tuple[int, int]
 Protocol = Callable[[Segmenter, Tensor, Size], ScoreMap]
-"""A network, normalised images `(B, 3, H, W)` and a size `(h, w)` to the scores of all classes at that size."""
+"""Maps a network, normalised images `(B, 3, H, W)` and a size `(h, w)` to class scores at that size."""
 
-_MORE_THAN_ANY = 200
-"""No network of ours needs as many bytes for each byte of its input: counting what it needs can be left out."""
+_MAX_BYTES_PER_INPUT_BYTE = 200
+"""Upper bound on a network's memory for each byte of its input; below it, the exact need is not computed."""
 
 
 def logits(model: Segmenter, x: Tensor, size: Size | None = None) -> Tensor:
-    """Return logits `(B, num_classes, h, w)` in float32 for normalised images `x`; `size` is `x`'s where not given."""
+    """Return logits `(B, num_classes, h, w)` in float32 for normalised images `x`, at `size` or else at `x`'s size."""
     return resize_logits(model(x).logits, size or x.shape[-2:], model.align_corners)
 
 
 def native(model: Segmenter, x: Tensor, size: Size) -> ScoreMap:
-    """Whole image at its own size, single scale, no flip; logits resized to the label's `size`.
+    """Score the whole image at its own size, without scales or flip; resize the logits to the labels' `size`.
 
-    Raises UserError, before it begins, where the network needs more memory for that than there is.
+    Raises UserError before it starts if the network needs more memory than is free.
     """
     _check_memory(model, x)
     return _whole(model, x, size)
 
 
 def sliding(model: Segmenter, x: Tensor, size: Size, *, window: int, stride: int) -> ScoreMap:
-    """Windows of `window` x `window` pixels, a `stride` apart, of the image at its own size; logits averaged over them.
+    """Average logits over windows of `window` x `window` pixels, `stride` apart, of the image at its own size.
 
-    The last window of a row or column is moved inside the image, and the whole image is one where it is smaller; so
-    nothing is padded. Memory grows with the window, hardly with the image.
+    The last window of a row or column is shifted inside the image, so nothing is padded; an image smaller than a
+    window is one window. Memory depends on the window and hardly on the image.
     """
     return _windows(model, x, window, stride).resized(size, model.align_corners)
 
@@ -51,32 +51,32 @@ def sliding(model: Segmenter, x: Tensor, size: Size, *, window: int, stride: int
 def encoding(
     model: Segmenter, x: Tensor, size: Size, *, base_size: int, crop_size: int, scales: Sequence[float], flip: bool
 ) -> ScoreMap:
-    """The paper's: scores fused as exponentials that are not normalised, in float32.
+    """Score as the paper does: sum unnormalised exponentials of the logits over windows, flips and scales.
 
-    Faithful to `MultiEvalModule` in `encoding/models/base.py` of the official code, also where others do otherwise:
+    Follows `MultiEvalModule` in `encoding/models/base.py` of the official code, including its peculiarities:
 
-    1. The image's long side is resized to `base_size * scale`.
-    2. It is cut into windows of `crop_size`, 2/3 of that apart. The last one is cut off at the border, not moved, and
-       what is smaller than a window is padded with black at the right and at the bottom.
-    3. A window's score is `exp(logits)`, with `flip` `exp(logits + those of the mirrored window)`: not normalised.
-    4. Overlapping windows are averaged.
-    5. The result is resized to `size`, and summed over `scales`.
+    1. Resize the image's long side to `base_size * scale`.
+    2. Cut it into windows of `crop_size`, 2/3 of that apart. The last window is cut off at the border, not shifted,
+       and padded with black at the right and bottom.
+    3. Score a window as `exp(logits)`, or with `flip` as `exp(logits + logits of the flipped window)`.
+    4. Average overlapping windows.
+    5. Resize the result to `size` and sum it over `scales`.
 
-    Every resize is bilinear with the network's `align_corners`, which is true for the official ones.
+    Every resize is bilinear with the network's `align_corners`, which is true for the official networks.
     """
     _check_scales(scales)
     if crop_size < 2:
-        raise UserError(f"protocol.crop_size={crop_size}: a window is 2 pixels wide at least; the paper's are 480")
+        raise UserError(f"protocol.crop_size={crop_size}: give at least 2 pixels; the paper uses 480")
     black = [-mean / std for mean, std in zip(model.backbone.mean, model.backbone.std, strict=True)]
-    empty = x.new_tensor(black).view(1, 3, 1, 1).repeat(len(x), 1, crop_size, crop_size)
+    blank = x.new_tensor(black).view(1, 3, 1, 1).repeat(len(x), 1, crop_size, crop_size)
 
     def score(image: Tensor, box: Box) -> ScoreMap:
-        window = empty.clone()
-        window[..., : box.size[0], : box.size[1]] = _cut(image, box)
-        found = _whole(model, window)
+        window = blank.clone()
+        window[..., : box.height, : box.width] = _crop(image, box)
+        scores = _whole(model, window)
         if flip:
-            found = total([found, _whole(model, window.flip(-1)).mirrored()])
-        return found.cropped(*box.size).apply(torch.exp, logits=False)
+            scores = sum_maps([scores, _whole(model, window.flip(-1)).flipped()])
+        return scores.cropped(box.height, box.width).apply(torch.exp, logits=False)
 
     maps = []
     for scale in scales:
@@ -84,19 +84,19 @@ def encoding(
         height, width = _size(image)
         boxes = _boxes(image, crop_size, crop_size * 2 // 3)
         shape = (len(x), height, width, model.num_classes)
-        found = mosaic(shape, x.device, boxes, partial(score, image), logits=False)
-        maps.append(found.resized(size, model.align_corners))
-    return total(maps)
+        scores = average_windows(shape, x.device, boxes, partial(score, image), logits=False)
+        maps.append(scores.resized(size, model.align_corners))
+    return sum_maps(maps)
 
 
 def mmseg(
     model: Segmenter, x: Tensor, size: Size, *, long_side: int, short_side: int, scales: Sequence[float], flip: bool
 ) -> ScoreMap:
-    """mmsegmentation's, mode `whole`: the image as large as fits into both `long_side` and `short_side`.
+    """Score as mmsegmentation's mode `whole`: resize the image to fit into both `long_side` and `short_side`.
 
-    Logits are resized to the resized image, then to the label's `size`. Several `scales` of both sides, or `flip`,
-    average the softmax of these. That is `MultiScaleFlipAug` of the 0.x releases, which the published multi-scale
-    scores are from; `TestTimeAug` of 1.x scales the image's own size. The resized image is not rounded to 8 bits.
+    Logits are resized to the resized image, then to the labels' `size`. With several `scales` of both sides, or with
+    `flip`, their softmax is averaged. This is `MultiScaleFlipAug` of the 0.x releases, the source of the published
+    multi-scale scores; `TestTimeAug` of 1.x scales the image's own size. The resized image is not rounded to 8 bits.
     """
     return _mmseg(model, x, size, long_side, short_side, scales, flip, partial(_whole, model))
 
@@ -113,28 +113,28 @@ def mmseg_slide(
     scales: Sequence[float],
     flip: bool,
 ) -> ScoreMap:
-    """mmsegmentation's, mode `slide`: `mmseg`, with the resized image seen in windows as in `sliding`."""
+    """Score as mmsegmentation's mode `slide`: like `mmseg`, but run windows of the resized image as in `sliding`."""
     score = partial(_windows, model, window=window, stride=stride)
     return _mmseg(model, x, size, long_side, short_side, scales, flip, score)
 
 
 def _whole(model: Segmenter, x: Tensor, size: Size | None = None) -> ScoreMap:
-    """Run the network and return its logits at `size`, which is `x`'s where not given."""
+    """Run the network and return its logits at `size`, or else at `x`'s size."""
     with torch.no_grad():
         return ScoreMap.of(model(x).logits).resized(size or _size(x), model.align_corners)
 
 
 def _windows(model: Segmenter, x: Tensor, window: int, stride: int) -> ScoreMap:
-    """Return logits of `x`, averaged over windows that lie inside of it."""
+    """Return logits of `x`, averaged over windows that lie inside it."""
     if not 1 <= stride <= window:
-        raise UserError(f"protocol.stride={stride}: between 1 and protocol.window={window}, no pixel is left out")
+        raise UserError(f"protocol.stride={stride}: give 1 to protocol.window={window}, so that no pixel is left out")
     height, width = _size(x)
     boxes = [
-        Box(max(box.bottom - window, 0), box.bottom, max(box.right - window, 0), box.right)
+        Box(max(box.right - window, 0), max(box.bottom - window, 0), box.right, box.bottom)
         for box in _boxes(x, window, stride)
     ]
     shape = (len(x), height, width, model.num_classes)
-    return mosaic(shape, x.device, boxes, lambda box: _whole(model, _cut(x, box)), logits=True)
+    return average_windows(shape, x.device, boxes, lambda box: _whole(model, _crop(x, box)), logits=True)
 
 
 def _mmseg(
@@ -153,15 +153,15 @@ def _mmseg(
         image = resize(x, _within(x, int(long_side * scale), int(short_side * scale)), align_corners=False)
         maps.append(score(image).resized(size, model.align_corners))
         if flip:
-            maps.append(score(image.flip(-1)).resized(size, model.align_corners).mirrored())
+            maps.append(score(image.flip(-1)).resized(size, model.align_corners).flipped())
     if len(maps) == 1:
         return maps[0]
-    return total([m.apply(lambda scores: scores.softmax(-1) / len(maps), logits=False) for m in maps])
+    return sum_maps([m.apply(lambda scores: scores.softmax(-1) / len(maps), logits=False) for m in maps])
 
 
 def _check_scales(scales: Sequence[float]) -> None:
     if not scales or min(scales) <= 0:
-        raise UserError(f"protocol.scales={list(scales)}: name one at least, and only ones above 0")
+        raise UserError(f"protocol.scales={list(scales)}: give at least one, all above 0")
 
 
 def _size(x: Tensor) -> Size:
@@ -169,7 +169,7 @@ def _size(x: Tensor) -> Size:
 
 
 def _with_long_side(x: Tensor, length: int) -> Size:
-    """Return the size of `x` with its long side resized to `length`."""
+    """Return the size of `x` after resizing its long side to `length`."""
     height, width = _size(x)
     if height > width:
         return length, int(1.0 * width * length / height + 0.5)
@@ -177,28 +177,28 @@ def _with_long_side(x: Tensor, length: int) -> Size:
 
 
 def _within(x: Tensor, long: int, short: int) -> Size:
-    """Return the largest size of `x` whose long side is at most `long`, and its short side at most `short`."""
+    """Return the largest size that keeps `x`'s aspect ratio and fits into the sides `long` and `short`."""
     factor = min(long / max(_size(x)), short / min(_size(x)))
     return int(x.shape[-2] * factor + 0.5), int(x.shape[-1] * factor + 0.5)
 
 
 def _boxes(x: Tensor, window: int, stride: int) -> list[Box]:
-    """Return the windows, a `stride` apart, that cover `x`; the last ones are cut off at its border."""
+    """Return windows, `stride` apart, that cover `x`; the last ones are cut off at its border."""
     spans = []
     for length in _size(x):
         count = max(math.ceil((length - window) / stride), 0) + 1
         spans.append([(start, min(start + window, length)) for start in range(0, count * stride, stride)])
-    return [Box(*rows, *columns) for rows, columns in product(*spans)]
+    return [Box(left, top, right, bottom) for (top, bottom), (left, right) in product(*spans)]
 
 
-def _cut(x: Tensor, box: Box) -> Tensor:
+def _crop(x: Tensor, box: Box) -> Tensor:
     return x[..., box.top : box.bottom, box.left : box.right]
 
 
 def _check_memory(model: Segmenter, x: Tensor) -> None:
-    """Raise UserError where running the network on `x` takes more memory than there is."""
+    """Raise UserError if running the network on `x` needs more memory than is free."""
     free = _free_memory(x.device)
-    if x.nbytes * _MORE_THAN_ANY < free:
+    if x.nbytes * _MAX_BYTES_PER_INPUT_BYTE < free:
         return
     height, width = x.shape[-2:]
     need = len(x) * cost(model, (height, width))["total"].peak_mib * 2**20
@@ -206,13 +206,13 @@ def _check_memory(model: Segmenter, x: Tensor) -> None:
         need /= 2
     if need > free:
         raise UserError(
-            f"protocol=native needs about {need / 2**30:.3g} GiB to see an image of {height}x{width} at once, but "
+            f"protocol=native needs about {need / 2**30:.3g} GiB for an image of {height}x{width}, but only "
             f"{free / 2**30:.3g} GiB are free on {x.device}: use protocol=sliding"
         )
 
 
 def _free_memory(device: torch.device) -> float:
-    """Return the bytes that are free on `device`, infinity where that is not known."""
+    """Return the free bytes on `device`, or infinity if unknown."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached

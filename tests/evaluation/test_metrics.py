@@ -1,4 +1,4 @@
-"""Scores from one confusion matrix, against counting pixel by pixel."""
+"""Metrics against counting pixel by pixel."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fastfcn_pl.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Scores
 
 def _batches(seed: int, classes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     rng = np.random.default_rng(seed)
-    found = []
+    batches = []
     for _ in range(5):
         shape = tuple(rng.integers(3, 20, 3))
         target = rng.integers(0, classes, shape).astype(np.uint8)
         target[rng.random(shape) < 0.2] = IGNORE
-        found.append((torch.from_numpy(rng.integers(0, classes, shape)), torch.from_numpy(target)))
-    return found
+        batches.append((torch.from_numpy(rng.integers(0, classes, shape)), torch.from_numpy(target)))
+    return batches
 
 
 @pytest.mark.parametrize("classes", [1, 2, 11, 150])
@@ -47,14 +47,14 @@ def test_scores_equal_counting_by_hand(classes: int) -> None:
     accuracy = [(prediction[target == c] == c).mean() for c in range(classes) if (target == c).any()]
     assert scores.mean_accuracy == pytest.approx(np.mean(accuracy))
     assert scores.share.sum() == pytest.approx(1)
-    dice = [2 * i / (1 + i) for i in iou]  # the two follow from each other
+    dice = [2 * i / (1 + i) for i in iou]  # Dice is a function of IoU
     np.testing.assert_allclose(scores.dice, dice)
     assert scores.mean_dice == pytest.approx(np.nanmean(dice))
     weighted = sum((target == c).mean() * iou[c] for c in range(classes) if (target == c).any())
     assert scores.frequency_weighted_iou == pytest.approx(weighted)
 
 
-def test_a_class_without_pixels_is_left_out_and_named() -> None:
+def test_a_class_without_pixels_is_left_out_and_listed() -> None:
     metric = ConfusionMatrix(4)
     metric.update(torch.tensor([[[0, 1, 0]]]), torch.tensor([[[0, 1, 1]]], dtype=torch.uint8))
     scores = Scores.of(metric.compute()[0])
@@ -71,7 +71,7 @@ def test_a_class_that_is_only_predicted_counts_as_zero() -> None:
     assert math.isnan(scores.accuracy[2])
 
 
-def test_ignored_pixels_count_nowhere() -> None:
+def test_ignored_pixels_are_not_counted() -> None:
     metric = ConfusionMatrix(3)
     metric.update(torch.tensor([[[0, 1, 2]]]), torch.full((1, 1, 3), IGNORE, dtype=torch.uint8))
     assert metric.compute()[0].sum() == 0
@@ -85,14 +85,14 @@ def test_counts_beyond_float32_are_exact() -> None:
 
 
 def _boundary_by_hand(labels: np.ndarray, cls: int, distance: int) -> np.ndarray:
-    """The paper's code: a mask with a black border, less what is left of it after eroding it `distance` times."""
+    """Follow the paper's code: pad the mask with zeros and subtract the mask eroded `distance` times."""
     mask = np.pad(labels == cls, 1)
     inner = ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=distance, border_value=1)
     return (mask & ~inner)[1:-1, 1:-1]
 
 
 @pytest.mark.parametrize(("size", "ratio"), [((40, 61), 0.02), ((40, 61), 0.07), ((7, 90), 0.3)])
-def test_boundary_iou_is_that_of_eroded_masks(size: tuple[int, int], ratio: float) -> None:
+def test_boundary_iou_equals_erosion_of_masks(size: tuple[int, int], ratio: float) -> None:
     rng = np.random.default_rng(0)
     target, prediction = (rng.integers(0, 4, (2, size[0] // 5, size[1] // 5)).repeat(6, 1).repeat(6, 2) for _ in "ab")
     target, prediction = target[:, : size[0], : size[1]].copy(), prediction[:, : size[0], : size[1]].copy()

@@ -1,4 +1,7 @@
-"""Evaluation protocols, against plain formulas on whole tensors; the official results: `models/test_published.py`."""
+"""Evaluation protocols against plain formulas on whole tensors.
+
+The official results are tested in `models/weights/test_published.py`.
+"""
 
 from __future__ import annotations
 
@@ -47,15 +50,13 @@ def test_native_is_the_argmax_of_the_logits(model: Any) -> None:
         assert torch.equal(native(model, x, size).labels(), logits(model, x, size).argmax(1))
 
 
-def test_native_says_what_it_needs_before_it_begins(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_reports_the_memory_it_needs_before_it_starts(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocols, "_free_memory", lambda device: 2.0**20)
     seen: set[str] = set()
     model.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].device.type))
     x = _image(3200, 4000)
-    # the output of 6 channels at stride 8, and the logits, which are three times it: 3200 x 4000 / 64 x 6 x 4 B x 2
-    with pytest.raises(
-        UserError, match=r"needs about 0\.00\d+ GiB to see an image of 3200x4000 .* use protocol=sliding"
-    ):
+    # features and logits of 6 channels at stride 8: 3200 x 4000 / 64 x 6 x 4 B x 2
+    with pytest.raises(UserError, match=r"needs about 0\.00\d+ GiB for an image of 3200x4000 .* use protocol=sliding"):
         native(model, x, (3200, 4000))
     assert seen == {"meta"}
     monkeypatch.setattr(protocols, "_free_memory", lambda device: 2.0**30)
@@ -63,20 +64,20 @@ def test_native_says_what_it_needs_before_it_begins(model: Any, monkeypatch: pyt
     assert seen == {"meta", "cpu"}
 
 
-def test_the_memory_of_a_machine_is_found() -> None:
+def test_free_memory_is_plausible() -> None:
     free = protocols._free_memory(torch.device("cpu"))
     assert free > 2**27
     assert free < 2**50 or not os.path.exists("/proc/meminfo")
 
 
 @pytest.mark.parametrize("window", [70, 1000])
-def test_a_window_as_large_as_the_image_is_the_whole(model: Any, window: int) -> None:
+def test_a_window_as_large_as_the_image_gives_the_whole_image(model: Any, window: int) -> None:
     x = _image(45, 70)
     whole = native(model, x, (45, 70)).labels()
     assert torch.equal(sliding(model, x, (45, 70), window=window, stride=7).labels(), whole)
 
 
-def test_windows_a_window_apart_are_tiles(model: Any) -> None:
+def test_windows_without_overlap_are_tiles(model: Any) -> None:
     x = _image(64, 96)
     rows = [
         torch.cat([native(model, tile, (32, 32)).labels() for tile in row.split(32, -1)], -1) for row in x.split(32, -2)
@@ -85,7 +86,7 @@ def test_windows_a_window_apart_are_tiles(model: Any) -> None:
 
 
 @pytest.mark.parametrize(("window", "stride"), [(32, 21), (24, 5), (40, 40), (17, 16)])
-def test_overlapping_windows_are_averaged_and_leave_out_no_pixel(model: Any, window: int, stride: int) -> None:
+def test_overlapping_windows_are_averaged_and_cover_every_pixel(model: Any, window: int, stride: int) -> None:
     for height, width in ((61, 33), (20, 90), (40, 41)):
         x = _image(height, width, batch=2)
         summed, count = torch.zeros(2, 6, height, width), torch.zeros(height, width)
@@ -99,9 +100,9 @@ def test_overlapping_windows_are_averaged_and_leave_out_no_pixel(model: Any, win
         assert torch.equal(sliding(model, x, (77, 50), window=window, stride=stride).labels(), expected)
 
 
-def test_a_stride_that_leaves_out_pixels_is_refused(model: Any) -> None:
+def test_a_stride_that_leaves_gaps_is_refused(model: Any) -> None:
     for stride in (33, 0):
-        with pytest.raises(UserError, match=f"protocol.stride={stride}: between 1 and protocol.window=32"):
+        with pytest.raises(UserError, match=f"protocol.stride={stride}: give 1 to protocol.window=32"):
             sliding(model, _image(64, 64), (64, 64), window=32, stride=stride)
 
 
@@ -155,8 +156,8 @@ def test_encoding_does_not_depend_on_the_order_of_scales(model: Any) -> None:
     torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-5)
 
 
-def test_flip_makes_a_mirrored_image_a_mirrored_result(model: Any) -> None:
-    """Where nothing is padded or cut at the right border, which is not symmetric."""
+def test_with_flip_a_mirrored_image_gives_a_mirrored_result(model: Any) -> None:
+    """For sizes that need no padding or cropping at the right, which is not symmetric."""
     x = _image(48, 48)
     flipped = [
         partial(encoding, base_size=48, crop_size=48, scales=[1.0, 0.999], flip=True),
@@ -215,7 +216,7 @@ def test_mmseg_averages_probabilities(model: Any, slide: bool, scales: list[floa
 def test_probabilities_sum_to_one_and_agree_with_labels(
     model: Any, protocol: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(score_map._BAND, "cpu", 2000)
+    monkeypatch.setitem(score_map._SCORES_PER_BAND, "cpu", 2000)
     found = protocol(model, _image(40, 60), (45, 70), **options)
     bands = list(found.probabilities())
     assert len(bands) > 1
@@ -228,9 +229,9 @@ def test_probabilities_sum_to_one_and_agree_with_labels(
         torch.testing.assert_close(shares.permute(0, 3, 1, 2), logits(model, _image(40, 60), (45, 70)).softmax(1))
 
 
-def test_scales_have_to_be_there(model: Any) -> None:
+def test_scales_must_be_positive_and_not_empty(model: Any) -> None:
     for scales in ([], [1.0, 0.0]):
-        with pytest.raises(UserError, match=r"protocol\.scales=\[.*\]: name one at least"):
+        with pytest.raises(UserError, match=r"protocol\.scales=\[.*\]: give at least one"):
             encoding(model, _image(40, 40), (40, 40), base_size=52, crop_size=32, scales=scales, flip=False)
         with pytest.raises(UserError, match=r"protocol\.scales="):
             mmseg(model, _image(40, 40), (40, 40), long_side=80, short_side=50, scales=scales, flip=False)
@@ -253,14 +254,14 @@ import resource
 from functools import partial
 import torch
 from torch import nn
-from fastfcn_pl import inference, scoremap
+from fastfcn_pl.evaluation import protocols
 from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.training.module import SegmentationModule
 from tests.fakes.network import Network
 
 side, classes = 8000, 150
 spec = DatasetSpec("large", tuple(map(str, range(classes))), ((0, 0, 0),) * classes)
-protocol = partial(inference.{name}, **{options})
+protocol = partial(protocols.{name}, **{options})
 module = SegmentationModule(Network(classes, True), nn.Identity(), protocol, spec, None, None, False, False, {{}})
 batch = {{"image": torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)}}
 batch |= {{"target": torch.zeros(1, side, side, dtype=torch.uint8), "index": torch.zeros(1, dtype=torch.int64)}}
@@ -281,7 +282,7 @@ OPTIONS = {
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_large_image_is_scored_in_4_gib(name: str) -> None:
-    """8,000 x 8,000 pixels of 150 classes, from bytes to the confusion matrix; their scores alone are 36 GiB."""
+    """From 8,000 x 8,000 pixels to the confusion matrix of 150 classes; all scores at once would take 36 GiB."""
     script = LARGE.format(name=name, options=OPTIONS[name])
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
@@ -289,7 +290,7 @@ def test_a_large_image_is_scored_in_4_gib(name: str) -> None:
 
 
 def _published_scoring(x: Tensor, target: Tensor, classes: int) -> None:
-    """What the official evaluation does after the network: everything at full size, twice, and three histograms."""
+    """Score as the official code does: argmax at full size, twice, and three histograms."""
     full = F.interpolate(x, target.shape[-2:], mode="bilinear", align_corners=True)
     for _ in range(2):
         prediction, truth = full.max(1)[1].numpy().astype("int64") + 1, target.numpy().astype("int64") + 1

@@ -1,12 +1,13 @@
-"""Score maps: bands of rows add up to what the whole would be."""
+"""Score maps: results do not depend on the bands that they are computed in."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from fastfcn_pl.core.types import Box
 from fastfcn_pl.evaluation import score_map
-from fastfcn_pl.evaluation.score_map import Box, ScoreMap, mosaic, total
+from fastfcn_pl.evaluation.score_map import ScoreMap, average_windows, sum_maps
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -15,10 +16,10 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("band", [1, 700, 2**30])
 def test_labels_do_not_depend_on_the_band(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(score_map._BAND, "cpu", band)
+    monkeypatch.setitem(score_map._SCORES_PER_BAND, "cpu", band)
     x, y = _random(2, 6, 9, 11), _random(2, 6, 5, 11, seed=1)
-    maps = ScoreMap.of(x), ScoreMap.of(y).resized((9, 11), True).mirrored()
-    found = total(maps).apply(torch.exp, logits=False).resized((67, 45), True).cropped(50, 40)
+    maps = ScoreMap.of(x), ScoreMap.of(y).resized((9, 11), True).flipped()
+    found = sum_maps(maps).apply(torch.exp, logits=False).resized((67, 45), True).cropped(50, 40)
     small = torch.nn.functional.interpolate(y, (9, 11), mode="bilinear", align_corners=True).flip(-1)
     fused = torch.nn.functional.interpolate((x + small).exp(), (67, 45), mode="bilinear", align_corners=True)
     whole = fused[..., :50, :40]
@@ -26,17 +27,17 @@ def test_labels_do_not_depend_on_the_band(band: int, monkeypatch: pytest.MonkeyP
     assert torch.equal(found.labels(), whole.argmax(1))
 
 
-def test_a_mosaic_is_the_mean_of_its_windows_each_scored_once_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(score_map._BAND, "cpu", 1)
-    boxes = [Box(0, 8, 0, 10), Box(0, 8, 6, 13), Box(5, 13, 0, 10), Box(5, 13, 6, 13), Box(13, 40, 0, 13)]
-    tiles = {box: _random(1, 4, *box.size, seed=i) for i, box in enumerate(boxes)}
+def test_windows_are_averaged_scored_once_and_then_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(score_map._SCORES_PER_BAND, "cpu", 1)
+    boxes = [Box(0, 0, 10, 8), Box(6, 0, 13, 8), Box(0, 5, 10, 13), Box(6, 5, 13, 13), Box(0, 13, 13, 40)]
+    tiles = {box: _random(1, 4, box.height, box.width, seed=i) for i, box in enumerate(boxes)}
     scored: list[Box] = []
 
     def score(box: Box) -> ScoreMap:
         scored.append(box)
         return ScoreMap.of(tiles[box])
 
-    found = mosaic((1, 40, 13, 4), torch.device("cpu"), boxes, score, logits=True)
+    found = average_windows((1, 40, 13, 4), torch.device("cpu"), boxes, score, logits=True)
     expected, count = torch.zeros(1, 4, 40, 13), torch.zeros(40, 13)
     for box, tile in tiles.items():
         expected[..., box.top : box.bottom, box.left : box.right] += tile
@@ -44,10 +45,10 @@ def test_a_mosaic_is_the_mean_of_its_windows_each_scored_once_and_forgotten(monk
     assert torch.equal(found.labels(), (expected / count).argmax(1))
     assert scored == boxes
     torch.testing.assert_close(found.scores(), expected / count)
-    assert sorted(scored) == sorted(boxes + boxes[:4]), "only the last window was still there"
+    assert sorted(scored) == sorted(boxes + boxes[:4]), "only the last window was still cached"
 
 
-def test_scores_are_float32_whatever_the_network_made() -> None:
+def test_scores_are_float32_under_autocast() -> None:
     logits = _random(1, 3, 4, 4).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         found = ScoreMap.of(logits).resized((17, 9), False).apply(torch.exp, logits=False).scores()

@@ -1,4 +1,4 @@
-"""Pictures of labels."""
+"""Pictures of labels and errors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def test_colorize_paints_the_palette() -> None:
     assert colorize(LABELS, SPEC).tolist() == [[[0, 0, 200], [200, 0, 0], [255, 255, 255]]]
 
 
-def test_overlay_mixes_and_leaves_ignored_pixels() -> None:
+def test_overlay_blends_all_but_ignored_pixels() -> None:
     image = np.full((1, 3, 3), 100, np.uint8)
     assert overlay(image, LABELS, SPEC, opacity=0.5).tolist() == [[[50, 50, 150], [150, 50, 50], [100, 100, 100]]]
 
 
-def test_error_map_tells_right_from_wrong() -> None:
+def test_error_map_colours_correct_wrong_and_ignored_pixels() -> None:
     colours = error_map(np.array([[0, 0, 0]], np.uint8), LABELS)[0].tolist()
     assert len({tuple(c) for c in colours}) == 3
     assert colours[2] == [255, 255, 255]
 
 
-def test_comparison_holds_four_panels_and_a_legend_of_the_classes_in_sight() -> None:
+def test_comparison_shows_four_panels_and_a_legend_of_the_classes_that_occur() -> None:
     spec = DatasetSpec("four", ("sky", "sea", "road", "car"), ((0, 0, 200), (0, 90, 90), (200, 0, 0), (9, 9, 9)))
     image = np.zeros((40, 200, 3), np.uint8)
     truth, prediction = np.zeros((40, 200), np.uint8), np.full((40, 200), 2, np.uint8)
@@ -46,7 +46,7 @@ def test_small_images_are_enlarged() -> None:
     assert comparison(np.zeros((20, 30, 3), np.uint8), small, small, SPEC).shape[1] == 4 * 210 + 3 * 6
 
 
-def test_a_legend_breaks_its_lines() -> None:
+def test_a_narrow_legend_wraps() -> None:
     assert len(legend([0, 1], SPEC, 60)) > len(legend([0, 1], SPEC, 600))
     assert len(legend([], SPEC, 60)) > 0
 

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fastfcn_pl.core.types import DatasetSpec
-from fastfcn_pl.evaluation.visualize import ABOUT, comparison
+from fastfcn_pl.evaluation.visualize import METADATA_KEY, comparison
 
 CLASSES = ("sky", "car, <parked>", "a|b")
 SPEC = DatasetSpec("fake", CLASSES, ((70, 130, 180), (220, 20, 60), (0, 128, 0)))
@@ -184,7 +184,9 @@ def _overlay(file: Path, number: int, seed: int) -> None:
     target = np.repeat(np.arange(24) // 8, 32).reshape(24, 32).astype(np.uint8)
     prediction = np.roll(target, 1 + seed, axis=0)
     about = PngInfo()
-    about.add_text(ABOUT, json.dumps({"height": 24 * 6, "colors": dict(zip(SPEC.classes, SPEC.palette, strict=True))}))
+    about.add_text(
+        METADATA_KEY, json.dumps({"height": 24 * 6, "colors": dict(zip(SPEC.classes, SPEC.palette, strict=True))})
+    )
     Image.fromarray(comparison(image, target, prediction, SPEC)).save(file, pnginfo=about)
 
 

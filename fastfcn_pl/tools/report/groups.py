@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastfcn_pl.core.types import UserError, suggest
-from fastfcn_pl.evaluation.formatting import subject
+from fastfcn_pl.evaluation.formatting import data_and_split
 from fastfcn_pl.tools.report import files, run_schema
 from fastfcn_pl.tools.report.runs import Run, key_of, of_one_machine, shown
 
@@ -101,7 +101,7 @@ def _measure(results: dict[str, Any]) -> tuple[str, ...]:
     """Return what two scores must have in common to be compared."""
     options = json.dumps(results["protocol_options"], sort_keys=True) if results["protocol_options"] else ""
     classes = f"classes {', '.join(results['IoU'])}"
-    return subject(results), results["protocol"], options, f"{results['images']} images", classes
+    return data_and_split(results), results["protocol"], options, f"{results['images']} images", classes
 
 
 def _may_join(run: Run, other: Run) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fastfcn_pl.core.types import DatasetSpec, UserError
-from fastfcn_pl.evaluation.visualize import ABOUT, legend, panels, stack, titled
+from fastfcn_pl.evaluation.visualize import METADATA_KEY, add_title, legend, panels, stack
 from fastfcn_pl.tools.report.files import checked, printable
 from fastfcn_pl.tools.report.run_schema import OVERLAY
 from fastfcn_pl.tools.report.runs import Run
@@ -73,10 +73,10 @@ def _read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, int, 
         with Image.open(file, formats=["PNG"]) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
                 raise UserError(f"it has {picture.width} x {picture.height} pixels")
-            about = json.loads(picture.info.get(ABOUT, "{}"))
+            about = json.loads(picture.info.get(METADATA_KEY, "{}"))
             if not about:
                 return {}, {}
-            checked(about, OVERLAY, ABOUT)
+            checked(about, OVERLAY, METADATA_KEY)
             cut = panels(np.asarray(picture.convert("RGB")), about["height"])
     except (*_BROKEN, UserError) as error:
         reason = " ".join(printable(str(error)).split())[:200]
@@ -102,7 +102,7 @@ def sheet(made: Sequence[Row], names: Sequence[str]) -> np.ndarray:
     for row in made:
         cells = [_small(cell) for cell in (row.image, row.truth, *(_or_white(p, row.image) for p in row.predictions))]
         if not lines or rows_each > 1:
-            cells = [titled(cell, title) for cell, title in zip(cells, titles, strict=True)]
+            cells = [add_title(cell, title) for cell, title in zip(cells, titles, strict=True)]
         for i in range(0, len(cells), across):
             line = [np.pad(cell, ((0, 0), (0, _GAP), (0, 0)), constant_values=255) for cell in cells[i : i + across]]
             lines.append(np.hstack(line))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from fastfcn_pl.evaluation.formatting import over, percent
+from fastfcn_pl.evaluation.formatting import averaged_classes, percent
 from fastfcn_pl.tools.report.groups import Group, Spread
 from fastfcn_pl.tools.report.runs import Run, key_of
 
@@ -176,7 +176,7 @@ def _notes(groups: Sequence[Group], common: list[str]) -> list[str]:
     if hows:
         notes.append(f"Cost was measured {'; or '.join(hows)}. Minutes are of training, validation included.")
     for group in groups:
-        told = {over(run.results) for run in group.finished if run.results} - {""}
+        told = {averaged_classes(run.results) for run in group.finished if run.results} - {""}
         if told:
             notes.append(
                 f"{group.name}{' or'.join(sorted(told))}: the others have no pixel, and are left out of means."

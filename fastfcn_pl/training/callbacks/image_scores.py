@@ -17,7 +17,7 @@ from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import hide
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.evaluation.metrics import Scores, confusion
-from fastfcn_pl.evaluation.visualize import stack, titled
+from fastfcn_pl.evaluation.visualize import add_title, stack
 from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.callbacks.sample_images import Sample
 from fastfcn_pl.training.module import SegmentationModule
@@ -92,7 +92,7 @@ class ImageScores(L.Callback):
             if s.sample is not None
         ]
         if worst:
-            sheet = stack([titled(sample.comparison(pl_module.spec), title) for sample, title in worst])
+            sheet = stack([add_title(sample.comparison(pl_module.spec), title) for sample, title in worst])
             with atomic_write(self.folder / "worst.png") as hidden:
                 Image.fromarray(sheet).save(hidden, format="PNG")
             log_media.picture(trainer, "final/worst", sheet)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
-from fastfcn_pl.evaluation.visualize import ABOUT, comparison, errors, zoom_of
+from fastfcn_pl.evaluation.visualize import METADATA_KEY, comparison, error_labels, zoom_factor
 from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.module import SegmentationModule
 
@@ -64,7 +64,7 @@ class Samples(L.Callback):
         if position is not None:
             sample = Sample(outputs, batch)
             about = PngInfo()
-            about.add_text(ABOUT, json.dumps(sample.about(pl_module.spec)))
+            about.add_text(METADATA_KEY, json.dumps(sample.about(pl_module.spec)))
             picture = Image.fromarray(sample.comparison(pl_module.spec))
             with atomic_write(self.folder / f"{position}.png") as hidden:
                 picture.save(hidden, format="PNG", pnginfo=about)
@@ -93,7 +93,7 @@ class Sample:
         """Return what is needed to take the picture apart: the panels' height, and the colours of classes in sight."""
         seen = np.union1d(np.unique(self.target), np.unique(self.prediction))
         return {
-            "height": self.image.shape[0] * zoom_of(self.image.shape[1]),
+            "height": self.image.shape[0] * zoom_factor(self.image.shape[1]),
             "colors": {spec.classes[c]: spec.palette[c] for c in seen if c != IGNORE},
         }
 
@@ -109,6 +109,6 @@ class Sample:
         masks = {
             "truth": {"mask_data": self.target, "class_labels": classes},
             "prediction": {"mask_data": self.prediction, "class_labels": classes},
-            "error": {"mask_data": errors(self.prediction, self.target), "class_labels": _ERROR_LABELS},
+            "error": {"mask_data": error_labels(self.prediction, self.target), "class_labels": _ERROR_LABELS},
         }
         return wandb.Image(self.image, masks=masks, caption=caption, file_type="jpg")

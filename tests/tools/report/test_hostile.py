@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.evaluation.visualize import ABOUT
+from fastfcn_pl.evaluation.visualize import METADATA_KEY
 from fastfcn_pl.tools.report.groups import compare
 from fastfcn_pl.tools.report.page import write
 from fastfcn_pl.tools.report.runs import find
@@ -123,7 +123,7 @@ def test_links_that_lead_back_and_pipes_do_not_hold_a_report_up(tmp_path: Path) 
 
 def _overlay(folder: Path, about: str, size: tuple[int, int] = (80, 40)) -> Path:
     text = PngInfo()
-    text.add_text(ABOUT, about)
+    text.add_text(METADATA_KEY, about)
     (folder / "overlays").mkdir(exist_ok=True)
     Image.new("RGB", size).save(folder / "overlays" / "0.png", pnginfo=text)
     return folder / "overlays" / "0.png"
