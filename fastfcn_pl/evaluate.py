@@ -19,7 +19,7 @@ def evaluate(cfg: DictConfig) -> float:
     from fastfcn_pl.config import build, trainer_flags, validation
     from fastfcn_pl.config.trust import Trust
     from fastfcn_pl.core import provenance
-    from fastfcn_pl.engine import scoring
+    from fastfcn_pl.engine import rank_processes, scoring
     from fastfcn_pl.engine.checkpoint import Checkpoint
 
     trust = Trust.of(cfg.trust, cfg)
@@ -32,6 +32,7 @@ def evaluate(cfg: DictConfig) -> float:
     L.seed_everything(run.seed, workers=True, verbose=False)
     trainer = build.trainer(run)
     trainer_flags.check_strategy(trainer)
+    rank_processes.start_with_frozen_job(trainer)
     results = scoring.score(trainer, module, datamodule, cfg.split, cfg.boundary_ratio)
     results |= {"checkpoint": cfg.checkpoint, **provenance.environment()}
     if trainer.is_global_zero:

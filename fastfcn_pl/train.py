@@ -28,7 +28,7 @@ def train(cfg: DictConfig) -> float:
     from fastfcn_pl.config.stored_config import stored
     from fastfcn_pl.core import provenance
     from fastfcn_pl.core.redaction import redacted
-    from fastfcn_pl.engine import resume
+    from fastfcn_pl.engine import rank_processes, resume
     from fastfcn_pl.training.loggers import closing_wandb, how_to_view, new_id, rewind
 
     begun = resume.Begun.read(cfg) if cfg.checkpoint is not None else None
@@ -49,6 +49,7 @@ def train(cfg: DictConfig) -> float:
     module = build.module(cfg, datamodule.spec)
     trainer = build.trainer(cfg)
     trainer_flags.check_strategy(trainer)
+    rank_processes.start_with_frozen_job(trainer)
     trainer_flags.check_batches(trainer, datamodule)
     if begun is not None:
         begun.go_on(trainer, module, datamodule)

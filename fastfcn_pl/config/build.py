@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,7 +16,6 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,7 +24,6 @@ from fastfcn_pl.config.stored_config import stored
 from fastfcn_pl.config.validation import OF_HYDRA, imported, parameters
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
-from fastfcn_pl.engine.frozen_job import FrozenJob
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.training.callbacks.end_workers import EndWorkers
 from fastfcn_pl.training.callbacks.rank_agreement import Agreement
@@ -45,23 +41,6 @@ warnings.filterwarnings(
 warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")  # our sampler is
 warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are computed from all ranks' pixels already
 
-
-def _rank_command(local_rank: int) -> tuple[Sequence[str], str]:
-    """Return the command of a rank above 0, which Lightning starts, and its folder: the job that rank 0 runs."""
-    job = FrozenJob.current
-    return (job.command(), os.getcwd()) if job is not None else _command_of_lightning(local_rank)
-
-
-def _start_ranks(launcher: subprocess_script._SubprocessScriptLauncher) -> None:
-    """Start the ranks above 0, which find the job in their environment."""
-    with FrozenJob.current.in_environment() if FrozenJob.current is not None else nullcontext():
-        _start_ranks_of_lightning(launcher)
-
-
-_command_of_lightning = subprocess_script._hydra_subprocess_cmd
-subprocess_script._hydra_subprocess_cmd = _rank_command
-_start_ranks_of_lightning = subprocess_script._SubprocessScriptLauncher._call_children_scripts
-subprocess_script._SubprocessScriptLauncher._call_children_scripts = _start_ranks  # type: ignore[method-assign, assignment]
 
 Config = DictConfig
 TO_PREDICT = ("model", "protocol", "channels_last")

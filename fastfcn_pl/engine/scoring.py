@@ -23,6 +23,7 @@ from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.evaluation.confusion_plot import draw_confusion
 from fastfcn_pl.evaluation.formatting import averaged_classes, data_and_split, percent
 from fastfcn_pl.evaluation.metrics import BoundaryIoU
+from fastfcn_pl.evaluation.protocols import protocol_name, protocol_options
 from fastfcn_pl.training.module import SegmentationModule
 
 _ONE_TABLE = 40  # classes up to which each has a line of its own
@@ -49,8 +50,8 @@ def score(
     results = {
         "data": module.spec.name,
         "split": split,
-        "protocol": protocol_name(module),
-        "protocol_options": _protocol_options(module),
+        "protocol": protocol_name(module.protocol),
+        "protocol_options": protocol_options(module.protocol),
         "mIoU": _number(scores.mean_iou),
         **_with_background(module.spec, scores.mean_iou),
         "pixel_accuracy": _number(scores.pixel_accuracy),
@@ -72,19 +73,6 @@ def score(
             "boundary_IoU": _by_class(module.spec, module.boundary_iou.tolist()),
         }
     return results
-
-
-def protocol_name(module: SegmentationModule) -> str:
-    """Return the name that every number of this module's protocol carries; fused scales or flips are in it."""
-    name: str = getattr(module.protocol, "func", module.protocol).__name__
-    options = _protocol_options(module)
-    if len(options.get("scales", ())) > 1:
-        return f"{name}_ms"
-    return f"{name}_flip" if options.get("flip") else name
-
-
-def _protocol_options(module: SegmentationModule) -> dict[str, Any]:
-    return dict(getattr(module.protocol, "keywords", {}))
 
 
 def _with_background(spec: DatasetSpec, mean_iou: float) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,20 @@ Protocol = Callable[[Segmenter, Tensor, Size], ScoreMap]
 
 _MAX_BYTES_PER_INPUT_BYTE = 200
 """Upper bound on a network's memory for each byte of its input; below it, the exact need is not computed."""
+
+
+def protocol_name(protocol: Protocol) -> str:
+    """Return the name that every number of a protocol carries; fused scales or flips are in it."""
+    name: str = getattr(protocol, "func", protocol).__name__
+    options = protocol_options(protocol)
+    if len(options.get("scales", ())) > 1:
+        return f"{name}_ms"
+    return f"{name}_flip" if options.get("flip") else name
+
+
+def protocol_options(protocol: Protocol) -> dict[str, Any]:
+    """Return the options that a protocol was built with."""
+    return dict(getattr(protocol, "keywords", {}))
 
 
 def logits(model: Segmenter, x: Tensor, size: Size | None = None) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -26,7 +23,6 @@ from fastfcn_pl.data.dataset import Source
 from fastfcn_pl.engine import scoring
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.training.module import SegmentationModule
-from tests.conftest import TINY
 from tests.fakes.network import Network
 
 
@@ -135,17 +131,3 @@ def test_boundary_iou_is_an_option(tmp_path: Path) -> None:
     page = scoring.markdown(results)
     assert "| class | IoU | boundary IoU | accuracy | pixel share |\n|---|---|---|---|---|\n| class 0 | 50.00 |" in page
     assert "Mean boundary IoU 20.27, within 0.04 of the diagonal." in page
-
-
-@pytest.mark.parametrize("option", ["native", "sliding", "encoding", "encoding_ms", "mmseg", "mmseg_ms", "mmseg_slide"])
-def test_a_protocol_has_the_name_of_its_option(option: str, make_config: Callable[..., DictConfig]) -> None:
-    cfg = make_config(*TINY, f"protocol={option}")
-    module = _module(_spec("any", 3), instantiate(cfg.protocol, _convert_="all"))
-    assert scoring.protocol_name(module) == option
-
-
-def test_what_changes_the_number_changes_the_name(make_config: Callable[..., DictConfig]) -> None:
-    names = {"protocol.scales=[0.5,1.0]": "encoding_ms", "protocol.flip=true": "encoding_flip"}
-    for override, name in names.items():
-        cfg = make_config(*TINY, "protocol=encoding", override)
-        assert scoring.protocol_name(_module(_spec("any", 3), instantiate(cfg.protocol))) == name

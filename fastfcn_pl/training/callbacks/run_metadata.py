@@ -10,7 +10,7 @@ import lightning as L
 
 from fastfcn_pl.core.provenance import git_commit
 from fastfcn_pl.data.fingerprint import fingerprint
-from fastfcn_pl.engine.scoring import protocol_name
+from fastfcn_pl.evaluation.protocols import protocol_name
 from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.module import SegmentationModule
 
@@ -71,7 +71,7 @@ def _data(trainer: L.Trainer) -> dict[str, Any]:
 
 def _code(trainer: L.Trainer, pl_module: SegmentationModule) -> dict[str, Any]:
     return {
-        "protocol": protocol_name(pl_module),
+        "protocol": protocol_name(pl_module.protocol),
         "commit": git_commit(),
         "seed": pl_module.seed,
         "world_size": trainer.world_size,
