@@ -134,4 +134,4 @@ def test_a_mistake_in_a_folder_of_the_jobs_own_is_one_line(
 
 def test_studies_and_primary_configs_are_where_the_examples_say() -> None:
     assert (schema.STUDIES_DIR / "quickstart.yaml").is_file()
-    assert {path.stem for path in schema.CONF_DIR.glob("*.yaml")} - {"hydra_defaults"} == set(OF_HYDRA)
+    assert {path.stem for path in schema.CONF_DIR.glob("*.yaml")} == set(OF_HYDRA)
