@@ -1,4 +1,4 @@
-"""Where metrics go: W&B, online when the user is logged in, offline otherwise, and closed whatever happens; a file."""
+"""Loggers of a run: W&B, online if the user is logged in and offline otherwise, and a CSV file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from fastfcn_pl.core.types import UserError
 from fastfcn_pl.training.metrics_writer import MetricsWriter
 
 _MODES = ("auto", "online", "offline")
-_LONGEST_TAG = 64
-_UNTAGGED = re.compile(r"logger|callbacks|trainer|data/loader|.*@")
+_MAX_TAG_LENGTH = 64
+_UNTAGGED_GROUPS = re.compile(r"logger|callbacks|trainer|data/loader|.*@")
+"""Groups that say nothing about the model or the data, and the terms of a loss."""
 
 
 def wandb_logger(
@@ -42,19 +43,21 @@ def wandb_logger(
     choices: Mapping[str, str],
     mode: str,
 ) -> WandbLogger:
-    """Build a logger whose run starts with `config`, without its secrets. `mode` auto is online where the user is
-    logged in; WANDB_MODE wins over auto. Raises UserError for another mode.
+    """Build a W&B logger whose run stores `config` without its secrets.
 
-    Hydra's `choices` become tags, behind `tags`. W&B collects neither the command line nor the environment, paths or
-    the address of the git remote, in all of which a secret may be: commit, versions and hardware are in `config`.
+    `mode` is `online`, `offline` or `auto`: WANDB_MODE if it is set, else online if the user is logged in. Any other
+    mode raises UserError. Hydra's `choices` are added to `tags`.
+
+    W&B does not collect the command line, the environment, paths or the git remote, since any of them may hold a
+    secret. Commit, versions and hardware are in `config`.
     """
     if mode not in _MODES:
         raise UserError(f"logger.wandb.mode={mode}: use {', '.join(_MODES)}, or logger=none")
-    Path(save_dir).mkdir(parents=True, exist_ok=True)  # W&B falls back to a temporary folder where it is missing
+    Path(save_dir).mkdir(parents=True, exist_ok=True)  # W&B falls back to a temporary folder if it is missing
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() and _answers() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() and _server_reachable() else "offline")
     os.environ.setdefault("WANDB_SILENT", "true")  # `how_to_view` says it in one line
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B reports on itself, from offline runs, too
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B sends crash reports even from offline runs
     logger = WandbLogger(
         name=without_secrets(name),
         id=id,
@@ -64,27 +67,28 @@ def wandb_logger(
         entity=entity,
         group=without_secrets(group),
         job_type=job_type,
-        tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys(without_secrets([*tags, *_choice_tags(choices)]))],
+        tags=[tag[:_MAX_TAG_LENGTH] for tag in dict.fromkeys(without_secrets([*tags, *_choice_tags(choices)]))],
         config=redacted(config),
         mode=mode,
         settings=wandb.Settings(console="off", x_disable_meta=True, disable_git=True, disable_code=True),
     )
-    logger._wandb_init.pop("anonymous", None)  # which Lightning sets, and of which W&B warns
+    logger._wandb_init.pop("anonymous", None)  # set by Lightning, deprecated by W&B
     return logger
 
 
 def _choice_tags(choices: Mapping[str, str]) -> list[str]:
-    """Return tags such as `neck=jpu`; not of what is of no interest to a comparison, nor of terms of a loss."""
-    return [f"{group.split('/')[-1]}={name}" for group, name in choices.items() if not _UNTAGGED.match(group)]
+    """Return tags such as `neck=jpu` for the choices that distinguish experiments."""
+    return [f"{group.split('/')[-1]}={name}" for group, name in choices.items() if not _UNTAGGED_GROUPS.match(group)]
 
 
 def new_id() -> str:
-    """Return the id of a new run: in a sweep of W&B the one that its agent gave, which W&B takes in any case."""
-    return os.environ.get("WANDB_RUN_ID", "") * ("WANDB_SWEEP_ID" in os.environ) or secrets.token_hex(4)
+    """Return the id of a new W&B run: the agent's id inside a W&B sweep, else a random one."""
+    agent_id = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+    return agent_id or secrets.token_hex(4)
 
 
 def logged_in() -> bool:
-    """Tell whether credentials of W&B are in the environment or in the user's netrc file; asks no server."""
+    """Tell whether W&B credentials are in the environment or in the netrc file, without a network request."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -95,24 +99,24 @@ def logged_in() -> bool:
         return False
 
 
-def _answers() -> bool:
-    """Tell whether W&B's server can be reached, and say it if not: its client would try for minutes."""
+def _server_reachable() -> bool:
+    """Check that W&B's server can be reached, and print a line if not. W&B's own client would retry for minutes."""
     address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     failure = check_server(address).failure()
     if failure is not None:
-        print(f"{address} cannot be reached ({failure}): the W&B run is kept offline", file=sys.stderr, flush=True)
+        print(f"{address} cannot be reached ({failure}): logging to W&B offline", file=sys.stderr, flush=True)
     return failure is None
 
 
 class MetricsFile(CSVLogger):
-    """Metrics as a CSV file in `folder`, to which a run that goes on from a checkpoint adds its own."""
+    """CSV logger that writes to `folder`; a resumed run appends to the same file."""
 
     def __init__(self, *, folder: str) -> None:
         super().__init__(save_dir=folder, name="")
 
     @property
     def version(self) -> None:  # type: ignore[override]
-        """None: a run's folder holds one file, and the progress bar shows no number of it."""
+        """None: the run's folder holds one file, and the progress bar shows no version number."""
         return None
 
     @property
@@ -129,22 +133,22 @@ class MetricsFile(CSVLogger):
 
 @rank_zero_only
 def rewind(logger: Logger, step: int) -> None:
-    """Make `logger` forget what was logged at `step` or later; W&B keeps it."""
+    """Make `logger` forget everything logged at `step` or later. W&B cannot, and keeps it."""
     if isinstance(logger, MetricsFile):
         logger.experiment.rewind(step)
     elif isinstance(logger, TensorBoardLogger):
-        logger._kwargs["purge_step"] = step  # TensorBoard then hides the events of earlier files from there on
-        Path(logger.log_dir, logger.NAME_HPARAMS_FILE).unlink(missing_ok=True)  # else half of one would stay for ever
+        logger._kwargs["purge_step"] = step  # TensorBoard then hides later events of earlier files
+        Path(logger.log_dir, logger.NAME_HPARAMS_FILE).unlink(missing_ok=True)  # Lightning keeps even a truncated one
 
 
 @contextmanager
 def closing_wandb(run_dir: str) -> Iterator[None]:
-    """Close the process's W&B run at the end, as failed where an exception passes through.
+    """Finish the W&B run of this process at the end, as failed if an exception passes through.
 
-    Artifacts that wait for an upload stand in the run's folder, unless WANDB_DATA_DIR says where.
+    Artifacts are staged for upload in `run_dir`, unless WANDB_DATA_DIR names another folder.
     """
-    given = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = given or str(Path(run_dir, "wandb"))
+    data_dir = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = data_dir or str(Path(run_dir, "wandb"))
     try:
         yield
     except BaseException:
@@ -153,13 +157,13 @@ def closing_wandb(run_dir: str) -> Iterator[None]:
     else:
         wandb.finish()
     finally:
-        if given is None:
+        if data_dir is None:
             os.environ.pop("WANDB_DATA_DIR", None)
 
 
 @rank_zero_only
 def how_to_view() -> str | None:
-    """Say where the process's W&B run is and how to look at it; None without one."""
+    """Return the URL of this process's W&B run, or how to upload it if it is offline; None without a run."""
     run = wandb.run
     if run is None or run.disabled:
         return None

@@ -1,4 +1,4 @@
-"""The file `metrics.csv` of a run, of which a kill at any moment loses nothing that was saved."""
+"""Crash-safe writer of `metrics.csv`: a kill at any moment loses no saved row."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from fastfcn_pl.core.types import UserError
 
 
 class MetricsWriter(ExperimentWriter):
-    """Lightning's writer, for a file that is already there and for runs that are killed.
+    """Lightning's CSV writer, extended to append to an existing file and to survive a kill.
 
-    The file is only ever added to, or replaced in one step. A row that is logged twice, with the same step and the same
-    columns, stands there once: the rows of the newest step stay in `metrics` after they are saved.
+    The file is only appended to or replaced atomically. A row that repeats the step and the columns of an earlier one
+    replaces it. Rows of the newest step may still change, so they stay in `metrics` after they are saved.
     """
 
-    _settled_rows: int
-    """Rows of the file that stay as they are."""
-    _settled: int
-    """Their size, with the header, in bytes; 0 if there is no file."""
+    _final_rows: int
+    """Number of rows in the file that no longer change."""
+    _final_size: int
+    """Size of those rows and the header in bytes; 0 if there is no file."""
     _tail: bytes
-    """Rows of the newest step, which follow them."""
+    """Rows of the newest step, which follow the final ones in the file."""
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir)
@@ -37,10 +37,10 @@ class MetricsWriter(ExperimentWriter):
         self.rewind(sys.maxsize)
 
     def _check_log_dir_exists(self) -> None:
-        """Leave alone what Lightning would warn of and delete."""
+        """Keep the existing file; Lightning would warn and delete it."""
 
     def rewind(self, step: int) -> None:
-        """Keep only the rows before `step`; a run that was killed may also have left half of a line."""
+        """Drop the rows of `step` and later, and a truncated last line that a killed run may have left."""
         content = self._path.read_bytes() if self._path.is_file() else b""
         rows = [row for row in _rows(content[: content.rfind(b"\n") + 1]) if int(row["step"]) < step]
         columns = sorted({key for row in rows for key, value in row.items() if value})
@@ -50,7 +50,7 @@ class MetricsWriter(ExperimentWriter):
         elif kept != content:
             self._replace(kept)
         self.metrics, self.metrics_keys = [], columns
-        self._settled_rows, self._settled, self._tail = len(rows), len(kept), b""
+        self._final_rows, self._final_size, self._tail = len(rows), len(kept), b""
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         self.hparams.update(params)
@@ -69,29 +69,29 @@ class MetricsWriter(ExperimentWriter):
         self.metrics.append(row)
 
     def save(self) -> None:
-        """Write what was logged. Being interrupted in the middle, it can be called again, and writes each row once."""
+        """Write the logged rows. If interrupted, it can be called again and still writes each row once."""
         if not self.metrics:
             return
-        if not self._path.parent.is_dir() or (self._settled and not self._path.is_file()):
+        if not self._path.parent.is_dir() or (self._final_size and not self._path.is_file()):
             raise UserError(
-                f"{self._path} is gone: the folder of a run has to stay where it is while the run is at work; move it "
-                "back and go on with checkpoint=<its checkpoints/last.ckpt>, or start anew"
+                f"{self._path} is gone: a run's folder must not be moved or deleted during the run; move it back and "
+                "resume with resume=<its checkpoints/last.ckpt>, or start a new run"
             )
         newest = self.metrics[-1]["step"]
         older = next(i for i in range(len(self.metrics), -1, -1) if i == 0 or self.metrics[i - 1]["step"] != newest)
         columns = sorted(set(self.metrics_keys).union(*self.metrics))
-        settled, tail = _text(self.metrics[:older], columns), _text(self.metrics[older:], columns)
+        final, tail = _text(self.metrics[:older], columns), _text(self.metrics[older:], columns)
         if columns != self.metrics_keys:
-            rows = _rows(self._path.read_bytes())[: self._settled_rows] if self._settled else []
+            rows = _rows(self._path.read_bytes())[: self._final_rows] if self._final_size else []
             kept = _text(rows, columns, header=True)
-            self._replace(kept + settled + tail)
-            self._settled = len(kept)
-        elif (settled + tail).startswith(self._tail):
-            self._append(self._settled + len(self._tail), (settled + tail)[len(self._tail) :])
+            self._replace(kept + final + tail)
+            self._final_size = len(kept)
+        elif (final + tail).startswith(self._tail):
+            self._append(self._final_size + len(self._tail), (final + tail)[len(self._tail) :])
         else:
-            self._replace(self._path.read_bytes()[: self._settled] + settled + tail)
+            self._replace(self._path.read_bytes()[: self._final_size] + final + tail)
         self.metrics, self.metrics_keys = self.metrics[older:], columns
-        self._settled_rows, self._settled, self._tail = self._settled_rows + older, self._settled + len(settled), tail
+        self._final_rows, self._final_size, self._tail = self._final_rows + older, self._final_size + len(final), tail
 
     def _append(self, size: int, text: bytes) -> None:
         """Write `text` after the first `size` bytes of the file."""
@@ -113,7 +113,7 @@ def _rows(content: bytes) -> list[dict[str, str]]:
 
 def _text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], header: bool = False) -> bytes:
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, columns, extrasaction="ignore")  # what `rewind` leaves out is empty
+    table = csv.DictWriter(text, columns, extrasaction="ignore")  # `rewind` drops columns that became empty
     if header:
         table.writeheader()
     table.writerows(rows)

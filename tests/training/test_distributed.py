@@ -214,6 +214,6 @@ def test_ranks_started_by_hand_have_one_configuration(tmp_path: Path) -> None:
     second.kill()
     assert first.returncode == 1
     assert said.splitlines()[-1] == (
-        "error: ranks 0 and 1 are configured differently (optimizer.lr: 0.01 and 0.5): start each with the same "
-        "command, and hydra.run.dir"
+        "error: ranks 0 and 1 are configured differently (optimizer.lr: 0.01 and 0.5): start every rank with the same "
+        "command and the same hydra.run.dir"
     )

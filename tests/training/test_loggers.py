@@ -18,7 +18,7 @@ def test_a_server_that_cannot_be_reached_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.invalid")
-    assert not loggers._answers()
+    assert not loggers._server_reachable()
     assert "http://wandb.invalid cannot be reached" in capsys.readouterr().err
 
 

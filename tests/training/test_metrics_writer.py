@@ -140,7 +140,7 @@ def test_a_removed_folder_is_not_made_anew(gone: str, tmp_path: Path) -> None:
     logger = MetricsFile(folder=str(folder))
     _log(logger, range(9))
     shutil.rmtree(folder) if gone == "." else (folder / gone).unlink()
-    with pytest.raises(UserError, match=r"metrics.csv is gone: the folder of a run has to stay"):
+    with pytest.raises(UserError, match=r"metrics.csv is gone: a run's folder must not be moved"):
         _log(logger, range(9, 12))
     assert folder.exists() == (gone != ".")
 

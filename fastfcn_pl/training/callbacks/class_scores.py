@@ -1,4 +1,4 @@
-"""The scores of each class in one table, and which class is taken for which."""
+"""Table of class scores and confusion matrix for W&B and TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from fastfcn_pl.training.module import SegmentationModule
 
 
 class ClassScores(L.Callback):
-    """Log, of each validation and of the final scoring, a table of the classes and the confusion matrix.
+    """Log a table of the classes and the confusion matrix after each validation and after the final scoring.
 
-    Its rows are shares of the true class. TensorBoard gets it as a picture, W&B also as a chart of the cells that hold
-    `least` or more, at most the 10,000 that W&B draws: of 150 classes the matrix is too large, what is confused is not.
+    Rows of the matrix are shares of the true class. Both loggers get it as an image. W&B also gets an interactive
+    chart of the cells with a share of at least `least`. W&B draws at most 10,000 cells, which is fewer than the matrix
+    of 150 classes has.
     """
 
     def __init__(self, *, least: float) -> None:
@@ -34,26 +35,26 @@ class ClassScores(L.Callback):
         self._log(trainer, pl_module, "final")
         if absent := pl_module.scores.absent:
             classes = pl_module.spec.num_classes
-            log_media.summarize(trainer, {"final/mIoU_over": f"{classes - len(absent)} of {classes} classes"})
+            log_media.update_summary(trainer, {"final/mIoU_over": f"{classes - len(absent)} of {classes} classes"})
 
     def _log(self, trainer: L.Trainer, pl_module: SegmentationModule, stage: str) -> None:
-        if log_media.wandb_run(trainer) is None and log_media.tensorboard(trainer) is None:
+        if log_media.wandb_run(trainer) is None and log_media.tensorboard_logger(trainer) is None:
             return
         spec, scores = pl_module.spec, pl_module.scores
-        drawn = io.BytesIO()
-        draw_confusion(scores.matrix.numpy(), spec.classes, drawn)
-        pixels = np.asarray(Image.open(drawn).convert("RGB"))
-        log_media.picture(trainer, f"{stage}/confusion", pixels)
+        png = io.BytesIO()
+        draw_confusion(scores.matrix.numpy(), spec.classes, png)
+        pixels = np.asarray(Image.open(png).convert("RGB"))
+        log_media.log_tensorboard_image(trainer, f"{stage}/confusion", pixels)
         media = {
             f"{stage}/classes": class_table(scores, spec),
             f"{stage}/confusion": wandb.Image(pixels),
             f"{stage}/confusion_chart": confusion_chart(scores, spec, self.least),
         }
-        log_media.media(trainer, media)
+        log_media.log_wandb(trainer, media)
 
 
 def class_table(scores: Scores, spec: DatasetSpec) -> wandb.Table:
-    """Return a row of fractions for each class; None is for one without a pixel."""
+    """Return a W&B table with one row of fractions per class; scores of a class without pixels are None."""
     columns = {"IoU": scores.iou, "accuracy": scores.accuracy, "Dice": scores.dice, "share": scores.share}
     rows = zip(spec.classes, *(column.tolist() for column in columns.values()), strict=True)
     data = [[name, *(None if value != value else value for value in values)] for name, *values in rows]
@@ -61,7 +62,7 @@ def class_table(scores: Scores, spec: DatasetSpec) -> wandb.Table:
 
 
 def confusion_chart(scores: Scores, spec: DatasetSpec, least: float) -> wandb.plot.CustomChart:
-    """Return W&B's chart of a confusion matrix, in percent of the true class."""
+    """Return W&B's confusion matrix chart, in percent of the true class, without cells below the share `least`."""
     counts = scores.matrix.numpy()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     largest = np.argsort(-shares, axis=None, kind="stable")[: wandb.Table.MAX_ROWS]

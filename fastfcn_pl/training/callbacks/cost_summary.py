@@ -1,4 +1,4 @@
-"""What the network costs, before training starts."""
+"""Table of parameters, GMACs, memory and latency of the network's parts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from fastfcn_pl.training.module import SegmentationModule
 
 
 class CostSummary(L.Callback):
-    """Print what the network's parts cost for one image of `size` `[height, width]`; log the totals, and keep them.
+    """Print the cost of each part of the network for one image before training starts, and log the totals.
 
-    Latency is the median of `repeats` runs in float32 on the device that trains, 0 of them to leave it out.
+    The image has `size` `[height, width]`. Latency is the median of `repeats` float32 runs on the training device;
+    with `repeats` 0 it is not measured.
     """
 
     def __init__(self, *, size: Sequence[int], repeats: int) -> None:
@@ -37,15 +38,15 @@ class CostSummary(L.Callback):
         table = Table("part", title=title, title_justify="left")
         for column in ("parameters", "GMACs", "peak MiB", "ms"):
             table.add_column(column, justify="right")
-        for part, it in costs.items():
+        for part, part_cost in costs.items():
             milliseconds = f"{1000 * seconds[part]:.1f}" if part in seconds else "-"
-            row = (part, f"{it.parameters:,}", f"{it.gmacs:.2f}", f"{it.peak_mib:.0f}", milliseconds)
-            table.add_row(*row, end_section=part == list(costs)[-2])
+            row = (f"{part_cost.parameters:,}", f"{part_cost.gmacs:.2f}", f"{part_cost.peak_mib:.0f}", milliseconds)
+            table.add_row(part, *row, end_section=part == list(costs)[-2])
         Console().print(table)
         total = costs["total"]
-        logged = {"parameters": total.parameters, "gmacs": total.gmacs, "peak_mib": total.peak_mib}
-        logged |= {"latency_ms": 1000 * seconds["total"]} if seconds else {}
+        totals = {"parameters": total.parameters, "gmacs": total.gmacs, "peak_mib": total.peak_mib}
+        totals |= {"latency_ms": 1000 * seconds["total"]} if seconds else {}
         for logger in trainer.loggers:
-            logger.log_hyperparams(logged)
-        self.measured = {"latency_ms": None, **logged, "size": list(self.size)}
-        log_media.summarize(trainer, logged)
+            logger.log_hyperparams(totals)
+        self.measured = {"latency_ms": None, **totals, "size": list(self.size)}
+        log_media.update_summary(trainer, totals)

@@ -1,4 +1,4 @@
-"""How much memory of the GPU training takes."""
+"""Peak GPU memory of training."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 
 class GpuMemory(L.Callback):
-    """Log `train/gpu_memory_gib`, the most that tensors took since the last log on any of the GPUs; nothing on CPUs.
+    """Log `train/gpu_memory_gib`: peak memory of tensors since the last log, maximum over GPUs. Does nothing on CPUs.
 
-    Lightning's `DeviceStatsMonitor` logs a hundred numbers of the allocator, most of them for its authors.
+    Lightning's `DeviceStatsMonitor` logs about a hundred allocator statistics instead.
     """
 
     def on_train_batch_end(

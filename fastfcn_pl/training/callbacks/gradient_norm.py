@@ -1,4 +1,4 @@
-"""How large gradients are."""
+"""Norm of the gradients."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastfcn_pl.training.module import SegmentationModule
 
 
 class GradientNorm(L.Callback):
-    """Log `train/grad_norm`: the L2 norm of all gradients, before clipping, of the steps that are logged.
+    """Log `train/grad_norm`, the L2 norm of all gradients before clipping, every `log_every_n_steps` steps.
 
-    Lightning's `grad_norm` waits for the device once for each parameter; this one does so once.
+    It synchronizes with the device once; Lightning's `grad_norm` does so once per parameter.
     """
 
     def on_before_optimizer_step(  # type: ignore[override]

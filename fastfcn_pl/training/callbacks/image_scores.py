@@ -1,4 +1,4 @@
-"""Which images of a split went wrong: a score for each, and a picture of the worst."""
+"""Score of each image, and overlays of the worst ones."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.callbacks.sample_images import Sample
 from fastfcn_pl.training.module import SegmentationModule
 
-_LONGEST = 400  # side of an image on the sheet, in pixels
+_MAX_SIDE = 400
+"""Longer side of an image on the sheet, in pixels."""
 
 
-class _Scored(NamedTuple):
+class _ImageScore(NamedTuple):
     mean_iou: float
     pixel_accuracy: float
     position: int
@@ -33,20 +34,21 @@ class _Scored(NamedTuple):
 
 
 class ImageScores(L.Callback):
-    """Write the final score of each image, worst first, to `folder/images.csv`, and the `worst` ones to `worst.png`.
+    """Write the final score of each image, worst first, to `folder/images.csv`.
 
-    The `worst` go to the loggers, too: W&B's with masks to switch on and off, as in `Samples`.
+    Overlays of the `worst` images go to `folder/worst.png` and to the loggers; in W&B they have masks, as in `Samples`.
 
-    An image's mIoU is over the classes that are in its labels or in its prediction, so that their mean over a split is
-    another number than the split's mIoU. One without a labelled pixel has none.
+    An image's mIoU is the mean over the classes in its labels or its prediction. The mean of these scores is therefore
+    not the split's mIoU. An image without a labelled pixel has no score.
     """
 
     def __init__(self, *, folder: str, worst: int) -> None:
         self.folder, self.worst = Path(folder), worst
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._scored: list[_Scored] = []
-        self._pictured: list[tuple[float, int]] = []  # a heap: the best of this rank's worst images is its first
+        self._scores: list[_ImageScore] = []
+        # A heap of (-mIoU, index in `_scores`): its first entry is the best of this rank's worst images.
+        self._worst: list[tuple[float, int]] = []
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -61,53 +63,52 @@ class ImageScores(L.Callback):
             return
         matrix = confusion(outputs["prediction"], batch["target"], pl_module.spec.num_classes)
         scores = Scores.of(matrix)
-        self._scored.append(_Scored(scores.mean_iou, scores.pixel_accuracy, int(batch["index"][0]), None))
+        self._scores.append(_ImageScore(scores.mean_iou, scores.pixel_accuracy, int(batch["index"][0]), None))
         if self.worst == 0 or math.isnan(scores.mean_iou):
             return
-        place = -scores.mean_iou, len(self._scored) - 1
-        if len(self._pictured) < self.worst:
-            heapq.heappush(self._pictured, place)
-        elif place < self._pictured[0]:
+        entry = -scores.mean_iou, len(self._scores) - 1
+        if len(self._worst) < self.worst:
+            heapq.heappush(self._worst, entry)
+        elif entry < self._worst[0]:
             return
         else:
-            _, dropped = heapq.heapreplace(self._pictured, place)
-            self._scored[dropped] = self._scored[dropped]._replace(sample=None)
-        self._scored[-1] = self._scored[-1]._replace(sample=Sample(outputs, batch, _LONGEST))
+            _, dropped = heapq.heapreplace(self._worst, entry)
+            self._scores[dropped] = self._scores[dropped]._replace(sample=None)
+        self._scores[-1] = self._scores[-1]._replace(sample=Sample(outputs, batch, _MAX_SIDE))
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
-        scored = sorted(
-            _of_all_ranks(trainer, self._scored), key=lambda s: (math.isnan(s.mean_iou), s.mean_iou, s.position)
-        )
-        if not trainer.is_global_zero or not scored:
+        scores = sorted(_gather(trainer, self._scores), key=lambda s: (math.isnan(s.mean_iou), s.mean_iou, s.position))
+        if not trainer.is_global_zero or not scores:
             return
         source = trainer.test_dataloaders.dataset.source  # type: ignore[union-attr]
-        names = {s.position: hide(str((source.files(s.position) or (source.name(s.position),))[0])) for s in scored}
+        names = {s.position: hide(str((source.files(s.position) or (source.name(s.position),))[0])) for s in scores}
         with atomic_write(self.folder / "images.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["image", "mIoU", "pixel_accuracy"])
-            table.writerows([names[s.position], _number(s.mean_iou), _number(s.pixel_accuracy)] for s in scored)
+            table.writerows([names[s.position], _format(s.mean_iou), _format(s.pixel_accuracy)] for s in scores)
         worst = [
             (s.sample, f"{names[s.position]}   mIoU {100 * s.mean_iou:.2f}")
-            for s in scored[: self.worst]
+            for s in scores[: self.worst]
             if s.sample is not None
         ]
         if worst:
             sheet = stack([add_title(sample.comparison(pl_module.spec), title) for sample, title in worst])
             with atomic_write(self.folder / "worst.png") as hidden:
                 Image.fromarray(sheet).save(hidden, format="PNG")
-            log_media.picture(trainer, "final/worst", sheet)
+            log_media.log_tensorboard_image(trainer, "final/worst", sheet)
         if worst and log_media.wandb_run(trainer) is not None:
             images = [sample.wandb_image(pl_module.spec, Path(title).name) for sample, title in worst]
-            log_media.media(trainer, {"final/worst": images})
+            log_media.log_wandb(trainer, {"final/worst": images})
 
 
-def _of_all_ranks(trainer: L.Trainer, scored: list[_Scored]) -> list[_Scored]:
+def _gather(trainer: L.Trainer, scores: list[_ImageScore]) -> list[_ImageScore]:
+    """Return the scores of all ranks."""
     if trainer.world_size == 1:
-        return scored
+        return scores
     gathered: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(gathered, scored)
-    return [one for part in gathered for one in part]
+    torch.distributed.all_gather_object(gathered, scores)
+    return [score for rank in gathered for score in rank]
 
 
-def _number(x: float) -> str:
+def _format(x: float) -> str:
     return "" if math.isnan(x) else f"{x:.6f}"

@@ -1,4 +1,4 @@
-"""A run is told to end: by Ctrl-C, by its terminal that closes, or since the machine is about to be taken away."""
+"""Stop requests: Ctrl-C, a closed terminal, or preemption by the cluster."""
 
 from __future__ import annotations
 
@@ -20,67 +20,66 @@ from rich.console import Console
 from fastfcn_pl.data.workers import end_workers
 from fastfcn_pl.training.resume_command import goes_on_by
 
-_SAME = 1.0
-"""Seconds within which two signals are one."""
+_DUPLICATE_SECONDS = 1.0
+"""A second SIGINT within this time is the same Ctrl-C, sent by the terminal and by the parent process of a sweep."""
 
 
-class Notice:
-    """Whether a rank was told to end. Ranks agree on it between two steps: a signal may reach only one of them.
+class StopRequest:
+    """Records a signal that asks the run to stop. Ranks agree on it between two steps.
 
-    Lightning's own handlers start a collective, or a save, wherever the signal happens to meet a rank, which may hang
-    those that are inside of another one, and saves a state from the middle of a step.
+    A signal may reach one rank only, or ranks at different points of a step. Lightning's own handlers start a
+    collective or a save right away. That can deadlock with a collective of other ranks, and it saves a state from the
+    middle of a step.
     """
 
     def __init__(self, path: str) -> None:
-        """`path` is that of the checkpoint that the run is saved in."""
+        """Take the `path` of the checkpoint that the run is saved to."""
         self.path = path
-        self._heard, self._interrupted = 0, 0.0
+        self._received, self._interrupted_at = 0, 0.0
 
     def listen(self, trainer: L.Trainer) -> None:
-        """Take the place of Lightning's handlers, which `trainer` restores those before it from when it is done."""
+        """Replace Lightning's signal handlers. When `trainer` is done, it restores those that preceded its own."""
         if threading.current_thread() is not threading.main_thread():
             return
 
-        def hear(number: int, *_: Any) -> None:
+        def handle(number: int, *_: Any) -> None:
             if number == signal.SIGINT:
                 self._interrupt(trainer)
-            self._heard = number
+            self._received = number
             if trainer.state.fn is not TrainerFn.FITTING:  # there is nothing to save
-                end(trainer, number, self.path)
+                stop_run(trainer, number, self.path)
 
         for number in (signal.SIGTERM, *((signal.SIGUSR1,) if SLURMEnvironment.job_id() is not None else ())):
-            signal.signal(number, hear)
-        for number in (signal.SIGINT, signal.SIGHUP):  # which a shell's `&`, or nohup, may have had ignored
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, hear)
-        # In place of Lightning's question at each batch, which asks rank 0 alone.
+            signal.signal(number, handle)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # ignored after a shell's `&`, or under nohup
+                signal.signal(number, handle)
+        # Lightning asks rank 0 alone, before each batch.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def _interrupt(self, trainer: L.Trainer) -> None:
-        """End at once if it is the second Ctrl-C, not the same that came by two ways, from a terminal and a sweep."""
-        now, first = time.monotonic(), self._interrupted
-        if not first:
-            self._interrupted = now
+        """Announce the save on the first Ctrl-C, and end the process at once on the second."""
+        now = time.monotonic()
+        if not self._interrupted_at:
+            self._interrupted_at = now
             if trainer.is_global_zero and trainer.state.fn is TrainerFn.FITTING:
-                print("\nCtrl-C: the run is being saved (again: ends at once)", file=sys.stderr, flush=True)
-        elif now - first > _SAME:
+                message = "\nCtrl-C: saving the run (press again to end without saving)"
+                print(message, file=sys.stderr, flush=True)
+        elif now - self._interrupted_at > _DUPLICATE_SECONDS:
             end_workers()
-            Console(stderr=True).show_cursor()  # which a progress bar hides
+            Console(stderr=True).show_cursor()  # hidden by a progress bar
             os._exit(128 + signal.SIGINT)
 
-    def of_any_rank(self, trainer: L.Trainer) -> int:
-        """Return the signal that a rank has heard, 0 for none. To be called by all ranks."""
+    def on_any_rank(self, trainer: L.Trainer) -> int:
+        """Return the signal that any rank received, or 0. This is a collective: all ranks must call it."""
         if trainer.world_size == 1:
-            return self._heard
-        heard = torch.tensor(self._heard, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(heard, reduce_op="max"))
+            return self._received
+        received = torch.tensor(self._received, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(received, reduce_op="max"))
 
 
-def end(trainer: L.Trainer, number: int, path: str) -> NoReturn:
-    """End the run, which is saved in `path` if it has come to anything, after signal `number`.
-
-    SIGUSR1 puts it into SLURM's queue again.
-    """
+def stop_run(trainer: L.Trainer, number: int, path: str) -> NoReturn:
+    """Exit after signal `number` and print how to resume from `path`, if it exists. SIGUSR1 requeues the SLURM job."""
     if trainer.is_global_zero:
         if wandb.run is not None:
             wandb.run.mark_preempting()
@@ -93,6 +92,6 @@ def end(trainer: L.Trainer, number: int, path: str) -> NoReturn:
 def _requeue() -> None:
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"scontrol requeue {job}: {done.stderr.strip()}: submit it again", file=sys.stderr)
+    result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    if result.returncode:
+        print(f"scontrol requeue {job} failed ({result.stderr.strip()}): submit the job again", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""All ranks run one and the same job."""
+"""Check that all ranks run the same job."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fastfcn_pl.core.types import UserError, differences, listed
 
 
 class Agreement(L.Callback):
-    """Stops a job whose ranks are not as many as configured, or are not all configured by `config` of rank 0."""
+    """Raise UserError if the number of ranks is not the configured one, or if their configurations differ."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = json.loads(json.dumps(config, sort_keys=True, default=str))
-        self.config.get("logger", {}).get("wandb", {}).pop("id", None)  # each rank makes one, and rank 0 uses its own
+        self.config.get("logger", {}).get("wandb", {}).pop("id", None)  # random on each rank, used on rank 0 only
 
     @property
     def hash(self) -> str:
-        """Equal for equal configurations."""
+        """Hash of the configuration."""
         return hashlib.sha256(json.dumps(self.config).encode()).hexdigest()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -31,17 +31,18 @@ class Agreement(L.Callback):
         if dist.get_world_size() != trainer.world_size:
             raise UserError(
                 f"trainer.devices={trainer.num_devices} on trainer.num_nodes={trainer.num_nodes} makes "
-                f"{trainer.world_size} ranks, but {dist.get_world_size()} have been started"
+                f"{trainer.world_size} ranks, but {dist.get_world_size()} were started: make the numbers agree"
             )
         hashes: list[Any] = [None] * trainer.world_size
         dist.all_gather_object(hashes, self.hash)
-        other = next((rank for rank, found in enumerate(hashes) if found != hashes[0]), None)
+        other = next((rank for rank, config_hash in enumerate(hashes) if config_hash != hashes[0]), None)
         if other is None:
             return
         configs: list[Any] = [None] * trainer.world_size
         dist.all_gather_object(configs, self.config)
-        found = [f"{key}: {a} and {b}" for key, a, b in differences(*without_secrets([configs[0], configs[other]]))]
+        pair = without_secrets([configs[0], configs[other]])
+        rows = [f"{key}: {a} and {b}" for key, a, b in differences(*pair)]
         raise UserError(
-            f"ranks 0 and {other} are configured differently ({listed(found, most=3)}): start each with the same "
-            "command, and hydra.run.dir"
+            f"ranks 0 and {other} are configured differently ({listed(rows, most=3)}): start every rank with the same "
+            "command and the same hydra.run.dir"
         )

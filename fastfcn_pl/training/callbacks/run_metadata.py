@@ -29,7 +29,7 @@ class RunFacts(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
         if trainer.is_global_zero and trainer.loggers:
-            log_media.facts(trainer, {**self._parts(pl_module), **_data(trainer), **_code(trainer, pl_module)})
+            log_media.log_metadata(trainer, {**self._parts(pl_module), **_data(trainer), **_code(trainer, pl_module)})
 
     def _parts(self, pl_module: SegmentationModule) -> dict[str, str]:
         parts = {name: getattr(pl_module.model, name) for name in _PARTS}
@@ -42,11 +42,11 @@ class RunFacts(L.Callback):
         score = pl_module.scores.mean_iou
         if not trainer.sanity_checking and not math.isnan(score) and score > self.best.get("best_mIoU", -1):
             self.best = {"best_mIoU": score, "best_step": trainer.global_step}
-            log_media.summarize(trainer, self.best)
+            log_media.update_summary(trainer, self.best)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # also of a run that was over
         if (
-            self.best and (logger := log_media.tensorboard(trainer)) is not None
+            self.best and (logger := log_media.tensorboard_logger(trainer)) is not None
         ):  # its table of runs is sorted by a number
             logger.log_hyperparams(logger.hparams, {"best_mIoU": self.best["best_mIoU"]}, trainer.global_step)
 

@@ -1,4 +1,4 @@
-"""Pictures of the same validation images, each time: training becomes visible."""
+"""Overlays of fixed validation images, which show the progress of training."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fastfcn_pl.evaluation.visualize import METADATA_KEY, comparison, error_labe
 from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.module import SegmentationModule
 
-_LONGEST = 2048
+_MAX_SIDE = 2048
 _ERROR_LABELS = {0: "right", 1: "wrong", IGNORE: "ignored"}
 
 
 class Samples(L.Callback):
     """Show `count` images, evenly spread over the split, with truth, prediction and error.
 
-    In validation they go to the loggers, W&B's with masks to switch on and off; the final scoring writes them to
-    `folder` as PNG, one file an image. Images are rank 0's, which alone writes.
+    Validations send them to the loggers; in W&B they have masks that can be switched on and off. The final scoring
+    writes one PNG file per image to `folder`. Only images that rank 0 scores are shown.
     """
 
     def __init__(self, *, folder: str, count: int) -> None:
@@ -47,9 +47,9 @@ class Samples(L.Callback):
             return
         key, spec, sample = f"val/samples/{position}", pl_module.spec, Sample(outputs, batch)
         if log_media.wandb_run(trainer) is not None:
-            log_media.media(trainer, {key: sample.wandb_image(spec)})
-        if log_media.tensorboard(trainer) is not None:
-            log_media.picture(trainer, key, sample.comparison(spec))
+            log_media.log_wandb(trainer, {key: sample.wandb_image(spec)})
+        if log_media.tensorboard_logger(trainer) is not None:
+            log_media.log_tensorboard_image(trainer, key, sample.comparison(spec))
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -63,14 +63,14 @@ class Samples(L.Callback):
         position = self._position(trainer, trainer.num_test_batches[0], batch_idx)
         if position is not None:
             sample = Sample(outputs, batch)
-            about = PngInfo()
-            about.add_text(METADATA_KEY, json.dumps(sample.about(pl_module.spec)))
-            picture = Image.fromarray(sample.comparison(pl_module.spec))
+            metadata = PngInfo()
+            metadata.add_text(METADATA_KEY, json.dumps(sample.metadata(pl_module.spec)))
+            image = Image.fromarray(sample.comparison(pl_module.spec))
             with atomic_write(self.folder / f"{position}.png") as hidden:
-                picture.save(hidden, format="PNG", pnginfo=about)
+                image.save(hidden, format="PNG", pnginfo=metadata)
 
     def _position(self, trainer: L.Trainer, batches: int | float, batch_idx: int) -> int | None:
-        """Return which of the `count` images this batch holds, None for one of the others."""
+        """Return the position of this batch among the `count` shown images, or None if it is not shown."""
         if trainer.global_rank != 0:
             return None
         chosen = np.linspace(0, batches - 1, min(self.count, int(batches))).round().astype(int).tolist()
@@ -80,30 +80,30 @@ class Samples(L.Callback):
 class Sample:
     """The first image of a batch, on the CPU: `image` `(H, W, 3)`, `target` and `prediction` `(H, W)`, all uint8.
 
-    Of an image longer than `longest` only every n-th pixel is taken.
+    An image with a side longer than `max_side` is subsampled by an integer stride.
     """
 
-    def __init__(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], longest: int = _LONGEST) -> None:
-        step = -(-max(batch["target"].shape[-2:]) // longest)
+    def __init__(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], max_side: int = _MAX_SIDE) -> None:
+        step = -(-max(batch["target"].shape[-2:]) // max_side)
         self.image = batch["image"][0, :, ::step, ::step].permute(1, 2, 0).cpu().numpy()
         self.target = batch["target"][0, ::step, ::step].cpu().numpy()
         self.prediction = outputs["prediction"][0, ::step, ::step].cpu().numpy().astype(np.uint8)
 
-    def about(self, spec: DatasetSpec) -> dict[str, Any]:
-        """Return what is needed to take the picture apart: the panels' height, and the colours of classes in sight."""
-        seen = np.union1d(np.unique(self.target), np.unique(self.prediction))
+    def metadata(self, spec: DatasetSpec) -> dict[str, Any]:
+        """Return the panel height and the colours of the visible classes, for the report that splits the image."""
+        visible = np.union1d(np.unique(self.target), np.unique(self.prediction))
         return {
             "height": self.image.shape[0] * zoom_factor(self.image.shape[1]),
-            "colors": {spec.classes[c]: spec.palette[c] for c in seen if c != IGNORE},
+            "colors": {spec.classes[c]: spec.palette[c] for c in visible if c != IGNORE},
         }
 
     def comparison(self, spec: DatasetSpec) -> np.ndarray:
         return comparison(self.image, self.target, self.prediction, spec)
 
     def wandb_image(self, spec: DatasetSpec, caption: str | None = None) -> wandb.Image:
-        """Return the image, as JPEG, with masks to switch on and off: truth, prediction, and which pixels are wrong.
+        """Return the image with the masks `truth`, `prediction` and `error`.
 
-        As PNG, each costs 60 ms more, of the training's time, for 480x360 pixels on a slow core.
+        It is a JPEG, since compressing a PNG takes noticeable training time.
         """
         classes = {**dict(enumerate(spec.classes)), IGNORE: "ignored"}
         masks = {

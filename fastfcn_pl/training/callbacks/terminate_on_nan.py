@@ -1,4 +1,4 @@
-"""Stopping a run whose loss is not finite, with what a person needs to find out why."""
+"""Stop a run whose loss is not finite, and write a diagnosis."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from fastfcn_pl.core.types import IGNORE, UserError
 from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.module import SegmentationModule
 
-REMEDY = "lower optimizer.lr, set trainer.gradient_clip_val=1, or trainer.precision=32-true where it is lower"
-SPOILT = (
-    "Weights are not finite: an earlier step spoilt them, by too large a learning rate or by a gradient that was not "
-    "finite where its loss was (`trainer.detect_anomaly=true` finds the operation)."
+REMEDY = "lower optimizer.lr, set trainer.gradient_clip_val=1, or use trainer.precision=32-true if it is lower"
+BAD_WEIGHTS = (
+    "Weights are not finite after an earlier step: the learning rate was too large, or the loss was finite but its "
+    "gradient was not (`trainer.detect_anomaly=true` finds the operation)."
 )
 
 
 class TerminateOnNaN(L.Callback):
-    """Stop all ranks where the loss of a batch is NaN or Inf on any of them, before it changes a weight.
+    """Stop all ranks before the optimizer step if the loss of a batch is NaN or Inf on any of them.
 
-    Each rank whose loss it is first writes into `folder` the batch (`.pt`) and a page about it (`.md`): its files, the
-    `count` largest gradients and weights, and the first layer whose output is not finite. W&B alerts the user; then all
-    raise UserError.
-    Where the loss is finite and a gradient is not, the scaler of 16-mixed precision skips the step. Without a scaler
-    the weights are spoilt: the next loss shows it, and a checkpoint of them is not written but raises UserError, too.
+    Each rank with such a loss writes the batch (`.pt`) and a page about it (`.md`) to `folder`. The page lists the
+    image files, the `count` largest gradients and weights, and the first layer with an output that is not finite. Then
+    W&B sends an alert, and all ranks raise UserError.
 
-    Losses are read from the device once a batch, between forward and backward, which waits for the forward pass.
+    If the loss is finite but a gradient is not, the scaler of 16-mixed precision skips the step. Without a scaler the
+    step makes weights NaN or Inf. The next loss shows that; saving a checkpoint of such weights raises UserError, too.
+
+    Reading the losses once per batch, between forward and backward, synchronizes with the device.
     """
 
     _batch: dict[str, Tensor]
     _losses: list[dict[str, float]]
-    """Of each rank, by name."""
+    """Losses by name, for each rank."""
 
     def __init__(self, *, folder: str, count: int) -> None:
         self.folder, self.count = Path(folder), count
@@ -53,7 +54,7 @@ class TerminateOnNaN(L.Callback):
     def on_before_backward(  # type: ignore[override]
         self, trainer: L.Trainer, pl_module: SegmentationModule, loss: Tensor
     ) -> None:
-        names, values = zip(*pl_module.losses.items(), strict=True)  # `loss` may be what a scaler made of it
+        names, values = zip(*pl_module.losses.items(), strict=True)  # `loss` may have been scaled for 16-mixed
         ranks = loss.new_zeros(trainer.world_size, len(names), dtype=torch.float32)
         ranks[trainer.global_rank] = torch.stack(values)
         ranks = trainer.strategy.reduce(ranks, reduce_op="sum")
@@ -70,13 +71,13 @@ class TerminateOnNaN(L.Callback):
         self, trainer: L.Trainer, pl_module: SegmentationModule, checkpoint: dict[str, Any]
     ) -> None:
         bad = [name for name, tensor in checkpoint["state_dict"].items() if not tensor.isfinite().all()]
-        bad = trainer.strategy.broadcast(bad)  # rank 0's are what would be written
+        bad = trainer.strategy.broadcast(bad)  # rank 0 writes the checkpoint
         if bad:
             self._stop(trainer, pl_module, f"{len(bad)} weights and buffers are not finite ({bad[0]}, ...)", [0])
 
     def _stop(self, trainer: L.Trainer, pl_module: SegmentationModule, cause: str, ranks: list[int]) -> None:
-        """Write the page and the batch of each of `ranks`, and raise UserError on all."""
-        page = self._page(trainer, pl_module, cause)  # on every rank: SyncBatchNorm asks the others
+        """Write the batch and the page on each of `ranks`, then raise UserError on all ranks."""
+        page = self._page(trainer, pl_module, cause)  # on every rank, since the forward pass may have a SyncBatchNorm
         folder = Path(os.path.relpath(self.folder))
         if trainer.global_rank in ranks:
             name = f"step_{trainer.global_step}_rank_{trainer.global_rank}"
@@ -85,41 +86,39 @@ class TerminateOnNaN(L.Callback):
             with atomic_write(folder / f"{name}.pt") as hidden:
                 torch.save({key: value.cpu() for key, value in self._batch.items()}, hidden)
         log_media.alert(trainer, "Training stopped", f"At step {trainer.global_step} {cause}: {REMEDY}.")
-        trainer.strategy.barrier()  # the first to end would take the others, still writing, with it
-        raise UserError(
-            f"at step {trainer.global_step} {cause}: {REMEDY}; {folder} holds the batch and a page about it"
-        )
+        trainer.strategy.barrier()  # the first rank that exits would kill others that are still writing
+        raise UserError(f"at step {trainer.global_step} {cause}: {REMEDY}; the batch and a diagnosis are in {folder}")
 
     def _page(self, trainer: L.Trainer, pl_module: SegmentationModule, cause: str) -> str:
-        weights = sizes(pl_module.state_dict().items())
-        gradients = sizes((n, p.grad) for n, p in pl_module.named_parameters() if p.grad is not None)
+        weights = magnitudes(pl_module.state_dict().items())
+        gradients = magnitudes((n, p.grad) for n, p in pl_module.named_parameters() if p.grad is not None)
         rates = [f"{group['name']} {group['lr']:.3g}" for group in trainer.optimizers[0].param_groups]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         sections = [
             f"# Step {trainer.global_step}, epoch {trainer.current_epoch}: {cause}",
             _table(("loss", "value"), [(k, f"{v:.6g}") for k, v in self._losses[trainer.global_rank].items()]),
             f"Learning rates: {', '.join(rates)}. Precision: {trainer.precision}.",
-            *([SPOILT] if not all(p.isfinite().all() for p in pl_module.parameters()) else []),
+            *([BAD_WEIGHTS] if not all(p.isfinite().all() for p in pl_module.parameters()) else []),
             self._first_layer(trainer, pl_module),
             "## Batch",
             "\n".join(self._files(trainer)),
-            "## Largest gradients" + (f", of the loss times {scaler.get_scale():g}" if scaler else ""),
+            "## Largest gradients" + (f", with the loss scaled by {scaler.get_scale():g}" if scaler else ""),
             _largest(gradients, self.count),
-            "## Largest weights and buffers (the batch has passed through those of batch norms)",
+            "## Largest weights and buffers (batch norm statistics include this batch)",
             _largest(weights, self.count),
         ]
         return "\n\n".join(sections) + "\n"
 
     def _first_layer(self, trainer: L.Trainer, pl_module: SegmentationModule) -> str:
         def forward() -> None:
-            eager = torch.compiler.set_stance("force_eager")  # what is compiled does not call hooks
+            eager = torch.compiler.set_stance("force_eager")  # compiled modules do not call hooks
             with eager, torch.no_grad(), trainer.precision_plugin.forward_context():
                 pl_module.model(pl_module.normalize(self._batch["image"]))
 
         layer = first_not_finite(pl_module, forward)
         if layer is None:
-            return "Every layer's output is finite when the batch is put through the network again: look at the loss."
-        return f"The first layer whose output is not finite: {layer}."
+            return "Every layer's output is finite in a second forward pass of the batch: look at the loss."
+        return f"First layer with an output that is not finite: {layer}."
 
     def _files(self, trainer: L.Trainer) -> Iterator[str]:
         source = trainer.train_dataloader.dataset.source  # type: ignore[union-attr]
@@ -129,43 +128,44 @@ class TerminateOnNaN(L.Callback):
 
 
 def first_not_finite(model: nn.Module, forward: Callable[[], None]) -> str | None:
-    """Run `forward` and describe the first layer of `model` that returns NaN or Inf, None where none does."""
-    found: list[str] = []
+    """Run `forward` and describe the first layer of `model` that returns NaN or Inf; None if all are finite."""
+    descriptions: list[str] = []
 
-    def watch(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
-        if not found and not all(bool(tensor.isfinite().all()) for tensor in _tensors(output)):
-            peak = max((row.value for row in sizes(("", tensor) for tensor in _tensors(inputs))), default=0)
-            found.append(f"{name} ({type(layer).__name__}), whose input's largest value is {peak:.3g}")
+    def check(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if not descriptions and not all(bool(tensor.isfinite().all()) for tensor in _tensors(output)):
+            peak = max((row.max_abs for row in magnitudes(("", tensor) for tensor in _tensors(inputs))), default=0)
+            descriptions.append(f"{name} ({type(layer).__name__}), with {peak:.3g} as its largest input")
 
-    hooks = [layer.register_forward_hook(partial(watch, name)) for name, layer in model.named_modules()]
+    hooks = [layer.register_forward_hook(partial(check, name)) for name, layer in model.named_modules()]
     try:
         forward()
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else None
+    return descriptions[0] if descriptions else None
 
 
-class Size(NamedTuple):
-    """The largest finite absolute `value` of the tensor `name`, and how many of its values are `not_finite`."""
+class Magnitude(NamedTuple):
+    """Largest finite absolute value of the tensor `name`, and the number of its values that are NaN or Inf."""
 
     name: str
-    value: float
+    max_abs: float
     not_finite: int
 
 
-def sizes(tensors: Iterable[tuple[str, Tensor]]) -> list[Size]:
-    """Return the sizes of those `tensors` that hold floating-point values, in their order."""
-    found = []
+def magnitudes(tensors: Iterable[tuple[str, Tensor]]) -> list[Magnitude]:
+    """Return the magnitudes of the floating-point tensors among `tensors`, in order."""
+    rows = []
     for name, tensor in tensors:
         if tensor.is_floating_point() and tensor.numel():
             finite = tensor.isfinite()
-            value = tensor.abs().where(finite, 0).max()
-            found.append(Size(name, value.item(), tensor.numel() - int(finite.sum())))
-    return found
+            max_abs = tensor.abs().where(finite, 0).max()
+            rows.append(Magnitude(name, max_abs.item(), tensor.numel() - int(finite.sum())))
+    return rows
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested containers."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -175,12 +175,14 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _largest(rows: list[Size], count: int) -> str:
+def _largest(rows: list[Magnitude], count: int) -> str:
+    """Return a table of the `count` largest tensors, after the names of those that hold NaN or Inf."""
     bad = [row.name for row in rows if row.not_finite]
-    some = ": " + ", ".join([*bad[:count], *(["..."] if len(bad) > count else [])]) if 0 < len(bad) < len(rows) else ""
-    top = sorted((row for row in rows if row.value > 0), key=lambda row: -row.value)[:count]
-    table = _table(("tensor", "largest finite value"), [(row.name, f"{row.value:.3g}") for row in top])
-    return "\n\n".join([f"{len(bad)} of {len(rows)} hold NaN or Inf{some}.", *([table] if top else [])])
+    names = [*bad[:count], *(["..."] if len(bad) > count else [])]
+    listed = f": {', '.join(names)}" if 0 < len(bad) < len(rows) else ""
+    top = sorted((row for row in rows if row.max_abs > 0), key=lambda row: -row.max_abs)[:count]
+    table = _table(("tensor", "largest finite value"), [(row.name, f"{row.max_abs:.3g}") for row in top])
+    return "\n\n".join([f"{len(bad)} of {len(rows)} hold NaN or Inf{listed}.", *([table] if top else [])])
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""How fast training goes, and how much of the time it waits for data."""
+"""Training speed, and the share of time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import lightning as L
 
 
 class Throughput(L.Callback):
-    """Log `train/images_per_second` over all devices and `train/data_wait`, the share of time that waits for data.
+    """Log `train/images_per_second` over all devices and `train/data_wait`, the share of time spent waiting for data.
 
-    Both are of the time since the last log, epoch or validation. Lightning's `ThroughputMonitor`
-    does not know the waiting, and refuses steps between logs that accumulated batches do not divide.
+    Both cover the time since the last log, epoch start or validation. Lightning's `ThroughputMonitor` does not measure
+    the waiting, and requires a log interval that is a multiple of the accumulated batches.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -22,14 +22,14 @@ class Throughput(L.Callback):
         self._batch_ended = None
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._batch_ended = None  # the time of a validation inside an epoch is nobody's
+        self._batch_ended = None  # a validation inside an epoch is neither training nor waiting
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict[str, Any], batch_idx: int
     ) -> None:
         now = time.perf_counter()
         if self._batch_ended is None:
-            self._since, self._images, self._waited = now, 0, 0.0
+            self._interval_start, self._images, self._waited = now, 0, 0.0
         else:
             self._waited += now - self._batch_ended
 
@@ -38,10 +38,10 @@ class Throughput(L.Callback):
     ) -> None:
         self._images += len(batch["image"]) * trainer.world_size
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        logged = every and trainer.global_step % every == 0
+        due = every and trainer.global_step % every == 0
         now = self._batch_ended = time.perf_counter()
-        if logged and now > self._since:
-            seconds = now - self._since
+        if due and now > self._interval_start:
+            seconds = now - self._interval_start
             values = {"train/images_per_second": self._images / seconds, "train/data_wait": self._waited / seconds}
             pl_module.log_dict(values, batch_size=len(batch["image"]))
-            self._since, self._images, self._waited = now, 0, 0.0
+            self._interval_start, self._images, self._waited = now, 0, 0.0

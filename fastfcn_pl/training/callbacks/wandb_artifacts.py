@@ -1,4 +1,4 @@
-"""The files of a run that W&B keeps: the configuration always, code and weights when asked."""
+"""Upload of the configuration, and optionally of code and weights, to W&B."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.module import SegmentationModule
 
 CONFIG = "resolved_config.yaml"
-_OF_TRAINING = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
+_TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
 
 
 class RunFiles(L.Callback):
-    """Give W&B the whole configuration as `resolved_config.yaml`.
+    """Upload the whole configuration to W&B as `resolved_config.yaml`, without secrets.
 
-    With `code`, also this package's sources. With `checkpoint`, also the weights of the best validation, when training
-    ends, as the artifact `model-<run id>` with the aliases `best` and `step-<step>`. In its configuration, too, secrets
-    are hidden. Both work offline, unlike `log_model` of Lightning's logger.
+    `code` adds this package's sources. `checkpoint` adds the best weights at the end of training, as the artifact
+    `model-<run id>` with the aliases `best` and `step-<step>`. Unlike `log_model` of Lightning's logger, both work
+    offline.
     """
 
     def __init__(self, *, code: bool, checkpoint: bool) -> None:
@@ -41,15 +41,15 @@ class RunFiles(L.Callback):
             run.log_code(str(Path(fastfcn_pl.__file__).parent), name=f"code-{run.id}")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        run, keeper = log_media.wandb_run(trainer), trainer.checkpoint_callback
-        if not self.checkpoint or run is None or run.disabled or not isinstance(keeper, ModelCheckpoint):
+        run, best = log_media.wandb_run(trainer), trainer.checkpoint_callback
+        if not self.checkpoint or run is None or run.disabled or not isinstance(best, ModelCheckpoint):
             return
-        if not Path(keeper.best_model_path).is_file():
+        if not Path(best.best_model_path).is_file():
             return
-        content = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)
-        content = {key: value for key, value in content.items() if key not in _OF_TRAINING}
+        content = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        content = {key: value for key, value in content.items() if key not in _TRAINING_STATE}
         content["hyper_parameters"]["config"] = redacted(content["hyper_parameters"]["config"])
-        score = {} if keeper.best_model_score is None else {str(keeper.monitor): float(keeper.best_model_score)}
+        score = {} if best.best_model_score is None else {str(best.monitor): float(best.best_model_score)}
         artifact = wandb.Artifact(f"model-{run.id}", "model", metadata=score)
         with artifact.new_file("best.ckpt", mode="wb") as file:
             torch.save(content, file)

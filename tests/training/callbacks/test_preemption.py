@@ -51,7 +51,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGINT
     again = "python -m fastfcn_pl.train checkpoint=run/checkpoints/last.ckpt"
     assert [line for line in stderr.splitlines() if line][-2:] == [
-        "Ctrl-C: the run is being saved (again: ends at once)",
+        "Ctrl-C: saving the run (press again to end without saving)",
         f"SIGINT: the run goes on with: {again}",
     ]
     assert _step(tmp_path) % 50, "it saved when it was told to"
@@ -132,5 +132,5 @@ def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path
 def test_auto_needs_a_folder_that_stays(command, tmp_path: Path) -> None:
     done = command("train", *TINY, "checkpoint=auto")
     assert done.returncode == 1
-    assert "checkpoint=auto goes on with what is in the run's folder" in done.stderr
+    assert "checkpoint=auto resumes from the run's folder" in done.stderr
     assert done.stderr.count("\n") == 1

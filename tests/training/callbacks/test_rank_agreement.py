@@ -41,7 +41,7 @@ def _rank(rank: int, configs: list[dict[str, Any]], world_size: int, store: Path
     [
         ({"seed": 1, "optimizer": {"lr": 0.1}}, 2, ""),
         ({"seed": 1, "optimizer": {"lr": 0.2}}, 2, "ranks 0 and 1 are configured differently (optimizer.lr: 0.1 and "),
-        ({"seed": 1, "optimizer": {"lr": 0.1}}, 4, "makes 4 ranks, but 2 have been started"),
+        ({"seed": 1, "optimizer": {"lr": 0.1}}, 4, "makes 4 ranks, but 2 were started"),
     ],
     ids=["equal", "another configuration", "another world size"],
 )

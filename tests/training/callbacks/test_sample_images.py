@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from fastfcn_pl.core.types import DatasetSpec
-from fastfcn_pl.training.callbacks.sample_images import _LONGEST, Sample
+from fastfcn_pl.training.callbacks.sample_images import _MAX_SIDE, Sample
 
 
-def test_a_large_image_is_thinned_out() -> None:
-    labels = torch.arange(2 * _LONGEST + 1).expand(1, 9, -1) % 3
+def test_a_large_image_is_subsampled() -> None:
+    labels = torch.arange(2 * _MAX_SIDE + 1).expand(1, 9, -1) % 3
     batch = {"image": labels[:, None].repeat(1, 3, 1, 1).byte(), "target": labels.byte()}
     sample = Sample({"prediction": labels}, batch)
     assert sample.target.shape == sample.prediction.shape == (3, 1366)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.train import train
-from fastfcn_pl.training.callbacks.terminate_on_nan import Size, first_not_finite, sizes
+from fastfcn_pl.training.callbacks.terminate_on_nan import Magnitude, first_not_finite, magnitudes
 from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
@@ -79,7 +79,7 @@ def test_a_run_stops_at_a_poisoned_loss(command: Command, poisoned: list[str], t
     line = done.stderr.splitlines()[-1]
     assert line.startswith("error: at step 2 the loss is not finite (loss nan, cross_entropy 2.")
     assert "poison nan): lower optimizer.lr" in line
-    assert "run/not_finite holds" in line
+    assert line.endswith("are in run/not_finite")
     assert "Traceback" not in done.stderr
 
     batch = torch.load(tmp_path / "run" / "not_finite" / "step_2_rank_0.pt", weights_only=True)
@@ -145,7 +145,7 @@ def test_a_layer_that_overflows_is_named_and_no_weight_changes(
         trainer.fit(module, datamodule=datamodule)
     page = Path("run/not_finite/step_0_rank_0.md").read_text()
     layer = "model.head.layers.2 (PointwiseConv)"
-    assert f"The first layer whose output is not finite: {layer}, whose input's largest" in page
+    assert f"First layer with an output that is not finite: {layer}, with " in page
     top = page.partition("Largest weights")[2].partition("| --- | --- |\n")[2].splitlines()
     assert top[0].startswith("| model.head.layers.2.weight | ")
     assert top[1] == "| model.head.layers.0.1.weight | 1e+20 |"
@@ -163,7 +163,7 @@ def test_weights_spoilt_under_a_finite_loss_are_not_kept(
     cfg.loss.terms.cross_entropy.loss = {"_target_": f"{__name__}.Root"}
     with pytest.raises(UserError, match=f"at step 1 {cause}"):
         train(cfg)
-    assert "Weights are not finite: an earlier step" in Path("run/not_finite/step_1_rank_0.md").read_text()
+    assert "Weights are not finite after an earlier step" in Path("run/not_finite/step_1_rank_0.md").read_text()
     assert not list(Path("run").rglob("*.ckpt"))
 
 
@@ -189,15 +189,15 @@ def test_the_first_layer_that_is_not_finite_is_the_innermost() -> None:
     nn.init.constant_(block[1].weight, float("inf"))
     nn.init.eye_(model[0].weight)
     nn.init.zeros_(model[0].bias)
-    assert first_not_finite(model, lambda: model(x)) == "1.1 (Linear), whose input's largest value is 4"
+    assert first_not_finite(model, lambda: model(x)) == "1.1 (Linear), with 4 as its largest input"
     assert not any(layer._forward_hooks for layer in model.modules())
 
 
-def test_sizes_are_of_the_values_that_are_finite() -> None:
+def test_a_magnitude_is_the_largest_finite_value() -> None:
     tensors = {
         "a": torch.tensor([1.0, -3.0, float("nan"), float("-inf")]),
         "count": torch.tensor(7),
         "none": torch.zeros(0),
         "b": torch.tensor([[float("inf")]]),
     }
-    assert sizes(tensors.items()) == [Size("a", 3, 2), Size("b", 0, 1)]
+    assert magnitudes(tensors.items()) == [Magnitude("a", 3, 2), Magnitude("b", 0, 1)]
