@@ -67,7 +67,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
 
     from fastfcn_pl.acceleration.fold import deployed
     from fastfcn_pl.acceleration.training import memory_format
-    from fastfcn_pl.config.stored_config import stored
+    from fastfcn_pl.config.stored_config import storable_config
     from fastfcn_pl.core import provenance
     from fastfcn_pl.core.redaction import without_secrets
     from fastfcn_pl.engine.launch import choices, overrides
@@ -108,7 +108,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
         "training_peak_mib": memory.peak_mib(cfg, device, training=True) if trains else None,
         "batch": cfg.batch,
         "size": list(size),
-        "training": stored(cfg)["training"],
+        "training": storable_config(cfg)["training"],
         "precision": cfg.precision,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else about["processor"],

@@ -25,7 +25,7 @@ def train(cfg: DictConfig) -> float:
     import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
 
     from fastfcn_pl.config import build, trainer_flags, validation
-    from fastfcn_pl.config.stored_config import stored
+    from fastfcn_pl.config.stored_config import storable_config
     from fastfcn_pl.core import provenance
     from fastfcn_pl.core.redaction import redacted
     from fastfcn_pl.engine import rank_processes, resume
@@ -60,7 +60,7 @@ def train(cfg: DictConfig) -> float:
     with closing_wandb(cfg.run_dir):
         for logger in trainer.loggers:
             rewind(logger, begun.steps_logged if begun else 0)
-            logger.log_hyperparams(redacted({**stored(cfg), **environment}))
+            logger.log_hyperparams(redacted({**storable_config(cfg), **environment}))
         if view := how_to_view():
             print(f"W&B run: {view}")
         startup_messages.step("train: reading the first images")

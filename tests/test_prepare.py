@@ -75,7 +75,7 @@ def test_option_fits_its_signature(source: str, tmp_path: Path) -> None:
     cfg = config(source, tmp_path)
     validation.check(cfg)
     for path, node in validation._targets(cfg, ""):
-        keys = {str(key) for key in node} - set(validation.OF_HYDRA)
+        keys = {str(key) for key in node} - set(validation.HYDRA_KEYS)
         assert keys == validation.parameters(get_object(node["_target_"]))[0], path
     option = yaml.safe_load((CONF_DIR / "distribution" / f"{source}.yaml").read_text())
     digits = {"md5": 32, "sha1": 40, "sha256": 64}

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fastfcn_pl.config import schema, trainer_flags
-from fastfcn_pl.config.stored_config import stored
-from fastfcn_pl.config.validation import OF_HYDRA, imported, parameters
+from fastfcn_pl.config.stored_config import storable_config
+from fastfcn_pl.config.validation import HYDRA_KEYS, import_target, parameters
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.models.segmenter import Segmenter
@@ -87,7 +87,7 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
         make_scheduler=build(cfg.scheduler),
         channels_last=cfg.channels_last,
         compile=cfg.get("compile", False),  # of which checkpoints from before it say nothing
-        config=stored(cfg),
+        config=storable_config(cfg),
         accelerate=cfg.get("accelerate", True),  # missing in checkpoints written before this key existed
     )
 
@@ -130,7 +130,7 @@ def trainer(cfg: DictConfig) -> L.Trainer:
         logger=[_complete(logger, cfg) for logger in loggers],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         sync_batchnorm=cfg.trainer.sync_batchnorm and _on_gpu(cfg),
-        **trainer_flags.adapted(cfg),
+        **trainer_flags.profiler_override(cfg),
         _convert_="all",
     )
     _check_world_size(made)
@@ -154,7 +154,7 @@ def _on_gpu(cfg: DictConfig) -> bool:
 
 
 def _complete(logger: Logger | partial[Logger], cfg: DictConfig) -> Logger:
-    return logger(stored(cfg)) if isinstance(logger, partial) else logger
+    return logger(storable_config(cfg)) if isinstance(logger, partial) else logger
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -183,8 +183,8 @@ def _merged(old: Any, new: Any) -> Any:
 
 def _without_foreign_nulls(name: str, node: dict[str, Any]) -> dict[str, Any]:
     """Return `node` without the keys that are null and that its `_target_` does not have."""
-    allowed, _ = parameters(imported(name, node["_target_"]))
-    return {k: v for k, v in node.items() if v is not None or k in OF_HYDRA or allowed is None or k in allowed}
+    allowed, _ = parameters(import_target(name, node["_target_"]))
+    return {k: v for k, v in node.items() if v is not None or k in HYDRA_KEYS or allowed is None or k in allowed}
 
 
 def only_to_predict(parts: dict[str, Any]) -> None:

@@ -1,9 +1,12 @@
-"""Precedence of an option chosen on the command line over the keys that a study sets for another option.
+"""Precedence of an option selected on the command line over the keys that a study sets for its own option.
 
-A study's body comes after the options that it builds on, so Hydra alone lets `model.backbone.name` of a study win over
-`model/backbone=convnext_tiny`. Here the chosen option decides which part it is (`_target_`, `name`) and every value in
-which it differs from the study's own option. The study's other keys hold if the part has them: `neck.width: 32` with
-`model/neck=fpn`. A part of another class or name keeps a study's numbers and switches, but not its words.
+Hydra merges a study's body after the options in its defaults list. Plain Hydra therefore lets `model.backbone.name` of
+a study win over `model/backbone=convnext_tiny` on the command line. With this module:
+
+- The selected option decides which part is built (`_target_`, `name`).
+- The selected option also decides every value in which it differs from the study's own option.
+- Other keys of the study stay if the part has them, such as `neck.width: 32` with `model/neck=fpn`.
+- If the part has another class or name, the study's numbers and booleans stay, but its strings do not.
 """
 
 from __future__ import annotations
@@ -15,25 +18,27 @@ from typing import Any
 from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault, ResultDefault
 from omegaconf import DictConfig, open_dict
 
+from fastfcn_pl.config.validation import HYDRA_KEYS
+
 Content = dict[Any, Any]
 TARGET, NAME = "_target_", "name"
-_OF_HYDRA = (TARGET, "_partial_", "_args_", "_recursive_", "_convert_")
 ABSENT = object()
-_LONGEST = 40  # value in a note
+_MAX_VALUE_LENGTH = 40
+"""Characters of a value in a note."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the defaults list: the nodes of the tree above it, and what it sets, from the root of the config."""
+    """A file of the defaults list: its ancestors in the defaults tree, and its content from the root of the config."""
 
     default: ResultDefault
-    above: tuple[InputDefault, ...]
+    ancestors: tuple[InputDefault, ...]
     content: Content
 
     @property
     def groups(self) -> list[str]:
-        """The config groups that it belongs to, outermost first."""
-        return [node.get_override_key() for node in self.above if isinstance(node, GroupDefault)]
+        """Config groups that the file belongs to, outermost first."""
+        return [node.get_override_key() for node in self.ancestors if isinstance(node, GroupDefault)]
 
     @property
     def group(self) -> str | None:
@@ -41,160 +46,182 @@ class Entry:
 
 
 @dataclass
-class Note:
-    """Keys of a study that a chosen option replaced, and those that still hold, by the file that sets them."""
+class StudyKeys:
+    """Keys of a study that a selected option replaced or kept, by the file that sets them. Prints as a note."""
 
-    choice: str
+    selection: str
     replaced: dict[str, list[str]] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        said = [
-            f"{what} {name}'s {', '.join(keys)}"
-            for what, files in (("replaces", self.replaced), ("keeps", self.kept))
+        effects = [
+            f"{verb} {name}'s {', '.join(keys)}"
+            for verb, files in (("replaces", self.replaced), ("keeps", self.kept))
             for name, keys in files.items()
         ]
-        return f"{self.choice} {' and '.join(said)}"
+        return f"{self.selection} {' and '.join(effects)}"
 
 
-def studies(entries: Sequence[Entry], group: str) -> list[Entry]:
-    """Return the files after the options of `group` that configure the whole job, or are what chose the group."""
-    own = [i for i, entry in enumerate(entries) if group in entry.groups]
-    if own:
-        parents = entries[own[0]].above
-        depth = next(i for i, n in enumerate(parents) if isinstance(n, GroupDefault) and n.get_override_key() == group)
-        ancestors = {id(node) for node in parents[:depth]}
-    else:  # an option that was deleted, or is null
-        ancestors = {id(node) for entry in entries for node in entry.above if isinstance(node, ConfigDefault)}
-    after = entries[own[-1] + 1 :] if own else entries
-    return [e for e in after if not e.default.package or (e.default.is_self and id(e.above[-2]) in ancestors)]
+def study_entries(entries: Sequence[Entry], group: str) -> list[Entry]:
+    """Return the files merged after the options of `group` that configure the whole job or that select the group."""
+    indices = [i for i, entry in enumerate(entries) if group in entry.groups]
+    if indices:
+        nodes = entries[indices[0]].ancestors
+        depth = next(i for i, n in enumerate(nodes) if isinstance(n, GroupDefault) and n.get_override_key() == group)
+        parents = {id(node) for node in nodes[:depth]}
+    else:  # the option was deleted, or is null
+        parents = {id(node) for entry in entries for node in entry.ancestors if isinstance(node, ConfigDefault)}
+    later = entries[indices[-1] + 1 :] if indices else entries
+    return [e for e in later if not e.default.package or (e.default.is_self and id(e.ancestors[-2]) in parents)]
 
 
-class Settling:
-    """The study's keys against those of one chosen option."""
+class OptionPrecedence:
+    """Precedence of one selected option over the keys of a study."""
 
     def __init__(
         self,
         cfg: DictConfig,
-        now: list[Entry],
+        entries: list[Entry],
         study: list[Entry],
-        usual: list[Entry],
+        default_entries: list[Entry],
         group: str,
-        others: set[str],
-        note: Note,
+        other_groups: set[str],
+        study_keys: StudyKeys,
     ) -> None:
-        self.cfg, self.note, self.study = cfg, note, study
-        own, of_study = (
-            [e for e in entries if group in e.groups and not others & set(e.groups[e.groups.index(group) :])]
-            for entries in (now, usual)
+        """Take the files of the composition, those of the study, and those of a composition without the selection.
+
+        Files of `other_groups`, whose options are selected as well, are left to their own instances.
+        """
+        self.cfg, self.study_keys, self.study = cfg, study_keys, study
+        option_entries, default_option_entries = (
+            [e for e in files if group in e.groups and not other_groups & set(e.groups[e.groups.index(group) :])]
+            for files in (entries, default_entries)
         )
-        self.option, self.default = merged(own), merged(of_study)
-        self.base = merged(e for e in own if e.group == group and not (e.default.is_self and _is_root(e, group)))
-        self.keys = merged(study)
-        self.without = merged(entry for entry in now if entry not in study)
+        self.option, self.default = merge(option_entries), merge(default_option_entries)
+        self.base = merge(
+            e for e in option_entries if e.group == group and not (e.default.is_self and _is_selected_file(e, group))
+        )
+        self.without_study = merge(entry for entry in entries if entry not in study)
 
-    def run(self) -> None:
-        self._node((), self.keys, self.option, self.default, same=True, sizes=False)
+    def apply(self) -> None:
+        """Replace the study's keys in `cfg` that the selected option decides."""
+        self._apply_node((), merge(self.study), self.option, self.default, same_part=True, keep_numbers=False)
 
-    def _node(self, path: tuple[Any, ...], keys: Content, o: Content, d: Content, same: bool, sizes: bool) -> None:
-        """Settle the `keys` of one node, of which the chosen option states `o` and the study's own option `d`."""
-        if TARGET in o:
-            of_study = {**d, **keys}
-            same = of_study.get(TARGET) == o[TARGET] and name_of(o) in (None, of_study.get(NAME))
-            sizes = True
-        elif path and sizes:  # a mapping inside of a part
-            sizes = False
+    def _apply_node(
+        self,
+        path: tuple[Any, ...],
+        keys: Content,
+        option: Content,
+        default: Content,
+        same_part: bool,
+        keep_numbers: bool,
+    ) -> None:
+        """Apply the precedence to the study's `keys` of one node.
+
+        `option` and `default` are the node in the selected option and in the study's own option.
+        """
+        if TARGET in option:
+            study_part = {**default, **keys}
+            same_part = study_part.get(TARGET) == option[TARGET]
+            same_part = same_part and part_name(option) in (None, study_part.get(NAME))
+            keep_numbers = True
+        elif path and keep_numbers:  # a mapping inside a part
+            keep_numbers = False
         for key, value in keys.items():
-            here, chosen, usual = (*path, key), o.get(key, ABSENT), d.get(key, ABSENT)
-            if chosen is ABSENT and isinstance(value, dict) and isinstance(usual, dict):
-                self._node(here, value, {}, usual, same, sizes)
-            elif chosen is ABSENT:
-                if usual is not ABSENT or (TARGET in o and not same and path):
-                    self._replace(here, value)
-            elif isinstance(value, dict) and isinstance(chosen, dict):
-                self._node(here, value, chosen, usual if isinstance(usual, dict) else {}, same, sizes)
-            elif value == self._stated(here):
+            key_path, option_value, default_value = (*path, key), option.get(key, ABSENT), default.get(key, ABSENT)
+            if option_value is ABSENT and isinstance(value, dict) and isinstance(default_value, dict):
+                self._apply_node(key_path, value, {}, default_value, same_part, keep_numbers)
+            elif option_value is ABSENT:
+                if default_value is not ABSENT or (TARGET in option and not same_part and path):
+                    self._replace(key_path, value)
+            elif isinstance(value, dict) and isinstance(option_value, dict):
+                nested_default = default_value if isinstance(default_value, dict) else {}
+                self._apply_node(key_path, value, option_value, nested_default, same_part, keep_numbers)
+            elif value == select(self.without_study, key_path):
                 continue
-            elif self._wins(here, o, chosen, usual, same, sizes, value):
-                self._replace(here, value)
+            elif self._is_decisive(key_path, option, option_value, default_value) or (
+                option_value != default_value if same_part else not (keep_numbers and _is_number(value))
+            ):
+                self._replace(key_path, value)
             else:
-                self._say(self.note.kept, here, value)
+                self._record(self.study_keys.kept, key_path, value)
 
-    def _wins(
-        self, path: tuple[Any, ...], o: Content, chosen: Any, usual: Any, same: bool, sizes: bool, value: Any
-    ) -> bool:
-        """Tell whether the option's value at `path` wins over the study's."""
-        if path[-1] in _OF_HYDRA or (path[-1] == NAME and name_of(o) is not None) or usual is ABSENT:
-            return True
-        if (of_base := select(self.base, path)) is not ABSENT and of_base != chosen:  # what it was made for
-            return True
-        return chosen != usual if same else not (sizes and _is_size(value))
+    def _is_decisive(self, path: tuple[Any, ...], option: Content, option_value: Any, default_value: Any) -> bool:
+        """Tell whether the option's value defines the part, or is the purpose of the option.
 
-    def _stated(self, path: tuple[Any, ...]) -> Any:
-        return select(self.without, path)
+        The latter is a value in which the option differs from the one that it inherits: the width of `jpu_128`.
+        """
+        if path[-1] in HYDRA_KEYS or (path[-1] == NAME and part_name(option) is not None) or default_value is ABSENT:
+            return True
+        base_value = select(self.base, path)
+        return base_value is not ABSENT and bool(base_value != option_value)
 
     def _replace(self, path: tuple[Any, ...], value: Any) -> None:
-        """Set what stands at `path` without the study; remove what does not."""
-        self._say(self.note.replaced, path, value)
+        """Set the value that `path` has without the study, or remove the key and mappings that become empty."""
+        self._record(self.study_keys.replaced, path, value)
         node: Any = self.cfg
         nodes = [node := node._get_node(key) for key in path[:-1]]
-        stated = self._stated(path)
+        replacement = select(self.without_study, path)
         for depth in range(len(path) - 1, -1, -1):
             parent = nodes[depth - 1] if depth else self.cfg
             with open_dict(parent):
-                if stated is not ABSENT:
-                    parent[path[depth]] = stated
+                if replacement is not ABSENT:
+                    parent[path[depth]] = replacement
                     return
                 del parent[path[depth]]
-            if len(parent) or self._stated(path[:depth]) is not ABSENT:
+            if len(parent) or select(self.without_study, path[:depth]) is not ABSENT:
                 return
 
-    def _say(self, said: dict[str, list[str]], path: tuple[Any, ...], value: Any) -> None:
+    def _record(self, keys: dict[str, list[str]], path: tuple[Any, ...], value: Any) -> None:
         source = next(e for e in reversed(self.study) if select(e.content, path) is not ABSENT)
-        said.setdefault(str(source.default.config_path), []).append(f"{'.'.join(map(str, path))}={_shown(value)}")
+        assignment = f"{'.'.join(map(str, path))}={_format(value)}"
+        keys.setdefault(str(source.default.config_path), []).append(assignment)
 
 
-def _is_root(entry: Entry, group: str) -> bool:
-    """Tell whether an entry is the very file that was chosen, not one that it builds on."""
-    holder = entry.above[-2]
-    return isinstance(holder, GroupDefault) and holder.get_override_key() == group
+def _is_selected_file(entry: Entry, group: str) -> bool:
+    """Tell whether an entry is the selected file itself, not one that it inherits."""
+    parent = entry.ancestors[-2]
+    return isinstance(parent, GroupDefault) and parent.get_override_key() == group
 
 
-def name_of(node: Content) -> str | None:
-    """Return the name by which a part of one class is told from others."""
+def part_name(node: Content) -> str | None:
+    """Return the `name` of a part, which distinguishes parts of one class, such as timm backbones."""
     return node[NAME] if TARGET in node and isinstance(node.get(NAME), str) else None
 
 
-def _is_size(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
+    """Tell whether a value is a number, a boolean, null, or a list of these."""
     if isinstance(value, list):
-        return all(map(_is_size, value))
+        return all(map(_is_number, value))
     return value is None or isinstance(value, (bool, int, float))
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
 
 
-def merged(entries: Iterable[Entry]) -> Content:
-    """Return what `entries` set together, later ones over earlier ones."""
-    total: Content = {}
+def merge(entries: Iterable[Entry]) -> Content:
+    """Return the merged content of `entries`; later ones win."""
+    merged: Content = {}
     for entry in entries:
-        _merge(total, entry.content)
-    return total
+        _update(merged, entry.content)
+    return merged
 
 
-def _merge(into: Content, content: Content) -> None:
+def _update(target: Content, content: Content) -> None:
+    """Merge `content` into `target`, recursively and in place."""
     for key, value in content.items():
         if isinstance(value, dict):
-            if not isinstance(into.get(key), dict):
-                into[key] = {}
-            _merge(into[key], value)
+            if not isinstance(target.get(key), dict):
+                target[key] = {}
+            _update(target[key], value)
         else:
-            into[key] = value
+            target[key] = value
 
 
 def select(content: Any, path: Sequence[Any]) -> Any:
+    """Return the value at `path` in nested mappings, or ABSENT."""
     for key in path:
         if not isinstance(content, dict) or key not in content:
             return ABSENT

@@ -1,4 +1,4 @@
-"""What configurations compute, as `${name:arguments}`: folders of runs, and what differs from job to job."""
+"""OmegaConf resolvers, used in configurations as `${name:arguments}`."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from omegaconf import DictConfig, OmegaConf
 from fastfcn_pl.core.types import UserError
 
 KEPT = ("results.json", "checkpoints/last.ckpt")
-"""What a run leaves, in its folder, that a later start of it goes on with."""
+"""Files in a run's folder with which a restarted run resumes: its results, or else its last checkpoint."""
 
 
 def run_folder(checkpoint: str | None, runs: str, name: str) -> str:
-    """Return the folder of a job: `name` below `runs` for a new run, else that of the run which wrote `checkpoint`.
+    """Return the folder of a job: `runs`/`name` for a new run, else the folder of the run that wrote `checkpoint`.
 
-    `last` stands for the youngest `last.ckpt` of the runs in `runs`. Raises UserError where there is none, and for
-    `auto`, for which the command line names the folder.
+    `last` is the newest `last.ckpt` of the runs in `runs`. Raises UserError if there is none. `auto` raises UserError,
+    too, since it needs a folder that is set on the command line.
     """
     if checkpoint is None:
         return f"{runs}/{name}"
     if checkpoint == "auto":
         raise UserError(
-            "checkpoint=auto goes on with what is in the run's folder, which has to be the same at each start: set "
+            "checkpoint=auto resumes from the run's folder, which must be the same at each start: set "
             f"hydra.run.dir={runs}/<name>"
         )
     if checkpoint == "last":
-        found = sorted(Path(runs).glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise UserError(f"checkpoint=last: no run below {runs}/ has a checkpoints/last.ckpt yet; start one without")
-        return str(found[-1].parents[1])
+        checkpoints = sorted(Path(runs).glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not checkpoints:
+            raise UserError(f"checkpoint=last: no run in {runs}/ has a checkpoints/last.ckpt yet; leave checkpoint out")
+        return str(checkpoints[-1].parents[1])
     path = Path(checkpoint)
     if not path.is_file():
-        raise UserError(f"checkpoint={checkpoint}: no such file; a run's are in its folder checkpoints/")
+        raise UserError(f"checkpoint={checkpoint}: no such file; checkpoints are in a run's folder checkpoints/")
     if path.parent.name != "checkpoints":
         raise UserError(
-            f"checkpoint={checkpoint} is not in a run's folder checkpoints/, where the run could go on: "
-            "put it back, or start a new run from its weights with init_from="
+            f"checkpoint={checkpoint} is not in the folder checkpoints/ of a run, so that run cannot be resumed: "
+            "move it back, or start a new run from its weights with init_from="
         )
     return str(path.parents[1])
 
 
 def case(value: str, cases: dict[str, Any]) -> Any:
-    """Return which of the `cases` is for `value`, or for its last word: `EncNetHead` for a `_target_` that ends in it.
+    """Return the entry of `cases` for the last dotted component of `value`, such as the class name of a `_target_`.
 
-    So a study says what differs from one of its jobs to another, such as the weight of a loss by the head.
+    A study uses it for values that depend on another choice, such as the weight of a loss on the head.
     """
     name = value.rsplit(".", 1)[-1]
     if name not in cases:
-        raise UserError(f"this study has no case for {name}: it knows {', '.join(cases)}; set the key itself")
+        raise UserError(f"this study has no case for {name}, only for {', '.join(cases)}: set the key to a plain value")
     return cases[name]
 
 
 def run_group() -> str | None:
-    """Return what this run has in common with others: its sweep's folder, the end of its path, or else its study."""
+    """Return the group of this run in W&B: the last two folders of its sweep, or the name of its study."""
     if not HydraConfig.initialized():
         return None
     job = HydraConfig.get()
@@ -67,12 +67,12 @@ def run_group() -> str | None:
 
 
 def choices() -> DictConfig:
-    """Return the option chosen in each config group, such as `model/neck: jpu`, of this job; empty outside of one.
+    """Return the selected option of each config group of this job, such as `model/neck: jpu`; empty outside a job.
 
-    An option that keys have turned into another part goes by that part's name: see `composition`.
+    If a key has turned an option into another part, the name of that part is returned; see `composition`.
     """
-    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    return OmegaConf.create({k: v for k, v in chosen.items() if v is not None and not k.startswith("hydra/")})
+    selected = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return OmegaConf.create({k: v for k, v in selected.items() if v is not None and not k.startswith("hydra/")})
 
 
 ALL: tuple[Callable[..., Any], ...] = (run_folder, case, run_group, choices)

@@ -1,6 +1,6 @@
-"""The typed root of each primary config: a misspelt key at the top is refused before anything heavy is imported.
+"""Schemas of the primary configs, which reject a misspelt top-level key before anything heavy is imported.
 
-What stands below `model`, `data`, ... is checked against the signatures that it is for: `signatures.check`.
+Keys below `model`, `data`, ... are checked against signatures by `validation.check`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastfcn_pl.config import composition, resolvers
 _PACKAGE = Path(__file__).parent.parent
 _HOME = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
 CONF_DIR, STUDIES_DIR = _HOME / "conf", _HOME / "experiments"
-"""Where options and studies are: inside an installed package, beside it in a checkout."""
+"""Folders of options and studies: inside an installed package, beside it in a checkout."""
 
 
 @dataclass
@@ -43,8 +43,8 @@ class TrainConfig:
     run_dir: str = MISSING
     checkpoint: str | None = MISSING
     init_from: str | None = MISSING
-    question: str | None = None  # what a study asks; its report shows it
-    published: Any = None  # what others found, which its report shows beside: rows of `run`, `mIoU`, `fps`, `source`
+    question: str | None = None  # the question that a study answers, for its report
+    published: Any = None  # published results for its report: rows of `run`, `mIoU`, `fps`, `source`
     trust: Any = MISSING
     debug: bool | None = None  # `+debug=true` shows the traceback of an error
 
@@ -87,8 +87,8 @@ class BenchmarkConfig:
     memory: bool = MISSING
     training: Any = MISSING
     run_dir: str = MISSING
-    question: str | None = None  # what a study asks
-    published: Any = None  # what others found, beside which it stands: rows of `run`, `fps`, `over` and `source`
+    question: str | None = None  # the question that a study answers
+    published: Any = None  # published results to compare with: rows of `run`, `fps`, `over` and `source`
     trust: Any = MISSING
     debug: bool | None = None
 
@@ -197,19 +197,19 @@ class DoctorConfig:
 
 
 class Studies(SearchPathPlugin):
-    """Lets `-cn` find a study without `-cd`, behind what is in `CONF_DIR`."""
+    """Plugin that appends the studies to Hydra's search path, so that `-cn` finds them without `-cd`."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append("fastfcn_pl", str(STUDIES_DIR))
 
 
-def register(shows: bool = False) -> None:
-    """Make studies, schemas and resolvers known to Hydra, under the names that the primary configs refer to.
+def register(print_only: bool = False) -> None:
+    """Register studies, schemas and resolvers with Hydra.
 
-    With `shows`, configurations are printed, not run.
+    With `print_only`, configurations are printed instead of run.
     """
     Plugins.instance().register(Studies)
-    composition.register(shows)
+    composition.register(print_only)
     for resolver in resolvers.ALL:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     store = ConfigStore.instance()

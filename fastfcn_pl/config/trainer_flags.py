@@ -1,4 +1,4 @@
-"""Flags of Lightning's Trainer that cannot work here, refused before training with the reason and the remedy."""
+"""Checks of the Trainer's flags: those that cannot work here are rejected before training."""
 
 from __future__ import annotations
 
@@ -13,51 +13,57 @@ if TYPE_CHECKING:
 
     from fastfcn_pl.data.datamodule import SegmentationDataModule
 
-_LARGEST_SEED = 2**32 - 1
-_REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
-    "logger": ((None,), "loggers are options: logger=none, logger=tensorboard, ..."),
-    "callbacks": ((None,), "callbacks are keys of their own: ~callbacks.progress, +callbacks.mine._target_=..."),
-    "enable_checkpointing": ((None, True), "the final score is that of a checkpoint: leave it out"),
-    "model_registry": ((None,), "the run's folder keeps checkpoints; callbacks.files.checkpoint=true sends one to W&B"),
-    "barebones": ((None, False), "it leaves no checkpoint to score: measure speed with python -m fastfcn_pl.benchmark"),
-    "overfit_batches": ((None, 0), "each epoch draws its images anew: list a few in a split, and train on that one"),
-    "use_distributed_sampler": (
-        (None, False),
-        "our samplers deal out images to ranks, each of them once: leave it out",
+_MAX_SEED = 2**32 - 1
+_REJECTED: dict[str, tuple[tuple[object, ...], str]] = {
+    "logger": ((None,), "select loggers with logger=none, logger=tensorboard, ..."),
+    "callbacks": ((None,), "set callbacks with ~callbacks.progress, +callbacks.mine._target_=..."),
+    "enable_checkpointing": ((None, True), "the final score needs a checkpoint: leave this flag out"),
+    "model_registry": (
+        (None,),
+        "checkpoints are kept in the run's folder: upload one to W&B with callbacks.files.checkpoint=true",
     ),
+    "barebones": (
+        (None, False),
+        "it writes no checkpoint to score: measure speed with python -m fastfcn_pl.benchmark",
+    ),
+    "overfit_batches": (
+        (None, 0),
+        "each epoch samples other images: list a few images in a split, and train on that split",
+    ),
+    "use_distributed_sampler": ((None, False), "our samplers already distribute images to ranks: leave this flag out"),
 }
-"""Values that are fine, and the reason to refuse others."""
-_NEEDED = (
+"""Allowed values, and the reason to reject any other."""
+_NONZERO = (
     *("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval", "limit_train_batches"),
     *("limit_test_batches", "max_epochs", "max_steps", "devices", "num_nodes"),
 )
-"""Flags that leave nothing to do if they are 0."""
-_LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0, "gradient_clip_val": 0}
-_LEAST |= {"num_sanity_val_steps": -1}
-"""The smallest values, where Lightning itself takes any."""
+"""Flags with which nothing is done if they are 0."""
+_MINIMUM = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0, "gradient_clip_val": 0}
+_MINIMUM |= {"num_sanity_val_steps": -1}
+"""Smallest values of flags for which Lightning itself accepts any value."""
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise UserError for the first value of `cfg.trainer`, or for a seed, with which no run can end well."""
-    if not 0 <= cfg.seed <= _LARGEST_SEED:
-        raise UserError(f"seed={cfg.seed}: use a whole number from 0 to {_LARGEST_SEED}")
-    for name, (fine, reason) in _REFUSED.items():
-        if (value := cfg.trainer.get(name)) not in fine:
+    """Raise UserError for the first invalid value of `cfg.trainer`, or for an invalid seed."""
+    if not 0 <= cfg.seed <= _MAX_SEED:
+        raise UserError(f"seed={cfg.seed}: use a whole number from 0 to {_MAX_SEED}")
+    for name, (allowed, reason) in _REJECTED.items():
+        if (value := cfg.trainer.get(name)) not in allowed:
             raise UserError(f"trainer.{name}={str(value).lower() if isinstance(value, bool) else value}: {reason}")
-    for name in _NEEDED:
+    for name in _NONZERO:
         value = cfg.trainer.get(name)
         if value == 0 and not isinstance(value, bool):
             raise UserError(f"trainer.{name}=0 leaves nothing to do: set it to 1 or more, or leave it out")
-    for name, least in _LEAST.items():
+    for name, minimum in _MINIMUM.items():
         value = cfg.trainer.get(name)
-        if value is not None and value < least:
-            raise UserError(f"trainer.{name}={value}: give {least} or more")
+        if value is not None and value < minimum:
+            raise UserError(f"trainer.{name}={value}: use {minimum} or more")
     if (deterministic := cfg.trainer.get("deterministic")) not in (None, True, False, "warn"):
-        raise UserError(f"trainer.deterministic={deterministic}: give true, false or warn")
+        raise UserError(f"trainer.deterministic={deterministic}: use true, false or warn")
 
 
-def adapted(cfg: DictConfig) -> dict[str, Any]:
-    """Return flags of `cfg.trainer` as objects: torch's profiler names no modules, whose hooks cannot be copied."""
+def profiler_override(cfg: DictConfig) -> dict[str, Any]:
+    """Return a replacement for `profiler: pytorch`: Lightning's default adds module hooks, which cannot be copied."""
     from lightning.pytorch.profilers import PyTorchProfiler
 
     if cfg.trainer.get("profiler") != "pytorch":
@@ -66,18 +72,18 @@ def adapted(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check_strategy(trainer: L.Trainer) -> None:
-    """Raise UserError for strategies that train in processes which cannot hand the trained network back."""
+    """Raise UserError for strategies whose processes cannot return the trained network."""
     from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise UserError(
-            "trainer.strategy: processes that are spawned or forked end with training, and nothing is left to score: "
-            "use trainer.strategy=ddp"
+            "trainer.strategy: spawned or forked processes exit after training, so the network cannot be scored: use "
+            "trainer.strategy=ddp"
         )
 
 
 def check_batches(trainer: L.Trainer, datamodule: SegmentationDataModule) -> None:
-    """Raise UserError if limits leave no batch to train on or to score, or if no validation comes within an epoch."""
+    """Raise UserError if limits leave no batch to train on or to score, or if an epoch ends before its validation."""
     from fastfcn_pl.data.samplers import TrainSampler
 
     images, world_size = len(datamodule.source(datamodule.train_split)), trainer.world_size
@@ -86,7 +92,7 @@ def check_batches(trainer: L.Trainer, datamodule: SegmentationDataModule) -> Non
         limit: Any = getattr(trainer, f"limit_{name}_batches")
         if isinstance(limit, float) and count and int(count * limit) == 0:
             raise UserError(
-                f"trainer.limit_{name}_batches={limit} of {count} batches is none: raise it, or give a number"
+                f"trainer.limit_{name}_batches={limit} of {count} batches leaves none: raise it, or use a whole number"
             )
         if name == "train":
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
@@ -94,5 +100,5 @@ def check_batches(trainer: L.Trainer, datamodule: SegmentationDataModule) -> Non
     if isinstance(interval, int) and interval > batches and trainer.check_val_every_n_epoch is not None:
         raise UserError(
             f"trainer.val_check_interval={interval} is more than the {batches} batches of an epoch: lower it, or set "
-            "trainer.check_val_every_n_epoch=null to count batches over epochs"
+            "trainer.check_val_every_n_epoch=null to count batches across epochs"
         )

@@ -29,7 +29,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config.schema import CONF_DIR, STUDIES_DIR
-from fastfcn_pl.config.validation import imported
+from fastfcn_pl.config.validation import import_target
 from fastfcn_pl.core.types import UserError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
@@ -79,8 +79,8 @@ class Trust:
             elif not (isinstance(own, str) and value == own) and (reason := self._reason(keys, value, folder)):
                 raise UserError(f"checkpoint={path}: {'.'.join(keys)}={_shown(value)} {reason}")
         for keys, value in imports:
-            found = imported(".".join(keys[:-1]), value)
-            home = str(getattr(found, "__module__", None) or type(found).__name__)
+            target = import_target(".".join(keys[:-1]), value)
+            home = str(getattr(target, "__module__", None) or type(target).__name__)
             if not _is_inside(home, self.packages):
                 raise UserError(
                     f"checkpoint={path}: {'.'.join(keys)}={value} is of {home}, which trust={list(self.packages)} does "

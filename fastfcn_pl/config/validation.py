@@ -1,4 +1,4 @@
-"""What a configuration may say of its parts: their keys and values, held against the signatures that they are for."""
+"""Validation of a configuration's keys and values against the signatures of their `_target_`s."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 from fastfcn_pl.config.stored_config import is_withheld
 from fastfcn_pl.core.types import UserError, suggest
 
-OF_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+"""Keys that are read by Hydra, not by the target."""
 _CONTAINERS = ("callbacks", "logger")  # nodes whose children are named by the user
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "NoneType": "null"}
 
 
 def check(cfg: DictConfig) -> None:
-    """Hold every key of `cfg` against the signature that it is for; raises UserError for the first that does not fit.
+    """Check every key of `cfg` against the signature of its target; raises UserError for the first mismatch.
 
-    A class or function of ours gets exactly its keyword-only parameters; others get some of theirs.
+    Classes and functions of this package need exactly their keyword-only parameters. Others take any subset of theirs.
     """
     for name in _CONTAINERS:
         for child, node in cfg.get(name, {}).items():
             if node and "_target_" not in node:
-                known = [other for other, it in cfg[name].items() if it and "_target_" in it]
+                known = [key for key, sibling in cfg[name].items() if sibling and "_target_" in sibling]
                 raise UserError(f"{name}.{child} has no _target_; {suggest(child, known)}")
     for path, node in _targets(cfg, ""):
         _check_node(path, node)
@@ -42,19 +43,19 @@ def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _check_node(path: str, node: DictConfig) -> None:
-    target = imported(path, node["_target_"])
+    target = import_target(path, node["_target_"])
     allowed, required = parameters(target)
-    keys = [str(key) for key in node if key not in OF_HYDRA]
+    keys = [str(key) for key in node if key not in HYDRA_KEYS]
     for key in keys:
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} has no value: set it with {path}.{key}=...")
         if allowed is not None and key not in allowed:
             raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter; {suggest(key, allowed)}")
-        if isinstance(node[key], str) and (kind := _kind_of_number(target, key)):
-            raise UserError(f"{path}.{key}={node[key]}: give {kind}")
+        if isinstance(node[key], str) and (kind := _numeric_kind(target, key)):
+            raise UserError(f"{path}.{key}={node[key]}: use {kind}")
         if is_withheld(node[key]):
             raise UserError(
-                f"{path}.{key} is {node[key]} in the run's files, which keep no secret and nothing of the environment: "
+                f"{path}.{key} is {node[key]} in the run's files, which store no secrets and no environment variables: "
                 f"set it again with {path}.{key}=..."
             )
     missing = sorted(required.difference(keys))
@@ -63,21 +64,22 @@ def _check_node(path: str, node: DictConfig) -> None:
 
 
 def parameters(target: Callable[..., Any]) -> tuple[set[str] | None, set[str]]:
-    """Return the names of the parameters that YAML may set (None: any), and of those that it must set.
+    """Return the names of the parameters that YAML may set (None: any) and of those that it must set.
 
-    Of our own classes those are the keyword-only ones, since code wires the others; of others, all named ones.
+    YAML sets the keyword-only parameters of this package's classes, since code passes the others. It may set any named
+    parameter of other libraries.
     """
-    found = list(inspect.signature(target).parameters.values())
-    required = {p.name for p in found if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    signature = list(inspect.signature(target).parameters.values())
+    required = {p.name for p in signature if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
     if target.__module__.startswith("fastfcn_pl."):
-        return {p.name for p in found if p.kind is p.KEYWORD_ONLY}, required
-    if any(p.kind is p.VAR_KEYWORD for p in found):
+        return {p.name for p in signature if p.kind is p.KEYWORD_ONLY}, required
+    if any(p.kind is p.VAR_KEYWORD for p in signature):
         return None, required
-    return {p.name for p in found if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}, required
+    return {p.name for p in signature if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}, required
 
 
-def _kind_of_number(target: Callable[..., Any], name: str) -> str | None:
-    """Say what a parameter takes that is for numbers, or for true and false, alone; None for any other."""
+def _numeric_kind(target: Callable[..., Any], name: str) -> str | None:
+    """Describe the values of a parameter that takes only numbers, booleans or null; None for any other parameter."""
     parameter = inspect.signature(target).parameters.get(name)
     words = set(re.findall(r"\w+", inspect.formatannotation(parameter.annotation))) if parameter else set()
     words -= {"Optional", "Union"}
@@ -88,8 +90,8 @@ def _kind_of_number(target: Callable[..., Any], name: str) -> str | None:
     return " or ".join(dict.fromkeys(kind for word, kind in _KINDS.items() if word in words)) or None
 
 
-def imported(path: str, target: str) -> Callable[..., Any]:
-    """Return what the node at `path` names as its `_target_`; raises UserError if it cannot be imported."""
+def import_target(path: str, target: str) -> Callable[..., Any]:
+    """Import the `_target_` of the node at `path`; raises UserError if that fails."""
     try:
         return get_object(target)
     except Exception as error:  # importing runs the user's file, which may raise anything

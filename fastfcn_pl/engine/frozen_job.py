@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl.config.stored_config import recorded, settled
+from fastfcn_pl.config.stored_config import record_env_reads, resolve_config
 
 FLAG = "--job"
 _VARIABLE = "FASTFCN_PL_JOB"
@@ -48,8 +48,8 @@ class FrozenJob:
         Interpolations that read the environment stay, beside what they read here: other machines may not have it.
         """
         hydra = HydraConfig.get()
-        with recorded() as reads:
-            job = OmegaConf.create(settled(cfg))
+        with record_env_reads() as reads:
+            job = OmegaConf.create(resolve_config(cfg))
         content = {
             "job": OmegaConf.to_yaml(job),
             "hydra": OmegaConf.to_yaml(hydra),

@@ -55,7 +55,7 @@ def main(config_name: str, job: Job) -> None:
     outlive_readers()
     home_folder.provide()
     console.hide_secrets()
-    schema.register(shows=startup_messages.shows(sys.argv))
+    schema.register(print_only=startup_messages.shows(sys.argv))
     module = f"fastfcn_pl.{config_name}"
     if sys.argv[1:2] == [FLAG]:
         _run_frozen(module, job, received())

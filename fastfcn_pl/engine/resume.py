@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fastfcn_pl.config import build
-from fastfcn_pl.config.stored_config import refilled
+from fastfcn_pl.config.stored_config import restore_withheld
 from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
@@ -65,7 +65,7 @@ class Begun:
     def _config(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         mine: Any = OmegaConf.to_container(cfg, resolve=False)
         kept = moved(self.checkpoint.config, str(self.checkpoint.config["run_dir"]), cfg.run_dir)
-        run = refilled(kept, cfg)
+        run = restore_withheld(kept, cfg)
         run["trust"] = mine["trust"]  # of this job, never of the file
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             path = override.package or override.key_or_group.replace("/", ".")

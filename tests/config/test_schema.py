@@ -68,13 +68,13 @@ def _fits(cfg: DictConfig) -> None:
     for path, node in _nodes(cfg):
         target = get_object(node["_target_"])
         if target.__module__.startswith("fastfcn_pl."):
-            keys = {str(k) for k in node} - set(validation.OF_HYDRA)
+            keys = {str(k) for k in node} - set(validation.HYDRA_KEYS)
             assert keys == validation.parameters(target)[0], path
 
 
 def _paths(cfg: DictConfig, prefix: str = "") -> list[str]:
     """Return the dotted path of every key that stands directly in a node with a `_target_`."""
-    return [f"{path}.{key}" for path, node in _nodes(cfg) for key in node if key not in validation.OF_HYDRA]
+    return [f"{path}.{key}" for path, node in _nodes(cfg) for key in node if key not in validation.HYDRA_KEYS]
 
 
 def test_a_typo_at_any_depth_is_an_error(make_config: Callable[..., DictConfig]) -> None:
@@ -112,7 +112,7 @@ def test_a_word_in_place_of_a_number_is_an_error(key: str, kind: str, make_confi
     cfg = make_config("trainer.devices=auto")  # where a word is right
     validation.check(cfg)
     OmegaConf.update(cfg, key, "ten")
-    with pytest.raises(UserError, match=f"^{re.escape(key)}=ten: give {kind}$"):
+    with pytest.raises(UserError, match=f"^{re.escape(key)}=ten: use {kind}$"):
         validation.check(cfg)
 
 

@@ -1,4 +1,4 @@
-"""A configuration as files keep it, and as a run that goes on gets it back."""
+"""Configurations as they are stored in files, and as a resumed run restores them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from fastfcn_pl.config.stored_config import is_withheld, refilled, settled, stored
+from fastfcn_pl.config.stored_config import is_withheld, resolve_config, restore_withheld, storable_config
 from fastfcn_pl.core import redaction
 from fastfcn_pl.engine import console
 
@@ -48,7 +48,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_came_from_the_environment_stays_an_interpolation() -> None:
-    kept = stored(OmegaConf.create(TEXT))
+    kept = storable_config(OmegaConf.create(TEXT))
     assert kept["data"] == {
         "root": "${oc.env:LABEL}/camvid",
         "hub": {"token": "${oc.env:HUB_TOKEN}", "url": "https://***@host.org/x", "password": "***"},
@@ -71,20 +71,19 @@ def test_what_came_from_the_environment_stays_an_interpolation() -> None:
 
 def test_the_values_are_those_of_the_configuration() -> None:
     cfg = OmegaConf.create(TEXT)
-    again = OmegaConf.create(yaml.safe_load(yaml.safe_dump(settled(cfg))))
+    again = OmegaConf.create(yaml.safe_load(yaml.safe_dump(resolve_config(cfg))))
     assert OmegaConf.to_container(again, resolve=True) == OmegaConf.to_container(cfg, resolve=True)
 
 
 def test_a_variable_that_is_not_set_is_a_mistake() -> None:
     with pytest.raises(InterpolationResolutionError, match="NO_SUCH"):
-        stored(OmegaConf.create({"a": "${oc.env:NO_SUCH}"}))
+        storable_config(OmegaConf.create({"a": "${oc.env:NO_SUCH}"}))
 
 
 def test_a_run_that_goes_on_gets_back_what_is_said_again() -> None:
     cfg = OmegaConf.create(TEXT)
-    assert OmegaConf.to_container(OmegaConf.create(refilled(stored(cfg), cfg)), resolve=True) == OmegaConf.to_container(
-        cfg, resolve=True
-    )
+    restored = OmegaConf.create(restore_withheld(storable_config(cfg), cfg))
+    assert OmegaConf.to_container(restored, resolve=True) == OmegaConf.to_container(cfg, resolve=True)
 
 
 def test_nothing_is_resolved_that_a_file_alone_names() -> None:
@@ -96,7 +95,7 @@ def test_nothing_is_resolved_that_a_file_alone_names() -> None:
         "same": "${oc.env:LABEL}",
     }
     mine = OmegaConf.create({"a": "${oc.env:LABEL}", "b": [], "same": "${oc.env:LABEL}"})
-    run = OmegaConf.create(refilled(kept, mine))
+    run = OmegaConf.create(restore_withheld(kept, mine))
     assert OmegaConf.to_container(run, resolve=True) == {
         "a": "${oc.env:HUB_TOKEN}",
         "b": ["${oc.env:HUB_TOKEN}"],
@@ -116,7 +115,7 @@ def test_prints_and_logs_have_no_secret(monkeypatch: pytest.MonkeyPatch) -> None
     console.hide_secrets()
     console.hide_secrets()
     try:
-        settled(OmegaConf.create(TEXT))
+        resolve_config(OmegaConf.create(TEXT))
         print(
             "of the command line, in-address, in-the-environment, literal-password, pass-word, hub-token-1",
             "label-of-mine",

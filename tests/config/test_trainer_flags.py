@@ -37,12 +37,12 @@ def test_the_defaults_are_accepted(make_config: Make) -> None:
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("trainer.overfit_batches=1", "each epoch draws its images anew"),
-        ("trainer.overfit_batches=0.5", "each epoch draws its images anew"),
+        ("trainer.overfit_batches=1", "each epoch samples other images"),
+        ("trainer.overfit_batches=0.5", "each epoch samples other images"),
         ("trainer.logger=false", "logger=none"),
         ("trainer.callbacks=[]", r"\+callbacks"),
         ("trainer.enable_checkpointing=false", "final score"),
-        ("trainer.model_registry=mine", "run's folder keeps checkpoints"),
+        ("trainer.model_registry=mine", "kept in the run's folder"),
         ("trainer.barebones=true", "benchmark"),
         ("trainer.use_distributed_sampler=true", "our samplers"),
         ("trainer.limit_train_batches=0", "leaves nothing to do"),
@@ -50,9 +50,9 @@ def test_the_defaults_are_accepted(make_config: Make) -> None:
         ("trainer.max_epochs=0", "leaves nothing to do"),
         ("trainer.max_steps=0", "leaves nothing to do"),
         ("trainer.devices=0", "leaves nothing to do"),
-        ("trainer.accumulate_grad_batches=-1", "give 1 or more"),
-        ("trainer.check_val_every_n_epoch=-1", "give 1 or more"),
-        ("trainer.gradient_clip_val=-0.5", "give 0 or more"),
+        ("trainer.accumulate_grad_batches=-1", "use 1 or more"),
+        ("trainer.check_val_every_n_epoch=-1", "use 1 or more"),
+        ("trainer.gradient_clip_val=-0.5", "use 0 or more"),
         ("trainer.deterministic=yeah", "true, false or warn"),
         ("seed=-1", "from 0 to 4294967295"),
         ("seed=20240101123456", "from 0 to 4294967295"),
@@ -68,8 +68,8 @@ def test_a_flag_that_cannot_work_is_refused_by_name(setting: str, reason: str, m
     ("setting", "reason"),
     [
         ("trainer.val_check_interval=5", "more than the 4 batches of an epoch"),
-        ("trainer.limit_train_batches=0.2", "of 4 batches is none"),
-        ("trainer.limit_test_batches=0.2", "of 4 batches is none"),
+        ("trainer.limit_train_batches=0.2", "of 4 batches leaves none"),
+        ("trainer.limit_test_batches=0.2", "of 4 batches leaves none"),
     ],
 )
 def test_a_flag_that_does_not_fit_the_data_is_refused(setting: str, reason: str, make_config: Make) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from fastfcn_pl import demo, report
 from fastfcn_pl.benchmark import benchmark
 from fastfcn_pl.config import schema
-from fastfcn_pl.config.stored_config import refilled
+from fastfcn_pl.config.stored_config import restore_withheld
 from fastfcn_pl.config.trust import Trust, plain_data
 from fastfcn_pl.convert import convert
 from fastfcn_pl.core.types import UserError
@@ -433,7 +433,7 @@ def test_a_text_of_a_resumed_run_stays_a_text(backslashes: int, monkeypatch: pyt
     """What a study asks is not refused for an interpolation, and not resolved either."""
     monkeypatch.setenv("SECRET_PLACE", "hunter2")
     text = "why " + "\\" * backslashes + "${oc.env:SECRET_PLACE}?"
-    kept = refilled({"question": text}, OmegaConf.create({"question": None}))
+    kept = restore_withheld({"question": text}, OmegaConf.create({"question": None}))
     assert OmegaConf.create(kept).question == text
 
 

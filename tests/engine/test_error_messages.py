@@ -115,7 +115,7 @@ def test_bad_data(
         (["data.batch_size=100"], ("fewer than data.batch_size=100", "lower the batch size")),
         (["data.batch_size=1", "model/head=psp"], ("data.batch_size=1", "raise the batch size", "model/head=fcn")),
         (["trainer.accelerator=gpu"], ("No supported gpu backend found",)),
-        (["trainer.max_epochs=ten"], ("trainer.max_epochs=ten: give a whole number",)),
+        (["trainer.max_epochs=ten"], ("trainer.max_epochs=ten: use a whole number",)),
         (["trainer.max_epochs=-1"], ("set trainer.max_epochs or trainer.max_steps",)),
         (["trainer.precision=17"], ("trainer cannot be built", "17")),
         (["model.backbone.pretrained=nothing.pth"], ("pretrained=nothing.pth: no such file", "false")),
