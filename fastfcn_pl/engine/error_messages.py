@@ -1,4 +1,4 @@
-"""What a user reads of an error: one line, where it is one that can be mended."""
+"""One-line messages for errors that the user can fix."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fastfcn_pl.config import schema
-from fastfcn_pl.core.atomic_io import DISK_ERRORS
+from fastfcn_pl.core.atomic_io import DISK_ERRORS, write_error
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.data.workers import loss_of_worker
 from fastfcn_pl.engine import usage
 from fastfcn_pl.training.distributed import loss_of_rank
 
-_LONGEST_NAME = 200
+_MAX_NAME = 200
 _NOISE = re.compile(r"full_key|object_type|reference_type|Config search path|provider=")
 
 
 def one_line(error: BaseException) -> str | None:
-    """Return the message for an error that the user can mend, or None where it is not one."""
+    """Return a message in one line for an error that the user can fix, None for any other."""
     chain = [error]
-    if "iter(combined_loader)" in str(error) and error.__context__ is not None:  # Lightning, cleaning up after it
+    if "iter(combined_loader)" in str(error) and error.__context__ is not None:  # raised by Lightning's clean-up
         chain = [error.__context__]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
     for link in chain:
         if isinstance(link, UserError):
-            # A worker process hands its error over as text, with a traceback before the message.
+            # The error of a worker process arrives as text, with the traceback before the message.
             return " ".join(str(link).rsplit("UserError: ", 1)[-1].splitlines()).strip()
     for link in chain:
-        if lost := loss_of_worker(link) or loss_of_rank(link):
-            return lost
+        if message := loss_of_worker(link) or loss_of_rank(link):
+            return message
         if isinstance(link, OSError) and (link.errno in DISK_ERRORS or _makes_a_folder(link)):
-            return _of_the_disk(link)
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
+            return _disk_message(link)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's UserError
         return " ".join(str(error).split())
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
         cause = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
         return f"{key[1] if key else 'the config'} cannot be built: {cause} (+debug=true shows where)"
-    if match := re.search(r"Key '(\w+)' not in '(\w+Config)'", str(error)):  # at the root of a study
+    if match := re.search(r"Key '(\w+)' not in '(\w+Config)'", str(error)):  # top-level key of a study
         return f"{match[1]}: no such key; {suggest(match[1], getattr(schema, match[2]).__dataclass_fields__)}"
     if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
         known = suggest(str(error.missing_cfg_file), [path.stem for path in schema.STUDIES_DIR.glob("*.yaml")])
@@ -52,27 +52,26 @@ def one_line(error: BaseException) -> str | None:
     if match := re.match(r"You must specify '(\S+)'.*?:\s+(.*)", str(error), re.DOTALL):
         options = ", ".join(match[2].split())
         return f"{usage.wanted(Path(sys.argv[0]).stem, [match[1]])} ({match[1]} is one of {options})"
-    if isinstance(error, ValueError) and str(error).startswith("Only one of --run"):  # Hydra's flags
+    if isinstance(error, ValueError) and str(error).startswith("Only one of --run"):  # raised by Hydra
         return str(error)
     if isinstance(error, OverrideParseException):
         setting = error.override.partition("=")[0]
-        return f"{error.override}: Hydra cannot read it; quote the value twice, '{setting}=\"...\"' ($HOME is ~)"
+        return f"{error.override}: Hydra cannot parse this; quote the value twice, '{setting}=\"...\"' ($HOME is ~)"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
-        return _unknown_key(unknown) if unknown else _joined(chain)
+        return _unknown_key(unknown) if unknown else _join_messages(chain)
     return None
 
 
 def _makes_a_folder(error: OSError) -> bool:
-    """Tell whether a folder cannot be made, as below `/proc`, which says no more than that nothing is there."""
+    """Tell whether the error comes from making a folder. In `/proc` it is a mere FileNotFoundError."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and frames[-1].name == "mkdir"
 
 
-def _of_the_disk(error: OSError) -> str:
+def _disk_message(error: OSError) -> str:
     name = str(error.filename or "a file")
-    name = name if len(name) < _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
-    return f"{name} cannot be written ({error.strerror}): check permissions and free space, or write elsewhere"
+    return str(write_error(Path(name if len(name) < _MAX_NAME else f"{name[:_MAX_NAME]}..."), error))
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
@@ -80,9 +79,9 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
     return f"{error.full_key or error.key}: no such key; {suggest(str(error.key), known)}"
 
 
-def _joined(chain: list[BaseException]) -> str:
-    """Join what Hydra says over several lines and causes, once each."""
+def _join_messages(chain: list[BaseException]) -> str:
+    """Join the lines of Hydra's messages and their causes, without repetitions."""
     lines = [line.strip().rstrip(".") for link in chain for line in str(link).splitlines()]
-    kept = [line for line in dict.fromkeys(lines) if line and not _NOISE.match(line)]
-    text = re.sub(r":; ", ": ", "; ".join(kept))
+    relevant = [line for line in dict.fromkeys(lines) if line and not _NOISE.match(line)]
+    text = re.sub(r":; ", ": ", "; ".join(relevant))
     return text.removeprefix("UserError raised while resolving interpolation: ")

@@ -1,4 +1,4 @@
-"""Files and folder names that Hydra makes for a job or a sweep, without secrets."""
+"""Removal of secrets from the files and folder names that Hydra makes for a job or a sweep."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from fastfcn_pl.core.redaction import without_secrets
 
 
-class _Saving(OmegaConf):
-    """OmegaConf as Hydra's sweeper uses it."""
+class _RedactingOmegaConf(OmegaConf):
+    """OmegaConf for Hydra's sweeper, saving without secrets."""
 
     @staticmethod
     def save(config: Any, f: Any, resolve: bool = False) -> None:
@@ -22,7 +22,7 @@ class _Saving(OmegaConf):
 
 
 def as_yaml(cfg: Any) -> str:
-    """Return a configuration as YAML, its interpolations as they stand, without secrets."""
+    """Return a configuration as YAML, unresolved and without secrets."""
     content = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True) if OmegaConf.is_config(cfg) else cfg
     return OmegaConf.to_yaml(OmegaConf.create(without_secrets(content)))
 
@@ -33,26 +33,27 @@ def _save(cfg: Any, filename: str, output_dir: Path) -> None:
     (folder / filename).write_text(as_yaml(cfg), encoding="utf-8")
 
 
-def _without_secret_overrides(overrides: list[Any], *args: Any, **kwargs: Any) -> str:
-    """Return the name of a job's folder by its overrides; secrets, and what may be one when resolved, are left out."""
-    return _dirname([override for override in overrides if _is_open(override.input_line or "")], *args, **kwargs)
+def _redacted_dirname(overrides: list[Any], *args: Any, **kwargs: Any) -> str:
+    """Return the folder name of a job from its overrides, without those that are or may resolve to a secret."""
+    harmless = [override for override in overrides if _is_harmless(override.input_line or "")]
+    return _overrides_dirname(harmless, *args, **kwargs)
 
 
-def _is_open(override: str) -> bool:
+def _is_harmless(override: str) -> bool:
     return "$" not in override and without_secrets(override) == override
 
 
 def protect_sweep() -> None:
-    """Have the sweep of this process write its `multirun.yaml` without secrets.
+    """Make Hydra's sweeper write `multirun.yaml` without secrets.
 
-    Hydra loads its plugins by itself: the class that it uses is not the one that an import gives.
+    Hydra loads its plugins itself, so the class that it uses is not the one that an import returns.
     """
     sweeper = Plugins.instance().class_name_to_class.get("hydra._internal.core_plugins.basic_sweeper.BasicSweeper")
-    assert sweeper is not None, "Hydra has no sweeper of that name: where does it write multirun.yaml?"
-    sweeper.sweep.__globals__["OmegaConf"] = _Saving  # type: ignore[attr-defined]
+    assert sweeper is not None, "Hydra's BasicSweeper was renamed: find the class that writes multirun.yaml"
+    sweeper.sweep.__globals__["OmegaConf"] = _RedactingOmegaConf  # type: ignore[attr-defined]
 
 
-# Hydra has no setting for how it writes. Processes that a launcher starts for jobs of a sweep import this, too.
-_dirname = config_loader_impl.get_overrides_dirname
-config_loader_impl.get_overrides_dirname = _without_secret_overrides
+# Hydra has no setting for this. Processes that a launcher starts for jobs of a sweep import this module, too.
+_overrides_dirname = config_loader_impl.get_overrides_dirname
+config_loader_impl.get_overrides_dirname = _redacted_dirname
 utils._save_config = _save

@@ -1,4 +1,4 @@
-"""The final score of a module on a split, and the files that hold it."""
+"""Final score of a module on a split, and the files that it is written to."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from fastfcn_pl.evaluation.metrics import BoundaryIoU
 from fastfcn_pl.evaluation.protocols import protocol_name, protocol_options
 from fastfcn_pl.training.module import SegmentationModule
 
-_ONE_TABLE = 40  # classes up to which each has a line of its own
+_MAX_ROWS = 40
+"""Classes up to which the table has one row each; more are shown in two columns."""
 
 
 def score(
@@ -36,16 +37,16 @@ def score(
     split: str,
     boundary_ratio: float | None = None,
 ) -> dict[str, Any]:
-    """Score `module` on `split` and return what `results.json` holds about it; shares are fractions, NaN is None.
+    """Score `module` on `split` and return the scores for `results.json`. Shares are fractions, and NaN is None.
 
-    With `boundary_ratio`, a share of the image's diagonal, boundary IoU is of them.
+    With `boundary_ratio`, a share of the image's diagonal, boundary IoU is computed, too.
     """
-    datamodule.trainer = trainer  # loaders are made for its ranks
+    datamodule.trainer = trainer  # its loaders depend on the trainer's ranks
     if boundary_ratio is not None:
         module.boundary = BoundaryIoU(module.spec.num_classes, boundary_ratio)
     trainer.test(module, dataloaders=datamodule.eval_dataloader(split), verbose=False)
     if module.scored_images == 0:
-        raise UserError("nothing was scored: trainer.limit_test_batches leaves no image")
+        raise UserError("no image was scored: raise trainer.limit_test_batches, or leave it out")
     scores = module.scores
     results = {
         "data": module.spec.name,
@@ -76,7 +77,7 @@ def score(
 
 
 def _with_background(spec: DatasetSpec, mean_iou: float) -> dict[str, float | None]:
-    """Return the papers' 60-class score of a 59-class network on PASCAL Context: background counts as an IoU of 0."""
+    """Return the 60-class mIoU of papers for a 59-class network on PASCAL Context: background has an IoU of 0."""
     applies = (spec.name, spec.num_classes) == ("pascal_context", 59)
     return {"mIoU_60_classes": _number(mean_iou * 59 / 60)} if applies else {}
 
@@ -86,7 +87,7 @@ def _by_class(spec: DatasetSpec, values: list[float]) -> dict[str, float | None]
 
 
 def _number(x: float) -> float | None:
-    """JSON has no NaN."""
+    """Return None for NaN, which JSON does not have."""
     return None if math.isnan(x) else x
 
 
@@ -96,21 +97,24 @@ def report(
     run_dir: str,
     places: Mapping[str, str | None] | None = None,
 ) -> None:
-    """Write the results of the scored `module` into the run's folder, print them, and say where everything is."""
+    """Write the results of the scored `module` to the run's folder, and print them and the paths of the files.
+
+    `places` are further names and paths or URLs to print.
+    """
     folder = Path(os.path.relpath(run_dir))
     write_confusion(module.scores.matrix, module.spec.classes, folder)
-    write(results, folder)  # last: with results.json a run is done
+    write(results, folder)  # last, since a run with results.json counts as done
     console = Console()
     console.print(class_table(results, module.spec.palette if console.is_terminal else None))
     console.print(headline(results), soft_wrap=True, highlight=False)
-    found = {"checkpoint": results["checkpoint"], "overlays": folder / "overlays", "results": folder / "results.md"}
-    for name, place in {**found, **(places or {})}.items():
+    files = {"checkpoint": results["checkpoint"], "overlays": folder / "overlays", "results": folder / "results.md"}
+    for name, place in {**files, **(places or {})}.items():
         if place is not None:
             console.print(f"{name + ':':<12}{place}", soft_wrap=True, highlight=False)
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
-    """Write `results.md` and then `results.json` into `folder`, each whole or not at all."""
+    """Write `results.md` and then `results.json` to `folder`, each atomically."""
     results = without_secrets(results)
     files = {"results.md": markdown(results), "results.json": json.dumps(results, indent=2) + "\n"}
     for name, text in files.items():
@@ -119,9 +123,9 @@ def write(results: dict[str, Any], folder: Path) -> None:
 
 
 def write_confusion(matrix: Tensor, classes: Sequence[str], folder: Path) -> None:
-    """Write counts of pixels `(num_classes, num_classes)` to `confusion.csv`, and their shares to `confusion.png`.
+    """Write pixel counts `(num_classes, num_classes)` to `confusion.csv`, and their shares to `confusion.png`.
 
-    There is a row for each true class, and a column for each predicted one.
+    Rows are true classes, columns are predicted ones.
     """
     with atomic_write(folder / "confusion.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -132,10 +136,10 @@ def write_confusion(matrix: Tensor, classes: Sequence[str], folder: Path) -> Non
 
 
 def headline(results: dict[str, Any]) -> str:
-    """Return the scores of a split in one line."""
+    """Return a one-line summary of the scores."""
     mean_iou = percent(results["mIoU"])
     if "mIoU_60_classes" in results:
-        mean_iou += f" ({percent(results['mIoU_60_classes'])} over 60 classes: 59/60 of it, background counting as 0)"
+        mean_iou += f" ({percent(results['mIoU_60_classes'])} over 60 classes, with 0 for background)"
     return (
         f"{data_and_split(results)}, protocol {results['protocol']}: "
         f"mIoU {mean_iou}, pixel accuracy {percent(results['pixel_accuracy'])}, "
@@ -144,33 +148,33 @@ def headline(results: dict[str, Any]) -> str:
 
 
 def class_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return each class's name and, in percent, its `columns`."""
+    """Return a row for each class: its name, and its scores in percent."""
     keys = columns(results).values()
     return [(name, *(percent(results[key][name]) for key in keys)) for name in results["IoU"]]
 
 
 def columns(results: dict[str, Any]) -> dict[str, str]:
-    """Return which of the results are shown class by class, by the name that is above them."""
+    """Return the keys of the per-class results by the headings of their columns."""
     boundary = {"boundary IoU": "boundary_IoU"} if "boundary_IoU" in results else {}
     return {"IoU": "IoU", **boundary, "accuracy": "accuracy", "pixel share": "share"}
 
 
 def class_table(results: dict[str, Any], palette: Sequence[tuple[int, int, int]] | None = None) -> Table:
-    """Return the per-class scores for a terminal; with `palette`, each class has its colour, and each IoU one of three.
+    """Return the per-class scores as a table for a terminal. With `palette`, classes and IoUs are coloured.
 
-    Many classes stand in two halves beside each other, with what there is room for: `results.md` has all.
+    Many classes are shown in two columns, with fewer scores each; `results.md` has all scores.
     """
     title = f"{data_and_split(results)}, protocol {results['protocol']}"
     rows = [[Text(cell) for cell in row] for row in class_rows(results)]
     for i, (name, row) in enumerate(zip(results["IoU"], rows, strict=True)):
         if palette is not None:
             row[0] = Text.assemble(("■ ", "rgb({},{},{})".format(*palette[i])), name)
-            row[1].stylize(_style(results["IoU"][name]))
-    if len(rows) <= _ONE_TABLE:
+            row[1].stylize(_iou_style(results["IoU"][name]))
+    if len(rows) <= _MAX_ROWS:
         return _table(title, ["class", *columns(results)], rows)
-    half, shown = -(-len(rows) // 2), (0, 1, -1)  # class, IoU, pixel share
-    padded = [*rows, [Text()] * len(rows[0])]
-    pairs = [[*(padded[i][j] for j in shown), *(padded[half + i][j] for j in shown)] for i in range(half)]
+    half = -(-len(rows) // 2)
+    short = [[row[0], row[1], row[-1]] for row in [*rows, [Text()] * len(rows[0])]]  # class, IoU, pixel share
+    pairs = [[*short[i], *short[half + i]] for i in range(half)]
     return _table(title, ["class", "IoU", "share"] * 2, pairs)
 
 
@@ -183,8 +187,8 @@ def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[Text]]) -> 
     return table
 
 
-def _style(iou: float | None) -> str:
-    """Return a colour of Okabe and Ito, which colour-blind eyes tell apart: vermilion, orange, sky blue upwards."""
+def _iou_style(iou: float | None) -> str:
+    """Return vermilion, orange or sky blue, from Okabe and Ito's colour-blind safe palette."""
     if iou is None:
         return "dim"
     return "rgb(213,94,0)" if iou < 0.4 else "rgb(230,159,0)" if iou < 0.7 else "rgb(86,180,233)"
@@ -194,13 +198,13 @@ def markdown(results: dict[str, Any]) -> str:
     """Return the scores as a Markdown page."""
     rows = "\n".join(f"| {' | '.join(row)} |" for row in class_rows(results))
     absent = ", ".join(results["absent_classes"])
-    note = f"\nLeft out of the mean, having no pixel: {absent}.\n" if absent else ""
+    note = f"\nClasses without pixels, left out of the mean: {absent}.\n" if absent else ""
     options = ", ".join(f"{key} {value}" for key, value in results["protocol_options"].items())
     weighted, dice = percent(results["frequency_weighted_IoU"]), percent(results["mean_Dice"])
-    note += f"\nFrequency-weighted IoU {weighted}, mean Dice {dice}; which class is taken for which: `confusion.csv`.\n"
+    note += f"\nFrequency-weighted IoU {weighted}, mean Dice {dice}. Confused classes: `confusion.csv`.\n"
     if "mean_boundary_IoU" in results:
         mean = percent(results["mean_boundary_IoU"])
-        note += f"\nMean boundary IoU {mean}, within {results['boundary_ratio']} of the diagonal.\n"
+        note += f"\nMean boundary IoU {mean}, with a boundary of {results['boundary_ratio']} of the diagonal.\n"
     note += f"\nProtocol {results['protocol']}: {options}.\n" if options else ""
     return (
         f"{headline(results)} ({results['images']} images).\n{note}\n"

@@ -1,4 +1,4 @@
-"""The end of a command: with the exit code that says why, within seconds, and without leaving processes behind."""
+"""Shutdown of a command with the right exit code, within seconds, and without leaving processes behind."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from fastfcn_pl.training.distributed import is_rank_0
 from fastfcn_pl.training.resume_command import goes_on_by
 
 INTERRUPTED = 128 + signal.SIGINT
-_PATIENCE = 8.0
-"""Seconds that a command which failed may take to clean up."""
+_CLEANUP_SECONDS = 8.0
+"""Seconds that a failed command may take to clean up before it is ended by force."""
 
 
 @contextmanager
 def orderly() -> Iterator[None]:
-    """End the processes that work for this one when it is done, and this one if it fails and then hangs."""
+    """End worker processes when the command is done, and end the command by force if it fails and then hangs."""
     code: object = 1
     try:
         yield
         code = 0
     except SystemExit as error:
-        code = INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else error.code  # Lightning's is 1
+        code = INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else error.code  # Lightning exits with 1
         sys.exit(code)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -40,11 +40,11 @@ def orderly() -> Iterator[None]:
     finally:
         end_workers()
         if code:
-            _end_in(_PATIENCE, code if isinstance(code, int) else 1)
+            _exit_after(_CLEANUP_SECONDS, code if isinstance(code, int) else 1)
 
 
 def stoppable(job: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
-    """Run `job`; if a signal ends it, exit with the code of that, and say how a training goes on."""
+    """Run `job`. If a signal ends it, exit with the signal's code and print how to resume a training."""
     try:
         return job(cfg)
     except KeyboardInterrupt:
@@ -53,17 +53,19 @@ def stoppable(job: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
             print(f"{signal.SIGINT.name}: the run {goes_on_by(last, signal.SIGINT)}", file=sys.stderr)
         raise
     except SystemExit as error:
-        if type(error).__name__ == "SIGTERMException":  # Lightning's, which would be an exit code of 0
+        if type(error).__name__ == "SIGTERMException":  # Lightning would exit with 0
             sys.exit(128 + signal.SIGTERM)
         raise
 
 
-def _end_in(seconds: float, code: int) -> None:
-    def end() -> None:
+def _exit_after(seconds: float, code: int) -> None:
+    """Exit by force unless the process ends within `seconds`."""
+
+    def force_exit() -> None:
         time.sleep(seconds)
         os._exit(code)
 
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    threading.Thread(target=end, daemon=True).start()
+    threading.Thread(target=force_exit, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The jobs of a sweep in one table: `sweep.md` and `sweep.csv` in its folder."""
+"""Table of a sweep's jobs: `sweep.md` and `sweep.csv` in its folder."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from fastfcn_pl.engine import hydra_files
 from fastfcn_pl.engine.job_state import Claim
 
 ERROR = "error.txt"
-"""What stopped a job of a sweep, in its folder."""
+"""File in a job's folder with the error that ended the job."""
 _RECORD, _REFUSED = ".hydra/sweep_job.json", ".hydra/sweep_refused.json"
-_CLOCKS = 60.0
+_CLOCK_SKEW = 60.0
 """Seconds by which the clocks of a cluster's machines may differ."""
 _current: Sweep | None = None
-"""The sweep of this process."""
+"""Sweep of this process."""
 
 
 class Sweep(Callback):
-    """Remembers where this process's sweep began, and when, and writes its table.
+    """Hydra callback that remembers folder and start of a sweep, and writes its table.
 
-    A job leaves the file `results` in its folder; `columns` are those of its entries that jobs are compared by, the
-    first of which is what a sweeper optimises.
+    A job writes the file `results` to its folder. `columns` are the entries of that file by which jobs are compared; a
+    sweeper optimises the first one.
     """
 
     def __init__(self, *, results: str, columns: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ class Sweep(Callback):
         self.folder, self.since = Path(config.hydra.sweep.dir), time.time()
         try:
             self._claim = Claim(self.folder)
-        except UserError as error:  # of which Hydra would make a warning, and go on
+        except UserError as error:  # Hydra would only warn and continue
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         _current = self
@@ -60,75 +60,75 @@ class Sweep(Callback):
             table = csv.DictWriter(file, columns, extrasaction="ignore")
             table.writeheader()
             table.writerows(jobs)
-        header, rows = self.shown(jobs)
+        header, rows = self.format_rows(jobs)
         with atomic_write(self.folder / "sweep.md") as hidden:
             hidden.write_text(markdown(header, rows))
         show(header, rows, f"Sweep in {os.path.relpath(self.folder)}")
 
-    def shown(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
-        """Return the header and the rows of the table that people read."""
+    def format_rows(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
+        """Return the header and the rows of the table as text."""
         header = ("job", "overrides", *self.columns, "time", "folder", "status")
         return header, [[_cell(job, name) for name in header] for job in jobs]
 
 
 def record(folder: Path, number: int, overrides: Sequence[str], exit_code: int, seconds: float) -> float | None:
-    """Write down how a job ended; return what a sweeper optimises, None where it has none."""
+    """Record how a job ended; return the value that a sweeper optimises, or None."""
     error = folder / ERROR
-    cause = error.read_text().strip() if error.is_file() else _ending(exit_code)
+    cause = error.read_text().strip() if error.is_file() else _describe_exit(exit_code)
     status = "done" if exit_code == 0 else f"failed: {cause}"
     return _write(folder / _RECORD, folder, number, overrides, status, round(seconds, 1))
 
 
 def keep(folder: Path, number: int, overrides: Sequence[str]) -> float | None:
-    """Write down a job that was done when the sweep was started before, with the time that it took then."""
+    """Record a job that an earlier start of the sweep has finished, with its time; return as `record` does."""
     path = folder / _RECORD
     seconds = json.loads(path.read_text())["time"] if path.is_file() else None
     return _write(path, folder, number, overrides, "done", seconds)
 
 
 def refuse(folder: Path, number: int, overrides: Sequence[str], cause: str) -> None:
-    """Write down that a job was not run since its folder is another one's, whose record stays."""
+    """Record that a job was not run, without replacing the record of the job that owns its folder."""
     _write(folder / _REFUSED, folder, number, overrides, f"failed: {cause}", None)
 
 
 def _write(
     path: Path, folder: Path, number: int, overrides: Sequence[str], status: str, seconds: float | None
 ) -> float | None:
-    compared = HydraConfig.get().callbacks["sweep"]
-    results_file = folder / compared.results
+    options = HydraConfig.get().callbacks["sweep"]
+    results_file = folder / options.results
     results = json.loads(results_file.read_text()) if status == "done" and results_file.is_file() else {}
     job: dict[str, Any] = {
         "job": number,
         "overrides": without_secrets(overrides),
-        **{name: results.get(name) for name in compared.columns},
+        **{name: results.get(name) for name in options.columns},
         "time": seconds,
         "folder": str(folder),
         "status": hide(status),
     }
     with atomic_write(path) as hidden:
         hidden.write_text(json.dumps(job))
-    return job[compared.columns[0]]
+    return job[options.columns[0]]
 
 
-def _ending(exit_code: int) -> str:
+def _describe_exit(exit_code: int) -> str:
     number = -exit_code if exit_code < 0 else exit_code - 128
     return f"stopped by {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {exit_code}"
 
 
 def report() -> bool:
-    """Write and print the table of this process's sweep, if it ran one; tell whether a job failed."""
+    """Write and print the table of this process's sweep, if it ran one. Return whether a job failed."""
     if _current is None:
         return False
-    found = [path for name in (_RECORD, _REFUSED) for path in _current.folder.rglob(name)]
-    files = sorted(found, key=lambda path: path.stat().st_mtime)
-    kept = [json.loads(path.read_text()) for path in files if path.stat().st_mtime >= _current.since - _CLOCKS]
-    youngest = {job["job"]: job for job in kept}
-    jobs = [youngest[number] for number in sorted(youngest)]
+    records = [path for name in (_RECORD, _REFUSED) for path in _current.folder.rglob(name)]
+    recent = [path for path in records if path.stat().st_mtime >= _current.since - _CLOCK_SKEW]
+    newest_last = (json.loads(path.read_text()) for path in sorted(recent, key=lambda path: path.stat().st_mtime))
+    newest = {job["job"]: job for job in newest_last}
+    jobs = [newest[number] for number in sorted(newest)]
     if not jobs:
         return False
     shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     for job in jobs:
-        job["overrides"] = " ".join(item for item in job["overrides"] if item not in shared)
+        job["overrides"] = " ".join(override for override in job["overrides"] if override not in shared)
         job["folder"] = os.path.relpath(job["folder"], _current.folder)
     _current.write(jobs)
     return any(job["status"] != "done" for job in jobs)
@@ -150,7 +150,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def show(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """Print a table."""
+    """Print a table to the terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

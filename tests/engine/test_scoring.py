@@ -67,7 +67,7 @@ def _all_class_0(model: Any, x: torch.Tensor, size: tuple[int, int]) -> ScoreMap
         (
             "pascal_context",
             59,
-            "val, 59 classes, protocol _all_class_0: mIoU 25.00 (24.58 over 60 classes: 59/60 of it",
+            "val, 59 classes, protocol _all_class_0: mIoU 25.00 (24.58 over 60 classes, with 0 for background)",
         ),
         ("pascal_context", 60, "val, 60 classes, protocol _all_class_0: mIoU 25.00, pixel"),
         ("other", 59, "other val, protocol _all_class_0: mIoU 25.00, pixel"),
@@ -130,4 +130,4 @@ def test_boundary_iou_is_an_option(tmp_path: Path) -> None:
     assert results["boundary_IoU"] == {"class 0": 30 / (60 + 44 - 30), "class 1": 0.0}
     page = scoring.markdown(results)
     assert "| class | IoU | boundary IoU | accuracy | pixel share |\n|---|---|---|---|---|\n| class 0 | 50.00 |" in page
-    assert "Mean boundary IoU 20.27, within 0.04 of the diagonal." in page
+    assert "Mean boundary IoU 20.27, with a boundary of 0.04 of the diagonal." in page

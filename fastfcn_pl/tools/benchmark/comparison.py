@@ -55,7 +55,7 @@ class Comparison(Sweep):
                 text = (self.folder / "sweep.md").read_text()
                 hidden.write_text(f"{text}\nSo many times less:\n\n{markdown(PAIRS, rows)}")
 
-    def shown(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
+    def format_rows(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
         failed = any(job["status"] != "done" for job in jobs)
         header = ("job", "network", *(title for title, _, _ in _COLUMNS.values()), *(["status"] if failed else []))
         rows = []
