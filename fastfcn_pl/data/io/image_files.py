@@ -18,7 +18,7 @@ from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.label_ids import look_up
 from fastfcn_pl.data.io.png import indices
 from fastfcn_pl.data.io.walk import strangeness
-from fastfcn_pl.data.transforms.image_ops import decoded
+from fastfcn_pl.data.transforms.image_ops import decode_image
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 """The formats that are read, in Pillow's words: it knows others, one of which starts another program."""
@@ -154,7 +154,7 @@ def _pixels(path: Path, upright: bool) -> np.ndarray:
         with _identified(BytesIO(content)) as image:
             stored = not upright or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
             usual = image.format == "JPEG" and image.mode == "RGB" and stored
-        pixels = decoded(np.frombuffer(content, np.uint8)) if usual else None
+        pixels = decode_image(np.frombuffer(content, np.uint8)) if usual else None
     except Exception:  # Pillow's way says what is wrong
         pixels = None
     if pixels is not None:

@@ -1,4 +1,4 @@
-"""Augmentation: the plan draws what the paper draws, and applying it equals resizing the whole image first."""
+"""Geometric augmentation: plans are drawn as in the paper, and equal resizing the whole image first."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.core.types import IGNORE, Box, UserError
 from fastfcn_pl.data.transforms.geometric import GeometricPlan, RandomFlip, RandomScaleCrop
-from fastfcn_pl.data.transforms.image_ops import blurred, resized_region
+from fastfcn_pl.data.transforms.image_ops import gaussian_blur, resize_region
 
 
 def _augmentation(**changes: object) -> RandomScaleCrop:
@@ -26,7 +26,7 @@ def _picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarra
 
 
 def _whole_first(plan: GeometricPlan, image: np.ndarray, resample: Image.Resampling, fill: int) -> np.ndarray:
-    """Resize all of the image with Pillow, crop, flip, pad: what the plan has to equal."""
+    """Resize the whole image with Pillow, then crop, flip and pad: the reference of a plan."""
     pixels = np.asarray(Image.fromarray(image).resize(plan.scaled, resample))
     (left, top), (width, height) = plan.corner, plan.crop
     pixels = pixels[top : top + height, left : left + width]
@@ -41,8 +41,8 @@ def test_a_plan_equals_resizing_the_whole_image_first(seed: int) -> None:
     image, mask = _picture(rng, (int(rng.integers(20, 150)), int(rng.integers(20, 150))))
     plan = _augmentation().plan((image.shape[1], image.shape[0]), rng)
     expected = _whole_first(plan, image, Image.Resampling.BILINEAR, 0).astype(int)
-    assert np.abs(plan.image(image, (0, 0, 0)) - expected).max() <= 2
-    np.testing.assert_array_equal(plan.mask(mask), _whole_first(plan, mask, Image.Resampling.NEAREST, IGNORE))
+    assert np.abs(plan.apply_to_image(image, (0, 0, 0)) - expected).max() <= 2
+    np.testing.assert_array_equal(plan.apply_to_mask(mask), _whole_first(plan, mask, Image.Resampling.NEAREST, IGNORE))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -55,21 +55,21 @@ def test_any_region_of_black_and_white_noise_is_resized_as_pillow_does(seed: int
         size = int(right + rng.integers(0, 60)), int(bottom + rng.integers(0, 60))
         left, top = rng.integers(0, right), rng.integers(0, bottom)
         whole = np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR)).astype(int)
-        region = resized_region(noise, size, (left, top, right, bottom))
+        region = resize_region(noise, size, Box(left, top, right, bottom))
         assert np.abs(region - whole[top:bottom, left:right]).max() <= 2, (width, height, size)
 
 
 def test_padding_is_at_the_right_and_bottom_even_when_flipped() -> None:
     image, mask = np.full((8, 10, 3), 255, np.uint8), np.zeros((8, 10), np.uint8)
     plan = GeometricPlan(scaled=(10, 8), corner=(0, 0), crop=(16, 12), flip=True)
-    pixels, labels = plan.image(image, (1, 2, 3)), plan.mask(mask)
+    pixels, labels = plan.apply_to_image(image, (1, 2, 3)), plan.apply_to_mask(mask)
     assert (pixels[:8, :10] == 255).all()
     assert (labels[:8, :10] == 0).all()
     assert (pixels[8:] == (1, 2, 3)).all()
     assert (labels[:, 10:] == IGNORE).all()
 
 
-def test_plans_are_distributed_as_the_papers() -> None:
+def test_plans_are_distributed_as_in_the_paper() -> None:
     augmentation, rng = _augmentation(), np.random.default_rng(0)
     plans = [augmentation.plan((80, 60), rng) for _ in range(4000)]
     short = np.array([plan.scaled[1] for plan in plans])
@@ -77,7 +77,7 @@ def test_plans_are_distributed_as_the_papers() -> None:
     assert abs(short.mean() - 65) < 1.5
     assert abs(np.mean([plan.flip for plan in plans]) - 0.5) < 0.03
     ratios = np.array([plan.scaled[0] / plan.scaled[1] for plan in plans])
-    assert np.abs(ratios - 80 / 60).max() < 0.05  # the sides shrink and grow together
+    assert np.abs(ratios - 80 / 60).max() < 0.05  # the aspect ratio is kept
     room = [(p.corner[0] / (p.scaled[0] - 48)) for p in plans if p.scaled[0] > 60]
     assert abs(np.mean(room) - 0.5) < 0.03
     assert (min(room), max(room)) == (0, 1)
@@ -85,19 +85,19 @@ def test_plans_are_distributed_as_the_papers() -> None:
 
 
 def _ramps(size: tuple[int, int]) -> np.ndarray:
-    """A picture that tells where each pixel comes from: red is its column, green its row, in the smaller picture."""
+    """Return a picture whose pixels encode their place: red is the column, green the row."""
     columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     return np.stack([columns, rows, 255 + 0 * rows], axis=-1).astype(np.uint8)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_turned_plan_takes_each_pixel_from_where_it_was(seed: int) -> None:
-    """Expected places from complex numbers: seen from the centre, turning back by the angle is a multiplication."""
+def test_rotation_takes_each_pixel_from_its_place(seed: int) -> None:
+    """Expected places come from complex numbers: rotating back about the centre is a multiplication."""
     rng = np.random.default_rng(seed)
     augmentation = _augmentation(rotation=30, crop_size=[40, 56], base_size=None)
     image = _ramps((int(rng.integers(90, 200)), int(rng.integers(60, 200))))
     plan = augmentation.plan((image.shape[1], image.shape[0]), rng)
-    pixels, rows = plan.image(image, (0, 0, 0)), plan.mask(image[..., 1])
+    pixels, rows = plan.apply_to_image(image, (0, 0, 0)), plan.apply_to_mask(image[..., 1])
 
     (left, top), (width, height) = plan.corner, plan.scaled
     x, y = np.meshgrid(np.arange(left, min(left + 56, width)) + 0.5, np.arange(top, min(top + 40, height)) + 0.5)
@@ -115,25 +115,25 @@ def test_a_turned_plan_takes_each_pixel_from_where_it_was(seed: int) -> None:
     np.testing.assert_array_equal(pixels[..., 2] == 0, rows == IGNORE)  # filled and ignored are the same pixels
 
 
-def test_a_turn_is_the_official_one_where_nothing_is_scaled() -> None:
+def test_rotation_without_scaling_equals_the_official_one() -> None:
     image, mask = _picture(np.random.default_rng(0), (80, 60))
     plan = GeometricPlan(scaled=(80, 60), corner=(7, 5), crop=(48, 48), flip=False, angle=9.0)
     box = (7, 5, 55, 53)
     expected = np.asarray(
         Image.fromarray(image).rotate(9, Image.Resampling.BILINEAR, fillcolor=(9, 8, 7)).crop(box)
     ).astype(int)
-    assert np.abs(plan.image(image, (9, 8, 7)) - expected).max() <= 1
+    assert np.abs(plan.apply_to_image(image, (9, 8, 7)) - expected).max() <= 1
     labels = np.asarray(Image.fromarray(mask).rotate(9, fillcolor=IGNORE).crop(box))
-    assert (plan.mask(mask) == labels).mean() > 0.99
+    assert (plan.apply_to_mask(mask) == labels).mean() > 0.99
 
 
-def test_turning_a_fine_pattern_while_shrinking_does_not_alias() -> None:
+def test_rotating_and_shrinking_a_fine_pattern_does_not_alias() -> None:
     board = np.repeat((np.indices((96, 96)).sum(axis=0) % 2 * 255)[..., None], 3, -1).astype(np.uint8)
     plan = GeometricPlan(scaled=(56, 56), corner=(16, 16), crop=(24, 24), flip=False, angle=8.0)
-    assert plan.image(board, (0, 0, 0)).std() < 5  # 40 without averages
+    assert plan.apply_to_image(board, (0, 0, 0)).std() < 5  # 40 without the box filter
 
 
-def test_turns_are_as_large_as_asked() -> None:
+def test_rotation_angles_are_uniform_up_to_the_limit() -> None:
     rng = np.random.default_rng(0)
     angles = np.array([_augmentation(rotation=10).plan((80, 60), rng).angle for _ in range(2000)])
     assert -10 <= angles.min() < -9.5
@@ -141,7 +141,7 @@ def test_turns_are_as_large_as_asked() -> None:
     assert abs(angles.mean()) < 0.5
 
 
-def test_blur_comes_as_often_as_asked() -> None:
+def test_blur_has_the_given_probability() -> None:
     image, mask = _picture(np.random.default_rng(0), (48, 48))
     still = {"base_size": None, "scale": [1, 1], "flip_probability": 0.0}
     augmentation, rng = _augmentation(**still), np.random.default_rng(1)
@@ -149,8 +149,8 @@ def test_blur_comes_as_often_as_asked() -> None:
     assert 0.4 < np.mean(changed) < 0.55  # the smallest radii change nothing
 
 
-def test_the_radius_of_blur_is_uniform_up_to_the_largest() -> None:
-    """A blurred step is a Gaussian's integral: its slope tells the radius."""
+def test_blur_radius_is_uniform_up_to_the_limit() -> None:
+    """A blurred step is the integral of a Gaussian, so its slope gives the radius."""
     step = np.zeros((32, 32, 3), np.uint8)
     step[:, 16:] = 250
     still = {"base_size": None, "scale": [1, 1], "crop_size": 32, "flip_probability": 0.0}
@@ -165,10 +165,10 @@ def test_the_radius_of_blur_is_uniform_up_to_the_largest() -> None:
     assert np.abs(share - 0.25).max() < 0.08, share
 
 
-def test_blur_leaves_the_image_it_is_given_as_it_is() -> None:
+def test_blur_does_not_change_its_input() -> None:
     image = np.moveaxis(_picture(np.random.default_rng(0), (40, 30))[0].transpose(2, 0, 1).copy(), 0, -1)
     before = image.copy()
-    assert not np.array_equal(blurred(image, 1.0), before)
+    assert not np.array_equal(gaussian_blur(image, 1.0), before)
     np.testing.assert_array_equal(image, before)
 
 
@@ -185,13 +185,13 @@ def _gaussian(image: np.ndarray, sigma: float) -> np.ndarray:
 @pytest.mark.parametrize("sigma", [0.26, 0.3, 0.7, 1.0])
 def test_blur_is_a_gaussian(sigma: float) -> None:
     image, _ = _picture(np.random.default_rng(0), (40, 30))
-    assert np.abs(blurred(image, sigma) - _gaussian(image, sigma)).max() <= 2
+    assert np.abs(gaussian_blur(image, sigma) - _gaussian(image, sigma)).max() <= 2
 
 
-def test_a_blur_that_changes_nothing_is_left_out() -> None:
+def test_a_blur_too_small_to_change_anything_is_skipped() -> None:
     dots = np.zeros((9, 9, 3), np.uint8)
     dots[::2, ::2] = 255
-    assert blurred(dots, 0.25) is dots
+    assert gaussian_blur(dots, 0.25) is dots
     np.testing.assert_array_equal(_gaussian(dots, 0.25).round(), dots)
     assert not np.array_equal(_gaussian(dots, 0.27).round(), dots)
 
@@ -223,7 +223,7 @@ def test_crop_size_is_height_then_width() -> None:
         ("fill", [0, 0, 256]),
     ],
 )
-def test_nonsense_is_refused(key: str, value: object) -> None:
+def test_invalid_options_are_refused(key: str, value: object) -> None:
     with pytest.raises(UserError, match=rf"^data\.augmentation\.{key}="):
         _augmentation(**{key: value})
     if key == "flip_probability":

@@ -1,4 +1,4 @@
-"""mmsegmentation's augmentation: sizes, crops and colours are drawn as its code draws them."""
+"""mmsegmentation's augmentation: sizes, crops and colours are distributed as in its code."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def _grey(level: int) -> np.ndarray:
 
 def test_the_short_side_is_uniform_between_half_and_twice_the_scales() -> None:
     rng, augmentation = np.random.default_rng(0), _augmentation()
-    sizes = np.array([augmentation.scaled((80, 60), rng) for _ in range(4000)])
+    sizes = np.array([augmentation.draw_size((80, 60), rng) for _ in range(4000)])
     assert (sizes[:, 1].min(), sizes[:, 1].max()) == (25, 101)
     assert abs(sizes[:, 1].mean() - 51 * 1.25) < 1
     assert np.abs(sizes[:, 0] / sizes[:, 1] - 80 / 60).max() < 0.04
 
 
 def test_the_long_side_of_a_panorama_stays_within_the_scales() -> None:
-    width, height = _augmentation(ratio_range=[1, 1]).scaled((1000, 100), np.random.default_rng(0))
+    width, height = _augmentation(ratio_range=[1, 1]).draw_size((1000, 100), np.random.default_rng(0))
     assert (width, height) == (204, 20)
 
 
@@ -57,7 +57,7 @@ def _varied(crop: np.ndarray) -> bool:
     return bool(shares.min() > 0 and shares.max() < 0.75)
 
 
-def test_crops_that_one_class_fills_are_drawn_anew_up_to_ten_times() -> None:
+def test_crops_filled_by_one_class_are_redrawn_up_to_ten_times() -> None:
     """A corner is 0 to 350; from 323 to 347 both classes have more than a quarter of the crop."""
     single = np.mean([_varied(crop) for crop in _crops(cat_max_ratio=1.0, tries=10)])
     assert abs(single - 25 / 351) < 0.04
@@ -65,7 +65,7 @@ def test_crops_that_one_class_fills_are_drawn_anew_up_to_ten_times() -> None:
     assert abs(best_of_eleven - (1 - (1 - 25 / 351) ** 11)) < 0.08
 
 
-def test_padding_is_the_mean_colour_and_ignored_whatever_the_colours() -> None:
+def test_padding_keeps_the_mean_colour_and_is_ignored() -> None:
     distortion = _distortion(brightness_delta=200)
     augmentation = _augmentation(ratio_range=[0.5, 0.5], photometric=distortion)
     for seed in range(8):
@@ -76,7 +76,7 @@ def test_padding_is_the_mean_colour_and_ignored_whatever_the_colours() -> None:
         assert (labels[:25, :25] == 0).all()
 
 
-def test_each_change_comes_in_half_of_the_cases_with_a_uniform_amount() -> None:
+def test_each_change_has_probability_one_half_and_a_uniform_amount() -> None:
     rng = np.random.default_rng(0)
     for options, level, low, high in (
         ({"brightness_delta": 32}, 100, 68, 132),
@@ -91,28 +91,28 @@ def test_each_change_comes_in_half_of_the_cases_with_a_uniform_amount() -> None:
 
 
 def test_contrast_comes_before_or_after_saturation() -> None:
-    """Contrast clips white: what saturates before it differs from what saturates after it."""
+    """Contrast clips at white, so its order with saturation makes a difference."""
     colour = np.full((2, 2, 3), (200, 150, 150), np.uint8)
     distortion, rng = _distortion(contrast=[1.5, 1.5], saturation=[1.5, 1.5]), np.random.default_rng(0)
     outcomes = {tuple(distortion(colour, rng)[0, 0].tolist()) for _ in range(200)}
     assert len(outcomes) == 5  # none, contrast, saturation, both in either order
 
 
-def test_hue_and_saturation_change_as_the_colour_circle_says() -> None:
+def test_hue_shifts_and_saturation_scales_within_their_limits() -> None:
     rng = np.random.default_rng(0)
     colour = np.full((2, 2, 3), (180, 120, 60), np.uint8)
     hues, saturations = set(), []
     for _ in range(1500):
-        turned = _distortion(hue_delta=18)(colour, rng)[0, 0] / 255
-        hues.add((round(colorsys.rgb_to_hsv(*turned)[0] * 180) - 15 + 90) % 180 - 90)
+        shifted = _distortion(hue_delta=18)(colour, rng)[0, 0] / 255
+        hues.add((round(colorsys.rgb_to_hsv(*shifted)[0] * 180) - 15 + 90) % 180 - 90)
         faded = _distortion(saturation=[0.5, 1.5])(colour, rng)[0, 0] / 255
         saturations.append(colorsys.rgb_to_hsv(*faded)[1] / (2 / 3))
-    assert (min(hues), max(hues), len(hues)) == (-18, 17, 36)  # theirs, too, leaves out the last step
+    assert (min(hues), max(hues), len(hues)) == (-18, 17, 36)  # the last step is missing in mmsegmentation, too
     assert min(saturations) == pytest.approx(0.5, abs=0.03)
     assert max(saturations) == pytest.approx(1.5, abs=0.03)
 
 
-def test_colours_are_the_generators() -> None:
+def test_colours_depend_on_the_generator_alone() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     distortion = _distortion(brightness_delta=32, contrast=[0.5, 1.5], saturation=[0.5, 1.5], hue_delta=18)
     first, again, other = (distortion(image, np.random.default_rng(seed)) for seed in (3, 3, 4))
@@ -131,11 +131,11 @@ def test_colours_are_the_generators() -> None:
         {"tries": -1},
     ],
 )
-def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
+def test_invalid_options_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         _augmentation(**wrong)
 
 
-def test_nonsense_colours_are_refused() -> None:
+def test_invalid_colour_options_are_refused() -> None:
     with pytest.raises(UserError, match="contrast"):
         _distortion(contrast=[2, 1])
