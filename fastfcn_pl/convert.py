@@ -1,39 +1,6 @@
-"""Turn a published checkpoint into one of ours: `python -m fastfcn_pl.convert source=<file> output=<file.ckpt>`.
+"""Convert a published checkpoint to ours: `python -m fastfcn_pl.convert source=<file> output=<file.ckpt>`."""
 
-Reads checkpoints of the official FastFCN and PyTorch-Encoding code and of mmsegmentation's FastFCN models.
-"""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from fastfcn_pl.engine import launch
-
-
-def convert(cfg: DictConfig) -> None:
-    """Say what `cfg.source` holds, and write it to `cfg.output`, which `evaluate` and `checkpoint.load` read."""
-    import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
-
-    from fastfcn_pl.core.types import UserError
-    from fastfcn_pl.engine.checkpoint import Checkpoint, read_published
-    from fastfcn_pl.training.checkpoint_io import StagedCheckpointIO
-
-    output = Path(cfg.output)
-    if not output.parent.is_dir():
-        raise UserError(f"output={output}: {output.parent} is not a folder")
-    published = read_published(cfg.source)
-    converted = Checkpoint.of_published(published, cfg.source, cfg.data)
-    converted.build()  # which refuses weights that do not fit
-    print(f"{cfg.source} is of {published.source}: {published.architecture} ({converted.spec.name})")
-    print(f"{len(published.state)} tensors taken, {len(published.dropped)} left out", *published.dropped, sep="\n  ")
-    # What Lightning asks of a checkpoint that it is to go on from.
-    content = {**converted.content, "pytorch-lightning_version": L.__version__, "epoch": 0, "global_step": 0}
-    content |= {"callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
-    StagedCheckpointIO().save_checkpoint(content, output)
-    print(f"written to {output}")
-
+from fastfcn_pl.engine.launch import main
 
 if __name__ == "__main__":
-    launch.main("convert", convert)
+    main("convert", "fastfcn_pl.tools.convert:convert")

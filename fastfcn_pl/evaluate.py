@@ -1,61 +1,6 @@
 """Score a checkpoint: `python -m fastfcn_pl.evaluate checkpoint=<path> [data.root=<dir>] [split=test]`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from omegaconf import DictConfig, OmegaConf
-
-from fastfcn_pl.engine import launch
-
-if TYPE_CHECKING:
-    from fastfcn_pl.engine.checkpoint import Checkpoint
-
-
-def evaluate(cfg: DictConfig) -> float:
-    """Score `cfg.checkpoint` as it was trained, except for what `cfg` sets, and return the mIoU."""
-    import lightning as L  # heavy imports stand here, so that --help and a typo at the root need not wait for them
-
-    from fastfcn_pl.config import build, trainer_flags, validation
-    from fastfcn_pl.config.trust import Trust
-    from fastfcn_pl.core import provenance
-    from fastfcn_pl.engine import rank_processes, scoring
-    from fastfcn_pl.engine.checkpoint import Checkpoint
-
-    trust = Trust.of(cfg.trust, cfg)
-    trained = Checkpoint.read(cfg.checkpoint, trust, cfg.data if "_target_" in cfg.data else None)
-    run = as_trained(trained, cfg)
-    validation.check(run)
-    module = trained.build(run)
-    datamodule = build.datamodule(run)
-    trained.check_classes(datamodule.spec)
-    L.seed_everything(run.seed, workers=True, verbose=False)
-    trainer = build.trainer(run)
-    trainer_flags.check_strategy(trainer)
-    rank_processes.start_with_frozen_job(trainer)
-    results = scoring.score(trainer, module, datamodule, cfg.split, cfg.boundary_ratio)
-    results |= {"checkpoint": cfg.checkpoint, **provenance.environment()}
-    if trainer.is_global_zero:
-        scoring.report(results, module, cfg.run_dir)
-    return results["mIoU"]
-
-
-def as_trained(trained: Checkpoint, cfg: DictConfig) -> DictConfig:
-    """Return `cfg` with the network, data and protocol of the run that wrote the checkpoint, if it does not set others.
-
-    A whole option (`data=camvid`) replaces the trained one; single keys (`data.root=...`) change it; null leaves it.
-    """
-    from fastfcn_pl.config import build
-
-    changes = {"data": cfg.data, "protocol": cfg.protocol}
-    run = trained.parts(*build.TO_PREDICT, "data", "seed", changes=changes)
-    trainer = cfg.trainer.copy()
-    if trainer.precision is None:
-        trainer.precision = trained.parts("trainer.precision").trainer.precision
-    run.update(trainer=trainer, callbacks=cfg.callbacks, logger={}, run_dir=cfg.run_dir)
-    run.accelerate = cfg.accelerate
-    return OmegaConf.create(OmegaConf.to_container(run, resolve=True))  # type: ignore[return-value]
-
+from fastfcn_pl.engine.launch import main
 
 if __name__ == "__main__":
-    launch.main("evaluate", evaluate)
+    main("evaluate", "fastfcn_pl.tools.evaluate:evaluate")

@@ -1,51 +1,9 @@
-"""Bring a data set to what we read: `python -m fastfcn_pl.prepare data=<name> data.root=<dir>`.
+"""Download, unpack and convert a data set: `python -m fastfcn_pl.prepare data=<name> data.root=<dir>`.
 
-What is there already is not done again, and a run that broke off goes on. `archives=<dir>` has archives at hand.
+Steps that are done already are skipped. `archives=<dir>` names a folder of archives that are already downloaded.
 """
 
-from __future__ import annotations
-
-import os
-from contextlib import ExitStack
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from fastfcn_pl.config import schema
-from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import launch
-
-
-def prepare(cfg: DictConfig) -> None:
-    """Download, unpack and convert `cfg.data` from `cfg.distribution`, and say what its splits hold."""
-    if cfg.distribution is None:
-        options = sorted(path.stem for path in (schema.CONF_DIR / "distribution").glob("*.yaml"))
-        raise UserError(
-            f"data={launch.choices().get('data')} has no distribution to prepare it from: take a data set of "
-            f"{', '.join(options)}, or train without"
-        )
-    # Heavy imports stand here, so that --help and a typo need not wait for them.
-    from fastfcn_pl.config import build, validation
-    from fastfcn_pl.tools.prepare.folder_lock import locked
-
-    validation.check(cfg)
-    datamodule = build.build(cfg.data, 0)
-    download, source = build.build(cfg.download), build.build(cfg.distribution)
-    root = datamodule.root
-    archives = Path(os.path.expanduser(cfg.archives)) if cfg.archives else root / "archives"
-    for key, path in (("data.root", root), ("archives", archives)):
-        if os.path.lexists(path) and not path.is_dir():
-            raise UserError(f"{key}={path} is no folder: name one, which need not be there yet")
-    with ExitStack() as locks:
-        for folder in sorted({root.resolve(), archives.resolve()}):  # in one order: none waits for one that waits
-            locks.enter_context(locked(folder))
-        source.prepare(root, archives, cfg.mirror, download, cfg.num_workers)
-    for split, official in datamodule.split_sizes.items():
-        print(f"{split}: {len(datamodule.files(split))} images (of {official} officially)")
-    print(f"{datamodule.spec.name} is ready: data.root={cfg.data.root}")
-    if archives.is_dir():
-        print(f"{archives} is no longer needed")
-
+from fastfcn_pl.engine.launch import main
 
 if __name__ == "__main__":
-    launch.main("prepare", prepare)
+    main("prepare", "fastfcn_pl.tools.prepare.command:prepare")

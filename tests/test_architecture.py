@@ -123,7 +123,7 @@ OPTIONAL = {
     *("tensorboard", "rich", "torchinfo"),
 }
 """Libraries of extras, and those that most calls of their file do without."""
-LAZY: dict[str, set[str]] = {}
+LAZY: dict[str, set[str]] = {"tools/report/command": {"fastfcn_pl.tools.report.page"}}
 """Further imports inside functions, each with its reason beside it in the code."""
 
 

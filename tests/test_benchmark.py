@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
-from fastfcn_pl.benchmark import benchmark, checkpoint_of
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.cost import timings
 from fastfcn_pl.tools.benchmark import comparison, memory
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.benchmark.command import benchmark, checkpoint_of
+from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 
 NET = ["model.backbone.name=test_resnet", "model.backbone.pretrained=false", "model.head.channels=8"]

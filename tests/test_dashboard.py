@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.dashboard import STEP, _place, spec, study_report, workspace
+from fastfcn_pl.tools.dashboard import STEP, _place, spec, study_report, workspace
 from fastfcn_pl.training import callbacks
 from tests.conftest import ROOT, TINY
 from tests.fakes.wandb_server import wandb_server

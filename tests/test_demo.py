@@ -21,12 +21,12 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
+from fastfcn_pl import Predictor
 from fastfcn_pl.core.types import DatasetSpec
-from fastfcn_pl.demo import legend_of
 from fastfcn_pl.evaluation.visualize import overlay
-from fastfcn_pl.predict import Predictor
+from fastfcn_pl.tools.demo import legend_of
 from fastfcn_pl.tools.predict.prediction import Prediction
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 from tests.fakes.folder import photograph
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.datasets.camvid import CamVid
-from fastfcn_pl.doctor import doctor
+from fastfcn_pl.tools.doctor.command import doctor
 from tests.data.test_datasets import FACTS, every_data_set, fake  # noqa: F401
 from tests.fakes.ade20k import write_ade20k
 from tests.fakes.camvid import write_camvid

@@ -13,11 +13,11 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
+from fastfcn_pl import Predictor
 from fastfcn_pl.data.datasets.shapes import ShapesSource
 from fastfcn_pl.engine import checkpoint
-from fastfcn_pl.predict import Predictor
 from fastfcn_pl.tools.export import formats
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.slow

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
+from fastfcn_pl import Predictor
 from fastfcn_pl.acceleration import inference as making
 from fastfcn_pl.acceleration.inference import fastest
 from fastfcn_pl.acceleration.training import lay_out
@@ -22,7 +23,6 @@ from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
-from fastfcn_pl.predict import Predictor
 from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import TINY
 from tests.fakes.network import fill_statistics

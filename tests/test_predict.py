@@ -14,12 +14,12 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
+from fastfcn_pl import Predictor
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.io import rle
 from fastfcn_pl.data.io.label_ids import own_ids
-from fastfcn_pl.predict import Predictor
 from fastfcn_pl.tools.predict import prediction, video
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 from tests.fakes.ade20k import write_ade20k
 from tests.fakes.folder import photograph

@@ -17,9 +17,9 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl import predict as predicting
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.predict import predict
+from fastfcn_pl.tools.predict import command as predicting
+from fastfcn_pl.tools.predict.command import predict
 from tests.fakes.predictor import SPEC, FakePredictor, write_shade
 from tests.fakes.video import write_video
 

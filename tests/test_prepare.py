@@ -26,8 +26,8 @@ from fastfcn_pl.config.schema import CONF_DIR
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.io import rle
-from fastfcn_pl.prepare import prepare
 from fastfcn_pl.tools.prepare import write_masks
+from fastfcn_pl.tools.prepare.command import prepare
 from tests.fakes.archives import run_lengths, run_lengths_as_text, write_archives
 from tests.fakes.cityscapes import write_cityscapes
 from tests.support.file_server import Site, serving

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import build, schema, validation
 from fastfcn_pl.models.cost import cost
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from tests.fakes.ade20k import write_ade20k
 from tests.fakes.camvid import write_camvid
 from tests.fakes.pascal_context import write_pascal_context

@@ -21,7 +21,7 @@ from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.engine import checkpoint
 from fastfcn_pl.evaluation.protocols import logits
 from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import ROOT, TINY
 from tests.fakes.camvid import write_camvid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import hydra
@@ -43,14 +43,13 @@ from fastfcn_pl.training.distributed import (
     without_srun,
 )
 
-Job = Callable[[DictConfig], Any]
-
 
 @orderly()
-def main(config_name: str, job: Job) -> None:
-    """Compose the config `config_name` with the command line and run `job`; errors that users can mend are one line.
+def main(config_name: str, job: str) -> None:
+    """Compose the config `config_name` with the command line and run `job`, such as `fastfcn_pl.tools.train:train`.
 
-    `+debug=true` shows their tracebacks.
+    The job is imported after its configuration is known to be good, since its libraries take seconds to load. Errors
+    that users can fix are one line; `+debug=true` shows their tracebacks.
     """
     outlive_readers()
     home_folder.provide()
@@ -88,13 +87,12 @@ def main(config_name: str, job: Job) -> None:
         sys.exit(1)
 
 
-def _reporting(module: str, job: Job) -> Job:
+def _reporting(module: str, job: str) -> Callable[[DictConfig], Any]:
     """End a single job's mistakes here, before Hydra reports them; run a sweep's jobs in processes of their own.
 
     A single job that a mistake ended before it made anything leaves no folder.
     """
 
-    @functools.wraps(job)
     def run(cfg: DictConfig) -> Any:
         console.hide_secrets()  # a launcher may have started this process
         if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -105,10 +103,11 @@ def _reporting(module: str, job: Job) -> Job:
         except Exception as error:
             _end(error)
 
+    run.__module__ = module  # which Hydra names the job after
     return run
 
 
-def _run_alone(module: str, job: Job, cfg: DictConfig, claims: list[Claim]) -> Any:
+def _run_alone(module: str, job: str, cfg: DictConfig, claims: list[Claim]) -> Any:
     """Run a single job, whose folders nobody else uses as long as `claims` last."""
     new = [claim for claim in claims if job_folder.is_new(claim.folder)]
     try:
@@ -123,7 +122,7 @@ def _run_alone(module: str, job: Job, cfg: DictConfig, claims: list[Claim]) -> A
             if "trainer" not in cfg and started.size > 1:
                 raise UserError(f"this command works in one process: leave out {started.by}")
             started.share(frozen.text)
-        return stoppable(job, cfg)
+        return _import_and_run(job, cfg)
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt) or one_line(error) is not None:
             job_folder.remove([claim.folder for claim in new if claim.is_only_one()])
@@ -181,7 +180,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
     return score
 
 
-def _run_frozen(module: str, job: Job, text: str) -> None:
+def _run_frozen(module: str, job: str, text: str) -> None:
     """Run a job that another process has frozen: as a job of a sweep, or as a rank."""
     cfg = thaw(text)
     sys.argv[1:] = overrides()
@@ -191,13 +190,17 @@ def _run_frozen(module: str, job: Job, text: str) -> None:
         startup_messages.before_imports(module, cfg)
         FrozenJob.current = FrozenJob.of(module, cfg)
         with job_folder.claimed(cfg) if "init_from" in cfg else nullcontext():
-            stoppable(job, cfg)
+            _import_and_run(job, cfg)
     except Exception as error:
         _end(error)
     except SystemExit:
         if not is_rank_0():
             rank_0_ends()  # what starts ranks kills all of them where one ends, even while rank 0 closes its loggers
         raise
+
+
+def _import_and_run(job: str, cfg: DictConfig) -> Any:
+    return stoppable(lambda cfg: resolve_name(job)(cfg), cfg)
 
 
 def _end(error: Exception) -> NoReturn:

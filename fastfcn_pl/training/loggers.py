@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 import re
 import secrets
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import wandb
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from fastfcn_pl.core.reachability import check_server
 from fastfcn_pl.core.redaction import redacted, without_secrets
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.training.metrics_writer import MetricsWriter
+from fastfcn_pl.training.wandb_server import logged_in, server_reachable
 
 _MODES = ("auto", "online", "offline")
 _MAX_TAG_LENGTH = 64
@@ -55,7 +52,7 @@ def wandb_logger(
         raise UserError(f"logger.wandb.mode={mode}: use {', '.join(_MODES)}, or logger=none")
     Path(save_dir).mkdir(parents=True, exist_ok=True)  # W&B falls back to a temporary folder if it is missing
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() and _server_reachable() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() and server_reachable() else "offline")
     os.environ.setdefault("WANDB_SILENT", "true")  # `how_to_view` says it in one line
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B sends crash reports even from offline runs
     logger = WandbLogger(
@@ -85,27 +82,6 @@ def new_id() -> str:
     """Return the id of a new W&B run: the agent's id inside a W&B sweep, else a random one."""
     agent_id = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
     return agent_id or secrets.token_hex(4)
-
-
-def logged_in() -> bool:
-    """Tell whether W&B credentials are in the environment or in the netrc file, without a network request."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    files = [Path(os.environ["NETRC"])] if "NETRC" in os.environ else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    try:
-        return any(file.is_file() and netrc.netrc(file).authenticators(host) for file in files)
-    except netrc.NetrcParseError:
-        return False
-
-
-def _server_reachable() -> bool:
-    """Check that W&B's server can be reached, and print a line if not. W&B's own client would retry for minutes."""
-    address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    failure = check_server(address).failure()
-    if failure is not None:
-        print(f"{address} cannot be reached ({failure}): logging to W&B offline", file=sys.stderr, flush=True)
-    return failure is None
 
 
 class MetricsFile(CSVLogger):

@@ -10,10 +10,10 @@ import sys
 
 import torch
 
+from fastfcn_pl import Predictor
 from fastfcn_pl.config import build
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.evaluation.metrics import Scores, confusion
-from fastfcn_pl.predict import Predictor
 from tests.benchmarks.measure import machine
 from tests.benchmarks.report import report, table
 

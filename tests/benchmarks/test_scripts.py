@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from tests.benchmarks import data, inference, loop, loss, memory, precision, scoring, startup, training
 from tests.benchmarks.report import report
 from tests.conftest import TINY

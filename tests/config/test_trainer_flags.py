@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import build, schema, trainer_flags, validation
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 
 SMALL = [*TINY, "data.train_images=8", "data.val_images=4", "data.size=64", "data.num_workers=0", "data.batch_size=2"]

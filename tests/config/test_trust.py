@@ -17,19 +17,21 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from fastfcn_pl import demo, report
-from fastfcn_pl.benchmark import benchmark
+from fastfcn_pl import Predictor
 from fastfcn_pl.config import schema
 from fastfcn_pl.config.stored_config import restore_withheld
 from fastfcn_pl.config.trust import Trust, plain_data
-from fastfcn_pl.convert import convert
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import launch
 from fastfcn_pl.engine.checkpoint import Checkpoint, load
-from fastfcn_pl.evaluate import evaluate
-from fastfcn_pl.export import export
-from fastfcn_pl.predict import Predictor, predict
-from fastfcn_pl.train import train
+from fastfcn_pl.tools import demo
+from fastfcn_pl.tools.benchmark.command import benchmark
+from fastfcn_pl.tools.convert import convert
+from fastfcn_pl.tools.evaluate import evaluate
+from fastfcn_pl.tools.export.command import export
+from fastfcn_pl.tools.predict.command import predict
+from fastfcn_pl.tools.report.command import report
+from fastfcn_pl.tools.train import train
 from fastfcn_pl.training.checkpoint_io import moved
 from tests.conftest import TINY
 
@@ -159,7 +161,7 @@ def _report(path: Path) -> None:
     hydra = {"job": {"name": "train", "config_name": "train"}, "overrides": {"hydra": [], "task": []}}
     hydra |= {"runtime": {"choices": {"data": "shapes"}, "config_sources": []}}
     (folder / ".hydra" / "hydra.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
-    report.main([str(folder), "output=page"])
+    report([str(folder), "output=page"])
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {

@@ -17,7 +17,7 @@ from fastfcn_pl.data import class_check
 from fastfcn_pl.data.class_check import check_masks
 from fastfcn_pl.data.io.image_files import ColorReader, FileSource
 from fastfcn_pl.data.io.palette import voc_colors
-from fastfcn_pl.doctor import doctor
+from fastfcn_pl.tools.doctor.command import doctor
 from tests.data.test_datasets import every_data_set, fake  # noqa: F401
 from tests.fakes.folder import write_folder
 

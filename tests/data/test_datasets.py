@@ -23,7 +23,7 @@ from fastfcn_pl.data.datasets.pascal_context import IDS_OF_459
 from fastfcn_pl.data.io.label_ids import label_table
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.transforms.geometric import RandomFlip
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 from tests.fakes.ade20k import write_ade20k
 from tests.fakes.camvid import write_camvid

@@ -18,7 +18,7 @@ from fastfcn_pl.config import build, validation
 from fastfcn_pl.core.types import IGNORE, UserError
 from fastfcn_pl.data.datasets.folder import Folder
 from fastfcn_pl.data.transforms.geometric import RandomFlip
-from fastfcn_pl.doctor import doctor
+from fastfcn_pl.tools.doctor.command import doctor
 from tests.conftest import ROOT, TINY
 from tests.fakes.folder import COLORS, write_folder
 

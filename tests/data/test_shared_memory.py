@@ -22,7 +22,7 @@ from fastfcn_pl.data.datamodule import _start_worker
 from fastfcn_pl.data.io import parallel
 from fastfcn_pl.data.io.parallel import in_order
 from fastfcn_pl.data.shared_memory import worker_count
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 from tests.fakes.folder import write_folder
 

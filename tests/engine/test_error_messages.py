@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 

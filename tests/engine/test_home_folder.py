@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastfcn_pl.engine import home_folder
-from fastfcn_pl.training.loggers import logged_in
+from fastfcn_pl.training.wandb_server import logged_in
 
 CACHES = ("XDG_CACHE_HOME", "MPLCONFIGDIR", "WANDB_CACHE_DIR")
 

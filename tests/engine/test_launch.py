@@ -8,12 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
+import fastfcn_pl
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import launch
+from fastfcn_pl.engine.checkpoint import load
 from fastfcn_pl.engine.error_messages import one_line
+from fastfcn_pl.engine.usage import COMMANDS
+from fastfcn_pl.tools.predict.predictor import Predictor
 from fastfcn_pl.training import distributed
 from tests.conftest import ROOT, TINY
 from tests.fakes.command import write_command
@@ -22,9 +27,25 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_torch_is_not_imported_before_the_config_is_known_good() -> None:
-    code = (
-        "import sys, fastfcn_pl.train, fastfcn_pl.evaluate; print({'torch', 'lightning', 'wandb'} & set(sys.modules))"
-    )
+    code = "import sys, fastfcn_pl.train, fastfcn_pl.report; print({'torch', 'lightning', 'wandb'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"report"}))
+def test_a_command_runs_the_job_of_its_name(name: str) -> None:
+    source = (ROOT / "fastfcn_pl" / f"{name}.py").read_text()
+    found = re.search(r'main\("(\w+)", "([\w.:]+)"\)', source)
+    assert found is not None
+    assert found[1] == name
+    assert resolve_name(found[2]).__name__ == name
+
+
+def test_public_names_are_imported_when_they_are_used() -> None:
+    assert fastfcn_pl.Predictor is Predictor
+    assert fastfcn_pl.load is load
+    with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
+        _ = fastfcn_pl.Predicter
+    code = "import sys, fastfcn_pl; print({'torch', 'numpy', 'hydra'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
 
 

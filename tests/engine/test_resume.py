@@ -21,7 +21,7 @@ import torch
 import yaml
 from omegaconf import DictConfig
 
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from fastfcn_pl.training.checkpoint_io import moved
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid

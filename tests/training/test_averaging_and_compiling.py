@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from fastfcn_pl.engine import checkpoint
-from fastfcn_pl.evaluate import evaluate
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.evaluate import evaluate
+from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastfcn_pl.core import reachability
-from fastfcn_pl.training import loggers
+from fastfcn_pl.training import loggers, wandb_server
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def test_a_server_that_cannot_be_reached_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.invalid")
-    assert not loggers._server_reachable()
+    assert not wandb_server.server_reachable()
     assert "http://wandb.invalid cannot be reached" in capsys.readouterr().err
 
 

@@ -19,15 +19,7 @@ from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.models.segmenter import Segmenter
-
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""What convolutions and products are computed in, by Lightning's words; None: as the weights are."""
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context that computes in `precision`."""
-    dtype = PRECISIONS[precision]
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+from fastfcn_pl.tools.precision import PRECISIONS, autocast
 
 
 def labels(network: Segmenter, x: Tensor) -> Tensor:

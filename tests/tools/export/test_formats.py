@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastfcn_pl import Predictor
 from fastfcn_pl.core.types import DatasetSpec, UserError
-from fastfcn_pl.predict import Predictor
 from fastfcn_pl.tools.export import formats, writers
 
 SPEC = DatasetSpec("things", ("one", "two"), ((0, 0, 0), (255, 0, 0)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.prepare import prepare
+from fastfcn_pl.tools.prepare.command import prepare
 from fastfcn_pl.tools.prepare.distribution import Archive, Source
 from fastfcn_pl.tools.prepare.download import Download
 from fastfcn_pl.tools.prepare.folder_lock import NAME, locked

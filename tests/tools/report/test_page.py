@@ -16,8 +16,8 @@ from PIL import Image
 
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.evaluation.visualize import panels
-from fastfcn_pl.report import main
 from fastfcn_pl.tools.report import pictures
+from fastfcn_pl.tools.report.command import report
 from fastfcn_pl.tools.report.page import write
 from fastfcn_pl.tools.report.runs import find
 from tests.fakes.runs import CLASSES, write_run, write_sweep
@@ -170,9 +170,9 @@ def test_two_hundred_runs_are_a_page_in_seconds(tmp_path: Path) -> None:
 def test_a_wrong_command_line_is_one_line(tmp_path: Path) -> None:
     for arguments in ([], [str(tmp_path)], ["output=x"], ["outptu=x", str(tmp_path), "output=y"]):
         with pytest.raises(SystemExit, match="usage: python"):
-            main(arguments)
+            report(arguments)
     with pytest.raises(SystemExit, match=r"error: .* is not the folder of a run"):
-        main([str(tmp_path), f"output={tmp_path}/out"])
+        report([str(tmp_path), f"output={tmp_path}/out"])
     assert not (tmp_path / "out").exists()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.train import train
+from fastfcn_pl.tools.train import train
 from fastfcn_pl.training.callbacks.terminate_on_nan import Magnitude, first_not_finite, magnitudes
 from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import TINY

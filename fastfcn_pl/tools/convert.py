@@ -1,0 +1,29 @@
+"""Checkpoints of the official FastFCN and PyTorch-Encoding code and of mmsegmentation, converted to ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+from omegaconf import DictConfig
+
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine.checkpoint import Checkpoint, read_published
+from fastfcn_pl.training.checkpoint_io import StagedCheckpointIO
+
+
+def convert(cfg: DictConfig) -> None:
+    """Say what `cfg.source` holds, and write it to `cfg.output`, which `evaluate` and `checkpoint.load` read."""
+    output = Path(cfg.output)
+    if not output.parent.is_dir():
+        raise UserError(f"output={output}: {output.parent} is not a folder")
+    published = read_published(cfg.source)
+    converted = Checkpoint.of_published(published, cfg.source, cfg.data)
+    converted.build()  # which refuses weights that do not fit
+    print(f"{cfg.source} is of {published.source}: {published.architecture} ({converted.spec.name})")
+    print(f"{len(published.state)} tensors taken, {len(published.dropped)} left out", *published.dropped, sep="\n  ")
+    # What Lightning asks of a checkpoint that it is to go on from.
+    content = {**converted.content, "pytorch-lightning_version": L.__version__, "epoch": 0, "global_step": 0}
+    content |= {"callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+    StagedCheckpointIO().save_checkpoint(content, output)
+    print(f"written to {output}")

@@ -1,0 +1,71 @@
+"""Labels of images from Python: `labels = Predictor("best.ckpt")("photo.jpg")`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fastfcn_pl.acceleration.inference import fastest
+from fastfcn_pl.core.types import UserError, suggest
+from fastfcn_pl.data.io.image_files import rgb_pixels
+from fastfcn_pl.engine.checkpoint import load
+from fastfcn_pl.evaluation.score_map import ScoreMap
+from fastfcn_pl.tools.export import formats
+from fastfcn_pl.tools.precision import PRECISIONS
+
+
+class Predictor:
+    """Labels images as a checkpoint's network and protocol do, on `device`: `auto` is a GPU where there is one.
+
+    `precision` is what convolutions and products are computed in, in Lightning's words; an exported file has its own.
+    `trust` lists the packages whose own classes the checkpoint may name, or is true for a file that you trust.
+    Without `accelerate` the network is run as it is written.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        device: str = "auto",
+        precision: str = "32-true",
+        trust: Any = (),
+        accelerate: bool = True,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UserError(f"precision={precision}: no such option; {suggest(precision, PRECISIONS)}")
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.exported = formats.load(checkpoint, self.device, trust) if formats.is_exported(checkpoint) else None
+        if self.exported is None:
+            self.module = load(checkpoint, trust=trust).to(self.device)
+            self.network = fastest(self.module.model, self.device, PRECISIONS[precision], accelerate)
+        self.spec = self.module.spec if self.exported is None else self.exported.spec
+
+    def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+        """Return class indices `(H, W)` uint8 for an RGB image, or for a file, turned by its EXIF orientation.
+
+        An array is uint8 `(H, W, 3)`. Raises UserError for another one, and where a file cannot be read.
+        """
+        if self.exported is not None:
+            return self.exported.labels(self._tensor(image))[0].byte().cpu().numpy()
+        return self.scores(image).labels()[0].byte().cpu().numpy()
+
+    def scores(self, image: str | Path | Image.Image | np.ndarray) -> ScoreMap:
+        """Return the scores of all classes by the checkpoint's protocol, of which labels and probabilities are made.
+
+        Raises UserError for an exported file that gives labels only.
+        """
+        x = self._tensor(image)
+        if self.exported is not None:
+            if self.exported.gives != "logits":
+                raise UserError("the exported file gives labels, not probabilities: export it with gives=logits")
+            return ScoreMap.of(self.exported.run(x))
+        with torch.no_grad():
+            return self.module.protocol(self.network, self.module.normalize(x), (x.shape[2], x.shape[3]))
+
+    def _tensor(self, image: str | Path | Image.Image | np.ndarray) -> Tensor:
+        """Return an image as uint8 `(1, 3, H, W)`."""
+        return torch.from_numpy(rgb_pixels(image).transpose(2, 0, 1).copy())[None].to(self.device)

@@ -1,0 +1,42 @@
+"""Preparation of a data set: download, unpack, convert."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fastfcn_pl.config import build, schema, validation
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import launch
+from fastfcn_pl.tools.prepare.folder_lock import locked
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Download, unpack and convert `cfg.data` from `cfg.distribution`, and say what its splits hold."""
+    if cfg.distribution is None:
+        options = sorted(path.stem for path in (schema.CONF_DIR / "distribution").glob("*.yaml"))
+        raise UserError(
+            f"data={launch.choices().get('data')} has no distribution to prepare it from: take a data set of "
+            f"{', '.join(options)}, or train without"
+        )
+
+    validation.check(cfg)
+    datamodule = build.build(cfg.data, 0)
+    download, source = build.build(cfg.download), build.build(cfg.distribution)
+    root = datamodule.root
+    archives = Path(os.path.expanduser(cfg.archives)) if cfg.archives else root / "archives"
+    for key, path in (("data.root", root), ("archives", archives)):
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{key}={path} is no folder: name one, which need not be there yet")
+    with ExitStack() as locks:
+        for folder in sorted({root.resolve(), archives.resolve()}):  # in one order: none waits for one that waits
+            locks.enter_context(locked(folder))
+        source.prepare(root, archives, cfg.mirror, download, cfg.num_workers)
+    for split, official in datamodule.split_sizes.items():
+        print(f"{split}: {len(datamodule.files(split))} images (of {official} officially)")
+    print(f"{datamodule.spec.name} is ready: data.root={cfg.data.root}")
+    if archives.is_dir():
+        print(f"{archives} is no longer needed")

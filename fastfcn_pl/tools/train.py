@@ -1,0 +1,120 @@
+"""Training, and the score of the best checkpoint."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig
+
+from fastfcn_pl.config import build, trainer_flags, validation
+from fastfcn_pl.config.stored_config import storable_config
+from fastfcn_pl.config.trust import Trust
+from fastfcn_pl.core import provenance
+from fastfcn_pl.core.redaction import redacted
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import launch, rank_processes, resume, scoring, startup_messages
+from fastfcn_pl.engine.checkpoint import Checkpoint
+from fastfcn_pl.models.cost import cost
+from fastfcn_pl.training.callbacks.cost_summary import CostSummary
+from fastfcn_pl.training.callbacks.last_checkpoint import LastCheckpoint
+from fastfcn_pl.training.loggers import closing_wandb, how_to_view, new_id, rewind
+from fastfcn_pl.training.module import SegmentationModule
+
+
+def train(cfg: DictConfig) -> float:
+    """Run the experiment that `cfg` describes, write its folder, and return the mIoU of its best checkpoint.
+
+    With `cfg.checkpoint` it is the run that wrote it which goes on, as it was configured, but for what the command
+    line sets. With `cfg.init_from` a new run starts from the weights of another one.
+    """
+    begun = resume.Begun.read(cfg) if cfg.checkpoint is not None else None
+    if begun is not None:
+        cfg = begun.config(cfg, launch.overrides())
+    if begun is not None or cfg.init_from is not None:
+        build.without_pretrained(cfg)
+    validation.check(cfg)
+    trainer_flags.check(cfg)
+    if "wandb" in cfg.logger and cfg.logger.wandb.id is None:
+        cfg.logger.wandb.id = new_id()
+    environment = provenance.environment()  # now: the checkout may be another one when training ends
+    about = {"choices": launch.choices(cfg.run_dir if begun else None), **environment}
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = build.datamodule(cfg)
+    datamodule.prepare_data()
+    startup_messages.step("train: building the network")
+    module = build.module(cfg, datamodule.spec)
+    trainer = build.trainer(cfg)
+    trainer_flags.check_strategy(trainer)
+    rank_processes.start_with_frozen_job(trainer)
+    trainer_flags.check_batches(trainer, datamodule)
+    if begun is not None:
+        begun.go_on(trainer, module, datamodule)
+    elif cfg.init_from is not None:
+        loaded = resume.start_from(cfg.init_from, module)
+        if trainer.is_global_zero:
+            print(loaded)
+    with closing_wandb(cfg.run_dir):
+        for logger in trainer.loggers:
+            rewind(logger, begun.steps_logged if begun else 0)
+            logger.log_hyperparams(redacted({**storable_config(cfg), **environment}))
+        if view := how_to_view():
+            print(f"W&B run: {view}")
+        startup_messages.step("train: reading the first images")
+        trainer.fit(module, datamodule=datamodule, ckpt_path=begun.path if begun else None, weights_only=True)
+        return score_best(cfg, trainer, module, about)
+
+
+def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule, about: dict[str, Any]) -> float:
+    """Score the best checkpoint of a finished run on `val`, write the results, with what is said `about` it."""
+    steps, epochs = trainer.global_step, trainer.current_epoch
+    if steps == 0:
+        raise UserError("training ended before its first step, and there is nothing to score: raise trainer.max_time")
+    best = best_checkpoint(cfg, trainer, trained)
+    checkpoint = Checkpoint.read(best, Trust.of(cfg.trust, cfg))
+    own = cfg.copy()  # what the environment gave is not in the checkpoint
+    build.without_pretrained(own)
+    module = checkpoint.build(own)
+    module.accelerate = trained.accelerate
+    costs = cost_of(trainer, module)
+    startup_messages.step(f"train: scoring {best}")
+    results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
+    results |= {"parameters": costs["parameters"], "gmacs": costs["gmacs"], "cost": costs}
+    results |= {"checkpoint": best, "checkpoint_step": checkpoint.content["global_step"]}
+    results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **about}
+    if trainer.is_global_zero:
+        scoring.report(results, module, cfg.run_dir, {"W&B run": how_to_view()})
+    return float("nan") if results["mIoU"] is None else results["mIoU"]
+
+
+def cost_of(trainer: L.Trainer, module: SegmentationModule) -> dict[str, Any]:
+    """Return what the network costs: as the summary measured it before training, without one what can be counted."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, CostSummary) and callback.measured:
+            return callback.measured
+    total = cost(module.model, (512, 512))["total"]
+    return {**vars(total), "latency_ms": None, "size": [512, 512]}
+
+
+def train_seconds(trainer: L.Trainer) -> float | None:
+    """Return how long training took, validation included, in all sessions of the run; None where nothing timed it."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    return round(timers[0].time_elapsed("train"), 1) if timers else None
+
+
+def best_checkpoint(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule) -> str:
+    """Return the path of the best weights, among which the last are, also where no validation came behind them."""
+    last = os.path.relpath(f"{cfg.run_dir}/checkpoints/last.ckpt")
+    if not any(isinstance(callback, LastCheckpoint) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        trainer.save_checkpoint(last)
+    keeper: Any = trainer.checkpoint_callback
+    if not getattr(keeper, "best_model_path", ""):
+        return last
+    if trained.scored_step != trainer.global_step:
+        trainer.validate(trained, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
+        score = trainer.callback_metrics[keeper.monitor]
+        if (score - keeper.best_model_score) * (1 if keeper.mode == "max" else -1) > 0:
+            return last
+    return os.path.relpath(keeper.best_model_path)
