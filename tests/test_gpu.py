@@ -1,4 +1,4 @@
-"""What only a GPU runs: its kernels against the formula or the CPU's, and the commands on it."""
+"""Kernels that only a GPU runs against the formula or the CPU, and the commands on it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from fastfcn_pl import Predictor
-from fastfcn_pl.acceleration import inference as making
-from fastfcn_pl.acceleration.inference import fastest
-from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.acceleration import cuda_graph
+from fastfcn_pl.acceleration.inference import optimize_for_inference
+from fastfcn_pl.acceleration.training import optimize_for_training
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
-from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
+from fastfcn_pl.ops.depthwise_conv import depthwise_conv
 from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import TINY
 from tests.fakes.network import fill_statistics
@@ -57,7 +57,7 @@ def test_it_gives_the_logits_of_the_cpu(head: str, make_config: Make) -> None:
     model = _module(make_config, f"model/head={head}").model.eval()
     with torch.no_grad():
         expected = model(_image(65, 97)).logits
-        found = fastest(model.to(GPU), GPU)(_image(65, 97).to(GPU)).logits
+        found = optimize_for_inference(model.to(GPU), device=GPU)(_image(65, 97).to(GPU)).logits
     assert (found.cpu() - expected).abs().max() < 1e-4 * expected.std()
 
 
@@ -65,9 +65,9 @@ def test_it_gives_the_logits_of_the_cpu(head: str, make_config: Make) -> None:
 def test_it_records_the_size_that_comes_again(
     dtype: torch.dtype | None, error: float, make_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(making, "_BEFORE_RECORDING", 2)
+    monkeypatch.setattr(cuda_graph, "_BEFORE_RECORDING", 2)
     model = _module(make_config, "model/head=encnet").model.eval().to(GPU)
-    fast, recorded = fastest(model, GPU, dtype), []
+    fast, recorded = optimize_for_inference(model, device=GPU, dtype=dtype), []
     for size, count in (((64, 96), 5), ((65, 97), 4), ((64, 96), 1)):
         for i in range(count):
             x = _image(*size, seed=i).to(GPU)
@@ -82,12 +82,12 @@ def test_it_records_the_size_that_comes_again(
 
 @pytest.mark.parametrize("backbone", ["convnext_tiny", "swin_tiny", "mobilenetv3_large", "efficientnet_lite0"])
 def test_other_families_are_recorded(backbone: str, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "_BEFORE_RECORDING", 1)
+    monkeypatch.setattr(cuda_graph, "_BEFORE_RECORDING", 1)
     cfg = make_config("data=shapes", f"model/backbone={backbone}", "model.backbone.pretrained=false")
     model = build.model(cfg, 4).eval().to(GPU)
     with torch.no_grad():
         x = _image(96, 128).to(GPU)
-        expected, fast = model(x).logits, fastest(model, GPU)
+        expected, fast = model(x).logits, optimize_for_inference(model, device=GPU)
         for _ in range(3):
             found = fast(x).logits
     assert (found - expected).abs().max() < 1e-3 * expected.std()
@@ -100,23 +100,22 @@ def test_a_dilated_depthwise_convolution_is_the_plain_one(
     kernel: int, dilation: int, dtype: torch.dtype, error: float, bias: bool
 ) -> None:
     torch.manual_seed(0)
-    layer = DepthwiseConv(70, dilation, kernel, bias=bias).to(memory_format=torch.channels_last)
-    x = torch.randn(2, 70, 23, 37, requires_grad=True)
-    results = []
+    weight, x = torch.randn(70, 1, kernel, kernel), torch.randn(2, 70, 23, 37)
+    biases, results = torch.randn(70) if bias else None, []
     for device in (CPU, GPU):
-        layer.zero_grad()
-        layer.to(device, torch.float64 if device == CPU else torch.float32)
-        there = (x.double() if device == CPU else x).to(device, memory_format=torch.channels_last).detach()
-        there.requires_grad_()
+        form = torch.float64 if device == CPU else torch.float32
+        there = x.to(device, form, memory_format=torch.channels_last).requires_grad_()
+        leaves = [there, *(t.to(device, form).requires_grad_() for t in (weight, biases) if t is not None)]
+        arguments = leaves[0], leaves[1], leaves[2] if bias else None, dilation
         with torch.autocast(device.type, dtype, enabled=device == GPU and dtype != torch.float32):
             with torch.no_grad():
-                predicted = layer(there)
-            out = layer(there)
+                predicted = depthwise_conv(*arguments)
+            out = depthwise_conv(*arguments)
         assert out.dtype == (torch.float64 if device == CPU else dtype)
         assert device == CPU or out.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(predicted, out) or bias, "the bias is added before rounding, or after it"
-        (out * torch.arange(37, device=device) / 37).sum().backward()
-        results.append([v.double().cpu() for v in (out, predicted, there.grad, *(p.grad for p in layer.parameters()))])
+        gradients = torch.autograd.grad((out * torch.arange(37, device=device) / 37).sum(), leaves)
+        results.append([v.detach().double().cpu() for v in (out, predicted, *gradients)])
     for expected, found in zip(*results, strict=True):
         assert (found - expected).norm() < error * expected.norm()
 
@@ -160,7 +159,8 @@ def test_labels_are_those_of_the_cpu(align_corners: bool) -> None:
 def test_a_training_step_never_waits_for_the_gpu(make_config: Make) -> None:
     cfg = make_config("data=shapes", "model/head=encnet", *TINY)
     module = _module(make_config, "model/head=encnet").to(GPU).train()
-    module.memory_format = lay_out(module.model, True, GPU, half=True)
+    options = {"precision": "bf16-mixed", "channels_last": True}
+    module.memory_format = optimize_for_training(module.model, device=GPU, **options)
     optimizer = build.build(cfg.optimizer)(module.model, 2)
     images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8, device=GPU)
     target = torch.randint(0, 4, (2, 96, 128), dtype=torch.uint8, device=GPU)
@@ -186,7 +186,8 @@ def test_gradients_in_bfloat16_are_as_good_as_those_of_the_default_memory_format
 
     def gradients(channels_last: bool, low: bool) -> dict[str, Tensor]:
         module = _module(make_config, "model/head=encnet").to(GPU).train()
-        form = lay_out(module.model, channels_last, GPU, half=low)
+        options = {"precision": "bf16-mixed" if low else "32-true", "channels_last": channels_last}
+        form = optimize_for_training(module.model, device=GPU, **options)
         torch.manual_seed(0)
         with torch.autocast("cuda", torch.bfloat16, enabled=low):
             x = images.to(GPU).contiguous(memory_format=form)

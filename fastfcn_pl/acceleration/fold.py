@@ -1,4 +1,4 @@
-"""The network that is shipped: what trains it taken off, batch norms folded, every size of image allowed."""
+"""The network without the parts that only train it, its batch norms folded, for images of every size."""
 
 from __future__ import annotations
 
@@ -9,33 +9,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fastfcn_pl.acceleration.known_modules import (
-    accelerates,
-    is_convolution,
-    is_norm_act,
-    is_untouched,
-    use_plain_layers,
-)
+from fastfcn_pl.acceleration.known_modules import is_convolution, is_norm_act, is_untouched
 from fastfcn_pl.acceleration.output_uses import Uses
-from fastfcn_pl.acceleration.probe import accelerated, copied
+from fastfcn_pl.acceleration.probe import checked, plain_copy
 from fastfcn_pl.models.heads.encnet import EncNetHead
 from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.ops.fast_paths import accelerates, is_enabled
 from fastfcn_pl.ops.interpolate import resize_logits
 
 
-def deployed(model: Segmenter, accelerate: bool = True) -> Segmenter:
+def fold(model: Segmenter, *, accelerate: bool = True) -> Segmenter:
     """Return a copy of `model` in eval mode that computes the same logits with fewer operations.
 
-    It has no auxiliary head and no branch for the SE loss; batch norms behind a convolution are folded into it,
-    adaptive pools are products with matrices, which exporters take at any size, and activations are torch's. Parts for
-    which that is not proved to be the same stay as they are. Without `accelerate` the copy is the plain network.
+    It has no auxiliary head and no branch for the SE loss. Batch norms after a convolution are part of it, and adaptive
+    pools are products with matrices, which exporters take at any size. Parts for which that is not proved to be the
+    same stay as they are. Without `accelerate` the copy is the plain network.
     """
-    changed = accelerated(model, folded) if accelerates(accelerate) else None
-    return use_plain_layers(copied(model).eval()) if changed is None else changed
+    network = checked(model, simplify) if accelerates(accelerate) and is_enabled("fold") else None
+    return plain_copy(model) if network is None else network
 
 
-def folded(network: Segmenter, uses: Uses) -> Segmenter:
-    """Change `network`, which is in eval mode, to what `deployed` returns, and return it."""
+def simplify(network: Segmenter, uses: Uses) -> None:
+    """Change `network`, which is in eval mode, to what `fold` returns."""
     if type(network) is Segmenter and is_untouched(network):
         network.aux_head = None
         if type(network.head) is EncNetHead and network.head.se_layer is not None:
@@ -45,7 +40,6 @@ def folded(network: Segmenter, uses: Uses) -> Segmenter:
             _fold(module, uses)
         elif type(module) is nn.AdaptiveAvgPool2d and is_untouched(module):
             module.__class__ = IntervalPool  # type: ignore[assignment]
-    return network
 
 
 class IntervalPool(nn.Module):
@@ -80,9 +74,9 @@ class IntervalPool(nn.Module):
 
 
 class FoldedNorm(nn.Module):
-    """The rest of a batch norm that the convolution `conv` computes: attributes, and timm's activation behind it.
+    """The rest of a batch norm that the convolution `conv` computes: its attributes, and timm's activation inside it.
 
-    Its weights are no weights of the network any more, but may still be asked for.
+    Its weights are no parameters of the network any more, but a forward may still ask for them.
     """
 
     conv: tuple[nn.Conv2d]  # a tuple: it is none of its modules
@@ -99,8 +93,7 @@ def _fold(norm: Any, uses: Uses) -> None:
     if not fixed or len(makers) != 1 or type(getattr(norm, "drop", None)) not in (type(None), nn.Identity):
         return
     conv: Any = makers.pop()
-    weight = conv._parameters.get("weight")
-    if not is_convolution(conv) or type(weight) is not nn.Parameter or weight.dtype != norm.running_var.dtype:
+    if not is_convolution(conv) or conv.weight.dtype != norm.running_var.dtype:
         return
     statistics = norm.running_mean, norm.running_var, norm.eps
     conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
@@ -113,41 +106,42 @@ def _fold(norm: Any, uses: Uses) -> None:
 def activations_inside(
     network: Segmenter, uses: Uses, kinds: tuple[type[nn.Module], ...], can: Callable[[nn.Conv2d], bool]
 ) -> dict[nn.Conv2d, nn.Module]:
-    """Return the activations of exactly these `kinds` that convolutions which `can` may compute inside, by convolution.
+    """Return activations of exactly these `kinds` by the convolutions that may compute them, all of which `can`.
 
-    They are in place, and nothing else takes what these convolutions, with folded batch norms, give.
+    They are in place, and nothing else takes the output of these convolutions, whose batch norms are folded.
     """
-    found: dict[nn.Conv2d, nn.Module] = {}
-    inside = {norm.act: norm for norm in network.modules() if type(norm) is FoldedNorm and "act" in norm._modules}
+    activations: dict[nn.Conv2d, nn.Module] = {}
+    owners = {norm.act: norm for norm in network.modules() if type(norm) is FoldedNorm and "act" in norm._modules}
     for activation in network.modules():
         if type(activation) not in kinds or not getattr(activation, "inplace", False):
             continue
-        norm = inside.get(activation)
+        norm = owners.get(activation)
         makers = uses.makers(activation)
         if norm is not None:
             makers = {norm} if uses.is_called_by_parent(activation) else set()
         convs: list[Any] = [maker.conv[0] if type(maker) is FoldedNorm else maker for maker in makers]
         if not any("act" in maker._modules for maker in makers if maker is not norm) and all(map(can, convs)):
-            found |= dict.fromkeys(convs, activation)
-    return found
+            activations |= dict.fromkeys(convs, activation)
+    return activations
 
 
-class Deployed(nn.Module):
-    """A whole network: uint8 RGB images `(B, 3, H, W)` of any size to labels `(B, H, W)` uint8, or to logits at H x W.
+class ImageSegmenter(nn.Module):
+    """A folded network: uint8 RGB images `(B, 3, H, W)` of any size to labels `(B, H, W)` uint8, or to logits at H x W.
 
-    `mean` and `std` `(1, 3, 1, 1)` are those of pixels of 0 to 255; `gives` is `labels` or `logits`.
+    `mean` and `std` `(1, 3, 1, 1)` are those of pixels of 0 to 255; `output` is `labels` or `logits`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Segmenter, mean: Tensor, std: Tensor, gives: str, accelerate: bool = True) -> None:
+    def __init__(self, model: Segmenter, mean: Tensor, std: Tensor, output: str, accelerate: bool = True) -> None:
         super().__init__()
-        self.model, self.gives = deployed(model, accelerate).to(memory_format=torch.contiguous_format), gives
+        self.model = fold(model, accelerate=accelerate).to(memory_format=torch.contiguous_format)
+        self.output = output
         for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, value.clone())
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.model((images.float() - self.mean) / self.std).logits
         logits = resize_logits(logits, images.shape[-2:], self.model.align_corners)
-        return logits.argmax(1).to(torch.uint8) if self.gives == "labels" else logits
+        return logits.argmax(1).to(torch.uint8) if self.output == "labels" else logits

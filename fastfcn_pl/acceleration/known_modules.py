@@ -1,11 +1,11 @@
-"""Tell whether a module computes exactly what its class says, and turn our faster classes back into torch's."""
+"""Tell whether a module computes exactly what its class says."""
 
 from __future__ import annotations
 
 import functools
-import os
-from typing import Any, TypeVar
+from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
@@ -15,19 +15,18 @@ _HARMLESS = ("torch.nn.utils.", "timm.", "fastfcn_pl.")
 _NORM_ACT, _SAME = "timm.layers.norm_act.BatchNormAct2d", "timm.layers.conv2d_same.Conv2dSame"
 """timm's batch norm with an activation inside, and its convolution whose padding follows the size: by name, since only
 backbones import timm."""
-Network = TypeVar("Network", bound=nn.Module)
 
 
-def accelerates(accelerate: bool = True) -> bool:
-    """Tell whether networks may be changed to run faster: `accelerate`, unless FASTFCN_ACCELERATE says 0 or false."""
-    return accelerate and os.environ.get("FASTFCN_ACCELERATE", "1").strip().lower() not in ("0", "false", "no", "off")
+def make_contiguous(conv: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Hand a convolution its input in the default memory format while gradients are computed (a forward pre-hook)."""
+    return (inputs[0].contiguous(), *inputs[1:]) if torch.is_grad_enabled() else None
 
 
 def is_untouched(module: nn.Module) -> bool:
     """Tell whether calling `module` runs its class's `forward` and nothing else: no hook, no `forward` of its own."""
-    hooked = any(getattr(module, name, None) for name in _HOOKS) or torch_module._has_any_global_hook()
+    hooks = [hook for kind in _HOOKS for hook in getattr(module, kind, {}).values() if hook is not make_contiguous]
     compiled = getattr(module, "_compiled_call_impl", None) is not None
-    return not hooked and not compiled and "forward" not in vars(module)
+    return not hooks and not torch_module._has_any_global_hook() and not compiled and "forward" not in vars(module)
 
 
 def is_norm_act(module: nn.Module) -> bool:
@@ -35,10 +34,16 @@ def is_norm_act(module: nn.Module) -> bool:
     return _name(module) == _NORM_ACT
 
 
-def is_convolution(module: nn.Module) -> bool:
-    """Tell whether `module` is a convolution by its own weight, of torch's, timm's or ours, whatever its padding."""
-    ours = isinstance(module, nn.Conv2d) and "stands_for" in vars(type(module))
-    return type(module) is nn.Conv2d or ours or _name(module) == _SAME
+def is_convolution(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tell whether `module` is a convolution by its own weight, of torch's or timm's, whatever its padding."""
+    known = type(module) is nn.Conv2d or _name(module) == _SAME
+    return known and type(module._parameters.get("weight")) is nn.Parameter
+
+
+def is_plain_convolution(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tell whether `module` is torch's own convolution by its own weight, padded with zeros whose number is given."""
+    plain = type(module) is nn.Conv2d and is_convolution(module)
+    return plain and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def _name(module: nn.Module) -> str:
@@ -60,38 +65,3 @@ def _is_harmless(hook: Any) -> bool:
     while isinstance(hook, functools.partial):
         hook = hook.func
     return (getattr(hook, "__module__", None) or "").startswith(_HARMLESS)
-
-
-def use_plain_layers(network: Network, keep: tuple[type[nn.Module], ...] = ()) -> Network:
-    """Give layers of ours that stand for one of torch's or timm's its class again, but for those of the classes `keep`.
-
-    Each has exactly the state of the layer that it stands for, and names that as `stands_for`.
-    """
-    for module in network.modules():
-        plain = vars(type(module)).get("stands_for")
-        if plain is not None and not isinstance(module, keep):
-            module.__class__ = plain
-    return network
-
-
-class StandIn(nn.Module):
-    """A module in the place of a convolution, whose attributes it has, too: a parent may ask for them."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self._conv = (conv,)  # a tuple: its weights are not counted once more
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if "_conv" not in vars(self):  # while it is copied
-                raise
-            return getattr(self._conv[0], name)
-
-
-class LeftOut(nn.Module):
-    """An activation that is computed in front of its place, so that it returns its input; its attributes are kept."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x

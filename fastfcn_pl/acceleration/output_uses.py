@@ -1,8 +1,7 @@
-"""Proof of where the output of a module goes, which has to hold before two modules are computed as one.
+"""Proof of the uses of a module's output, which is needed before two modules are computed as one.
 
 It has two halves. A symbolic trace sees every path through a forward that does not depend on values or sizes, and has
-no result for one that does. A run sees what really happens at the level of torch's operations, so also what a forward
-does with a tensor outside of modules.
+no result for others. A run sees every operation of torch, also those of a forward outside of its modules.
 """
 
 from __future__ import annotations
@@ -43,16 +42,16 @@ class Uses:
                 hook.remove()
 
     def makers(self, module: nn.Module) -> set[nn.Module]:
-        """Return the modules whose outputs go to `module` and nowhere else, if it takes nothing else; else none."""
-        found = [half.sources.get(module, {None}) for half in self._halves]
-        if found[0] != found[1] or not self._is_sure(module):
+        """Return the modules whose outputs go only to `module`, if it takes nothing else; else none."""
+        traced, run = (half.sources.get(module, {None}) for half in self._halves)
+        if traced != run or not self._is_sure(module):
             return set()
-        makers = {maker for maker in found[0] if maker is not None and self._is_sure(maker)}
+        makers = {maker for maker in traced if maker is not None and self._is_sure(maker)}
         only = all(half.users.get(maker) == {module} for half in self._halves for maker in makers)
-        return makers if only and len(makers) == len(found[0]) else set()
+        return makers if only and len(makers) == len(traced) else set()
 
     def is_called_by_parent(self, module: nn.Module) -> bool:
-        """Tell whether nothing but the module that holds `module`, which was not looked into, is known to call it."""
+        """Tell whether only the module that holds `module`, into which no trace looked, is known to call it."""
         return self._is_sure(module) and module not in self._symbolic.sources
 
     def _is_sure(self, module: nn.Module) -> bool:
@@ -61,19 +60,19 @@ class Uses:
 
 
 def _shared(network: nn.Module) -> set[nn.Module]:
-    """Return the modules that have several names, or parameters that another module has, too."""
+    """Return the modules that have several names, or that share tensors with another module."""
     modules = Counter(module for _, module in network.named_modules(remove_duplicate=False))
     owners: defaultdict[int, set[nn.Module]] = defaultdict(set)
     for module in modules:
         for tensor in chain(module._parameters.values(), module._buffers.values()):
             if tensor is not None:
                 owners[tensor.untyped_storage()._cdata].add(module)
-    several = (found for found in owners.values() if len(found) > 1)
+    several = (modules for modules in owners.values() if len(modules) > 1)
     return {module for module, count in modules.items() if count > 1}.union(*several)
 
 
 class _Run(TorchDispatchMode):
-    """Uses of the outputs of modules of `network` by operations while it ran."""
+    """Uses of the outputs of modules of `network` by operations during runs."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -81,7 +80,7 @@ class _Run(TorchDispatchMode):
         self.sources: Names = defaultdict(set)
         self.read: set[nn.Module] = set()
         self._running: list[nn.Module] = []
-        # By a tensor's id, which stays its own as long as it is kept, and its version, which in-place changes raise.
+        # By a tensor's id, which is unique while it is kept, and its version, which in-place changes raise.
         self._made: dict[tuple[int, int], tuple[nn.Module, Tensor]] = {}
         self._owners = {
             id(tensor): module
@@ -101,7 +100,7 @@ class _Run(TorchDispatchMode):
             self._made.setdefault(_key(output), (module, output))
 
     def forget(self) -> None:
-        """Let go of the tensors of a run, which may have failed."""
+        """Release the tensors of a run, which may have failed."""
         self._made.clear()
         self._running.clear()
 

@@ -1,4 +1,4 @@
-"""Comparison of a network that was changed to run faster with the plain one, before it is used."""
+"""Comparison of a faster network with the plain one, before it is used."""
 
 from __future__ import annotations
 
@@ -11,42 +11,43 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.known_modules import foreign_hook, use_plain_layers
+from fastfcn_pl.acceleration.depthwise_conv import use_plain_depthwise
+from fastfcn_pl.acceleration.known_modules import foreign_hook
 from fastfcn_pl.acceleration.output_uses import Uses
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 
 _SIZES = (97, 129), (96, 128), (224, 224), (256, 512), (512, 512)
-"""Of probes, of which the first two are taken that the network takes: odd ones, and multiples of 32."""
+"""Sizes of probes, odd ones and multiples of 32: the first two that the network takes are compared."""
 _TOLERANCE = 1e-4
-"""Of the logits' spread, in full precision."""
+"""Largest error in full precision, as a share of the logits' spread."""
 _TOLERANCE_LOW = 2.0
-"""Of what rounding to half precision changes in the plain network's logits."""
+"""Largest error in half precision, as a multiple of what rounding changes in the plain network's logits."""
 
 
 class _DiffersError(Exception):
-    """The network does not compute what the plain one does; the message says how, for a sentence."""
+    """The network does not compute what the plain one does; the message says how."""
 
 
-def accelerated(
-    model: Segmenter, make: Callable[[Segmenter, Uses], Segmenter], dtype: torch.dtype | None = None
+def checked(
+    model: Segmenter, optimize: Callable[[Segmenter, Uses], None], dtype: torch.dtype | None = None
 ) -> Segmenter | None:
-    """Return what `make` makes of a copy of `model` in eval mode and of its `Uses`, once it is known to be right.
+    """Return a copy of `model` in eval mode, changed by `optimize(copy, its uses)`, once it is known to be right.
 
-    Its logits are compared with those of the plain network, under autocast to `dtype` if given. If they differ, or the
-    network cannot be copied, changed or run, or somebody else's hooks watch it, one line says so, and there is none.
+    Its logits are compared with those of the plain network, under autocast to `dtype` if given. The result is None,
+    and one line says why, if they differ, if the network cannot be copied, changed or run, or if somebody else's hooks
+    watch it.
     """
     try:
         device = next(model.parameters()).device
         if hooked := foreign_hook(model):
             raise _DiffersError(f"there is a hook on {hooked}")
         with torch.inference_mode(False), torch.no_grad(), _undisturbed(device):
-            network = use_plain_layers(copied(model).eval(), keep=(DepthwiseConv,))
+            network = plain_copy(model)
             uses = Uses(network)
             probe = _Probe(network, uses, device, dtype)
-            network = make(network, uses)
+            optimize(network, uses)
             probe.check(network)
-    except Exception as error:  # somebody's code, run in a way that it may not have been written for, fails in any way
+    except Exception as error:  # a user's code may fail in any way when it is traced or changed
         reason = (
             str(error)
             if isinstance(error, _DiffersError)
@@ -58,7 +59,7 @@ def accelerated(
 
 
 class _Probe:
-    """Images, and the plain network's logits of them."""
+    """Images, and the plain network's logits for them."""
 
     def __init__(self, network: Segmenter, uses: Uses, device: torch.device, dtype: torch.dtype | None) -> None:
         self._autocast, weight = (device.type, dtype), next(network.parameters())
@@ -87,8 +88,8 @@ class _Probe:
     def check(self, network: Segmenter) -> None:
         """Raise `_DiffersError` if the logits of `network` are not those of the plain one."""
         for i, (image, expected) in enumerate(zip(self._images, self._expected, strict=True)):
-            found = self._logits(network, image, *self._autocast)
-            if found.shape != expected.shape:
+            logits = self._logits(network, image, *self._autocast)
+            if logits.shape != expected.shape:
                 raise _DiffersError(f"logits of {tuple(image.shape[2:])} pixels have another size when accelerated")
             spread = _spread(expected)
             allowed = _TOLERANCE * spread + 1e-6 * _largest(expected)
@@ -96,7 +97,7 @@ class _Probe:
                 allowed += _TOLERANCE_LOW * _error(self._rounded[i], expected)
             elif expected.dtype not in (torch.float32, torch.float64):
                 allowed = 16 * torch.finfo(expected.dtype).eps * spread
-            error = _error(found, expected)
+            error = _error(logits, expected)
             if not error <= allowed:
                 raise _DiffersError(f"accelerated, its logits are off by {error / (spread or 1):.2g} of their spread")
 
@@ -112,10 +113,10 @@ class _Probe:
         return logits
 
 
-def _error(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference; equal infinities do not differ, and what is no number differs from everything."""
-    found, expected = found.double(), expected.double()
-    return float(torch.where(found == expected, 0.0, (found - expected).abs()).max())
+def _error(logits: Tensor, expected: Tensor) -> float:
+    """Return the largest difference; equal infinities do not differ, and NaN differs from everything."""
+    logits, expected = logits.double(), expected.double()
+    return float(torch.where(logits == expected, 0.0, (logits - expected).abs()).max())
 
 
 def _spread(logits: Tensor) -> float:
@@ -129,7 +130,7 @@ def _largest(logits: Tensor) -> float:
 
 @contextmanager
 def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Leave random generators as they are, and compute in the precision that tensors have."""
+    """Restore random generators afterwards, and compute in the full precision of tensors."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -140,11 +141,16 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
             cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
-def copied(model: Segmenter) -> Segmenter:
-    """Return a copy; tensors that were computed from weights, as weight norms keep them, are copied as they are."""
+def plain_copy(model: Segmenter) -> Segmenter:
+    """Return a copy in eval mode, in torch's own layers.
+
+    Tensors that were computed from weights, as weight norms keep them, are copied as they are.
+    """
     computed = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
     memo = {id(tensor): tensor.detach().clone() for tensor in computed if not tensor.is_leaf}
-    return copy.deepcopy(model, memo)
+    network = copy.deepcopy(model, memo).eval()
+    use_plain_depthwise(network)
+    return network
 
 
 def _parts(model: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Uses of modules' outputs, as symbolic traces of their forwards show them."""
+"""Uses of modules' outputs in symbolic traces of their forwards."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Names = dict[nn.Module, set[nn.Module | None]]
 
 
 class SymbolicUses:
-    """Uses that symbolic traces of `network`, or of those parts of it that can be traced, show."""
+    """Uses in symbolic traces of `network`, or of those of its parts that can be traced."""
 
     def __init__(self, network: nn.Module) -> None:
         self.users: Names = defaultdict(set)
         self.sources: Names = defaultdict(set)
         self.read: set[nn.Module] = set()
-        # Traced forwards may leave something in their modules: they are those of a copy, with the same tensors.
+        # Traced forwards may leave something in their modules, so that a copy with the same tensors is traced.
         tensors = (
             value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)
         )
@@ -97,14 +97,14 @@ def _calls_with_one(node: Any) -> bool:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    """Tell whether a trace does not look into `module`: it is one of torch's, or of ours that stands for one."""
+    """Tell whether a trace does not look into `module`, because torch or timm defines what it computes."""
     containers = nn.Sequential, nn.ModuleList, nn.ModuleDict
     known = type(module).__module__.startswith("torch.nn.") and type(module) not in containers
     return known or is_norm_act(module) or is_convolution(module)
 
 
 class _Tracer(fx.Tracer):
-    """A tracer that goes on after a module that it cannot trace, which it calls as a whole."""
+    """A tracer that treats a module that it cannot trace as a leaf, and continues."""
 
     proxy_buffer_attributes = True
 
@@ -122,7 +122,7 @@ class _Tracer(fx.Tracer):
             return super().call_module(m, forward, args, kwargs)
         except Exception:  # a forward that decides by values fails in any way
             for node in list(reversed(self.graph.nodes)):
-                if node not in before and node.op != "get_attr":  # the tracer keeps these to use them again
+                if node not in before and node.op != "get_attr":  # the tracer keeps these and reuses them
                     self.graph.erase_node(node)
             self.module_stack = stack
             self.untraced.append(m)
@@ -134,7 +134,7 @@ class _Tracer(fx.Tracer):
         return proxy
 
     def kept(self) -> set[fx.Node]:
-        """Return the nodes of values that some module has kept: who uses these is not known."""
+        """Return the nodes of values that some module has kept, whose users are unknown."""
         if any(proxy() is not None for _, proxy in self._proxies):
             gc.collect()
         return {node for node, proxy in self._proxies if proxy() is not None}

@@ -1,15 +1,10 @@
-"""Depthwise convolutions of maps in channels_last as kernels for GPUs, dilated or not.
-
-On an H100 a dilation of 2 takes 0.36 ms in place of cuDNN's 4.8, and 1.1 in place of 9.3 with gradients (16 maps of
-1536 channels, 60x60, in bfloat16); without dilation there is no difference.
-"""
+"""Depthwise convolutions of maps in channels_last as Triton kernels, dilated or not."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -17,22 +12,22 @@ from torch import Tensor
 from fastfcn_pl.ops.double_backward import double_backward
 
 _PIXELS, _CHANNELS = 16, 64
-"""Of a row, at a time: that many numbers are in a program's registers."""
+"""Pixels of a row and channels that a program keeps in registers."""
 _SUMS = 64
-"""Parts that the sum over all pixels is made of."""
+"""Partial sums over all pixels."""
 
 
 def _plain(ctx: Any) -> tuple[Tensor, list[Tensor | None]]:
     x, weight = ctx.saved_tensors
     padding = ctx.dilation * (weight.shape[-1] // 2)
-    out = F.conv2d(x, weight, padding=padding, dilation=ctx.dilation, groups=len(weight))
+    out = torch.conv2d(x, weight, None, 1, padding, ctx.dilation, len(weight))
     return out, [x, weight, None]
 
 
 class DepthwiseConv2d(torch.autograd.Function):
     """Convolve `x` `(B, C, H, W)` in channels_last with `weight` `(C, 1, K, K)`, K odd; the map keeps its size.
 
-    Both are of one precision, which the result has; sums are in float32.
+    Both have one precision, which is that of the result; sums are in float32.
     """
 
     @staticmethod
@@ -52,7 +47,7 @@ class DepthwiseConv2d(torch.autograd.Function):
 
 
 def convolve(x: Tensor, weight: Tensor, dilation: int, bias: Tensor | None = None, mirrored: bool = False) -> Tensor:
-    """Return the map, of the weight or of the mirrored one, which is what the gradient of the map takes."""
+    """Return the convolution with the weight, or with the mirrored one, which computes the gradient of `x`."""
     batch, channels, height, width = x.shape
     out, weight = torch.empty_like(x), weight.contiguous()
     grid = batch * height, triton.cdiv(width, _PIXELS), triton.cdiv(channels, _CHANNELS)
@@ -63,12 +58,12 @@ def convolve(x: Tensor, weight: Tensor, dilation: int, bias: Tensor | None = Non
 
 
 def gradient_of_weight(gradient: Tensor, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """Return the gradient of the weight, given that of the result."""
+    """Return the gradient with respect to the weight, given that of the result."""
     batch, channels, height, width = x.shape
     side, rows = weight.shape[-1], batch * height
     parts = min(_SUMS, rows)
     sums = torch.empty(parts, side * side, channels, device=x.device, dtype=torch.float32)
-    grid = side * side, parts, triton.cdiv(channels, _CHANNELS)  # those that read the same pixels run at once
+    grid = side * side, parts, triton.cdiv(channels, _CHANNELS)  # programs that read the same pixels run at once
     options = side, _PIXELS, _CHANNELS
     with torch.cuda.device_of(x):
         _sum_products[grid](gradient, x, sums, rows, height, width, channels, dilation, *options)
@@ -90,7 +85,7 @@ def _convolve(
     pixels: tl.constexpr,
     of_channels: tl.constexpr,
 ):
-    """Make `pixels` of a row of `of_channels`."""
+    """Compute `pixels` of a row, of `of_channels`."""
     row = tl.program_id(0)
     first = (row - row % height).to(tl.int64)  # of the image
     y = row % height
@@ -127,7 +122,7 @@ def _sum_products(
     pixels: tl.constexpr,
     of_channels: tl.constexpr,
 ):
-    """Sum, over some of the rows of all images, the products of gradient and map that a tap of `of_channels` makes."""
+    """Sum the products of gradient and map for a tap of `of_channels` over some of the rows of all images."""
     tap, part = tl.program_id(0), tl.program_id(1)
     c = tl.program_id(2) * of_channels + tl.arange(0, of_channels)
     sums = tl.zeros((pixels, of_channels), tl.float32)

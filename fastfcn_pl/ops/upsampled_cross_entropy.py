@@ -1,8 +1,8 @@
 """Cross entropy of upsampled logits, of which only a band of rows exists at a time.
 
-Bilinear interpolation is a product with a matrix of two numbers a row, along columns as along rows, and its gradient is
-a product with the transposed matrices. The loss is a scalar, so that the gradient of a band is known with its value,
-but for one factor: both are computed in the forward pass, and nothing of the label's size is kept for the backward one.
+Bilinear interpolation is a product with a matrix for columns and one for rows, and its gradient is a product with the
+transposed matrices. The loss is a scalar, so that the gradient of a band is known with its value, up to one factor.
+Both are computed in the forward pass, and nothing of the label's size is kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from torch import Tensor
 from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.ops import triton_support
 from fastfcn_pl.ops.double_backward import double_backward
+from fastfcn_pl.ops.fast_paths import is_enabled
 from fastfcn_pl.ops.interpolate import interpolation, resize, resized_rows
 
-# Scores of a band. Measured on a CPU, 2 images of 150 classes, 60x60 to 480x480, forward and backward, against
-# F.interpolate and F.cross_entropy: 0.3 of the time with bands of 8 to 16 rows, 0.44 with 4; 0.4 with classes first in
-# memory, in place of last. A GPU's band has to keep it busy.
 _BAND = {"cpu": 2**20, "cuda": 2**24}
+"""Scores of a band by device: 8 to 16 rows are fastest on a CPU, and a GPU needs more to be busy."""
 
 
 def upsampled_cross_entropy(
@@ -30,21 +29,23 @@ def upsampled_cross_entropy(
 ) -> Tensor:
     """Return the sum over labelled pixels of the cross entropy of `logits` `(B, C, h, w)` at the size of `target`.
 
-    `target` is `(B, H, W)`, `weights` `(C,)`: `F.cross_entropy` of `F.interpolate`, in float32 at least. Logits may be
-    NaN under ignored pixels, and -inf for a class that is masked.
+    `target` is `(B, H, W)`, `weights` `(C,)`. The result is that of `F.interpolate` and `F.cross_entropy`, in float32
+    at least. Logits may be NaN under ignored pixels, and -inf for a class that is masked. See experiments/speed/.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     formula = _Formula(None if weights is None else weights.to(logits), label_smoothing)
-    by_kernels = logits.dtype == torch.float32 and triton_support.runs_on(logits)
-    on_cpu = logits.device.type == "cpu"  # on a GPU without kernels, asking would wait for it
-    if on_cpu and not by_kernels and not logits.isfinite().all():  # which a product with a matrix would spread
+    by_kernels = is_enabled("triton cross entropy") and logits.dtype == torch.float32 and triton_support.runs_on(logits)
+    by_bands = is_enabled("banded cross entropy")
+    if not by_kernels and logits.device.type == "cpu":  # on a GPU without kernels, asking would wait for it
+        by_bands = by_bands and bool(logits.isfinite().all())  # which a product with a matrix would spread
+    if not by_kernels and not by_bands:
         return _reference(logits, target, formula, align_corners)
     total: Tensor = (_ByKernels if by_kernels else _ByBands).apply(logits, target, formula, align_corners)
     return total
 
 
 def _reference(logits: Tensor, target: Tensor, formula: _Formula, align_corners: bool) -> Tensor:
-    """Return the same by torch's own operations, for logits `(B, C, h, w)` that are upsampled as a whole."""
+    """Return the same by torch's own operations, which upsample the logits as a whole."""
     full = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=align_corners)
     options: Any = {"ignore_index": IGNORE, "reduction": "sum", "label_smoothing": formula.smoothing}
     return F.cross_entropy(full, target.long(), formula.weights, **options)
@@ -52,17 +53,18 @@ def _reference(logits: Tensor, target: Tensor, formula: _Formula, align_corners:
 
 @dataclass(frozen=True)
 class _Formula:
-    """What a labelled pixel of scores x and label t is worth, as `F.cross_entropy` defines it, and the gradient of it.
+    """The loss of labelled pixels as `F.cross_entropy` defines it, and its gradient.
 
-    That is `hit * (log sum exp x - x_t)`, where `hit` is the weight of t times `1 - smoothing`, and, for each class c,
-    `spread_c * (log sum exp x - x_c)`, where `spread_c` is the weight of c times `smoothing / classes`.
+    The loss of a pixel with scores x and label t is `hit * (log sum exp x - x_t)` plus, for each class c,
+    `spread_c * (log sum exp x - x_c)`. Here `hit` is the weight of t times `1 - smoothing`, and `spread_c` is the
+    weight of c times `smoothing / classes`.
     """
 
     weights: Tensor | None
     smoothing: float
 
     def __call__(self, scores: Tensor, labels: Tensor, with_gradient: bool) -> Tensor:
-        """Return the sum over pixels of `scores` `(..., C)`, in whose place the gradient is written, where asked."""
+        """Return the sum over pixels of `scores` `(..., C)`, which are overwritten with the gradient if asked."""
         labelled = (labels != IGNORE).unsqueeze(-1)
         labels = labels.long().unsqueeze(-1).masked_fill(~labelled, 0)
         hit = labelled.to(scores.dtype) * (1 - self.smoothing)
@@ -101,7 +103,7 @@ class _WithGradient(torch.autograd.Function):
 def _save(
     ctx: Any, logits: Tensor, gradient: Tensor | None, target: Tensor, formula: _Formula, align_corners: bool
 ) -> None:
-    """Save the gradient `(B, h, w, C)` for the backward pass, and for one of second order what it was computed from."""
+    """Save the gradient `(B, h, w, C)` for the backward pass, and its inputs for one of second order."""
     ctx.save_for_backward(logits, gradient)
     ctx.target, ctx.formula, ctx.align_corners = target, formula, align_corners
 
@@ -135,7 +137,7 @@ class _ByBands(_WithGradient):
 
 
 class _ByKernels(_WithGradient):
-    """The same on a GPU, where it is launched in a few pieces, whatever the number of bands would be."""
+    """The same by a few kernels on a GPU."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, formula: _Formula, align_corners: bool) -> Tensor:

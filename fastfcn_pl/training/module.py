@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from fastfcn_pl.acceleration.inference import fastest
-from fastfcn_pl.acceleration.training import lay_out, memory_format
+from fastfcn_pl.acceleration.inference import optimize_for_inference
+from fastfcn_pl.acceleration.training import memory_format, optimize_for_training
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Scores
@@ -29,15 +29,15 @@ class SegmentationModule(L.LightningModule):
     `config` is the run's whole configuration as plain containers: it is saved with the weights, so that a checkpoint
     rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, total_steps)` are
     called when training starts; with `compile` the network is compiled then, for that run only. Without `loss`,
-    `make_optimizer` and `make_scheduler` the module scores and predicts only. Where `channels_last` is the wrong
-    memory format to train in, training starts with another, see `models.layout`. Without `accelerate` the network is
-    run as it is written, in training and in the final score.
+    `make_optimizer` and `make_scheduler` the module only scores and predicts. If `channels_last` is a wrong memory
+    format to train in, training uses another, see `acceleration.training`. Without `accelerate` the network runs as it
+    is written, in training and in the final score.
     """
 
     mean: Tensor
     std: Tensor
     losses: dict[str, Tensor]
-    """Of the last training batch: the weighted sum `loss`, and each term by name, not weighted."""
+    """The weighted sum `loss` and each term by name, not weighted, of the last training batch."""
 
     def __init__(
         self,
@@ -70,28 +70,33 @@ class SegmentationModule(L.LightningModule):
             self.register_buffer(name, value, persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turn uint8 images `(B, 3, H, W)` into what the network takes, in the memory format of its weights."""
+        """Return normalised floats of uint8 images `(B, 3, H, W)`, in the memory format of the weights."""
         normalized = (images.to(self.mean.dtype) - self.mean) / self.std
         return normalized.contiguous(memory_format=self.memory_format)
 
     def setup(self, stage: str) -> None:
-        """Freeze weights without a use and lay out the others to learn fast, before anything else holds them."""
+        """Freeze unused weights and optimize the others for training, before anything else holds them."""
         if stage == "fit":
             if (unused := freeze_unused(self.model)) and self.trainer.is_global_zero:
                 print(f"no output depends on {len(unused)} weights, such as {unused[0]}: they are not trained")
-            device, half = self.trainer.strategy.root_device, "16" in str(self.trainer.precision)
-            self.memory_format = lay_out(self.model, self.channels_last, device, half, self.accelerate)
+            self.memory_format = optimize_for_training(
+                self.model,
+                device=self.trainer.strategy.root_device,
+                precision=self.trainer.precision,
+                channels_last=self.channels_last,
+                accelerate=self.accelerate,
+            )
 
     def on_fit_start(self) -> None:
-        """Compile the network in place, behind the callbacks that look into it: the names of its weights stay."""
+        """Compile the network in place, after the callbacks that look into it; the names of its weights stay."""
         if self.compile_to_train:
             self.model.compile()
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Make what the network draws depend on (seed, epoch, batch, rank) alone, as what the augmentation draws does.
+        """Make random numbers of the network, such as dropout's, depend only on (seed, epoch, batch, rank).
 
-        A run that goes on needs no generator's state then, and ranks draw different numbers.
-        The gradients of the step before, which Lightning would keep through the forward pass, make room for it.
+        A resumed run needs no generator's state then, and ranks draw different numbers. The gradients of the previous
+        step are freed here, since Lightning would keep them through the forward pass.
         """
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.zero_grad()
@@ -105,7 +110,7 @@ class SegmentationModule(L.LightningModule):
             if "more than 1 value per channel" in str(error):  # torch's batch norm, of a map of one pixel
                 raise UserError(
                     f"data.batch_size={len(batch['image'])}: batch norm of a map that is pooled to one pixel needs two "
-                    "images at least: raise the batch size, or take a head without pooling (model/head=fcn)"
+                    "images at least: raise the batch size, or use a head without pooling (model/head=fcn)"
                 ) from error
             raise
         assert self.loss is not None
@@ -138,9 +143,9 @@ class SegmentationModule(L.LightningModule):
         return self._score(batch)
 
     def on_test_start(self) -> None:
-        """Make the network that predicts faster; validations in training are too short to be worth its making."""
+        """Optimize the network for the final score; validations during training are too short to be worth it."""
         with self.trainer.precision_plugin.forward_context():
-            self._tested = [fastest(self.model, self.device, accelerate=self.accelerate)]
+            self._tested = [optimize_for_inference(self.model, device=self.device, accelerate=self.accelerate)]
 
     def on_test_end(self) -> None:
         self._tested = []

@@ -1,4 +1,4 @@
-"""Whatever parts a network has, acceleration changes none of its numbers."""
+"""Acceleration changes no number of a network, whatever its parts are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.cpu.prepacked_conv import PackedConv
-from fastfcn_pl.acceleration.fold import FoldedNorm, IntervalPool, deployed
-from fastfcn_pl.acceleration.inference import fastest
-from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.acceleration.depthwise_conv import DepthwiseConv
+from fastfcn_pl.acceleration.fold import FoldedNorm, IntervalPool, fold
+from fastfcn_pl.acceleration.inference import optimize_for_inference
+from fastfcn_pl.acceleration.training import optimize_for_training
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import scoring
@@ -58,7 +58,7 @@ def _folded(model: nn.Module) -> int:
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_generated_networks(head: Blocks, backbone: Blocks) -> None:
     model = network(head, backbone)
-    for made in (fastest(model, CPU), deployed(model)):
+    for made in (optimize_for_inference(model, device=CPU), fold(model)):
         _assert_same(made, model)
 
 
@@ -67,14 +67,14 @@ def test_generated_networks(head: Blocks, backbone: Blocks) -> None:
 @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 def test_many_generated_networks(head: Blocks, backbone: Blocks) -> None:
     model = network(head, backbone)
-    for made in (fastest(model, CPU), deployed(model)):
+    for made in (optimize_for_inference(model, device=CPU), fold(model)):
         _assert_same(made, model)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_proved_is_folded_and_nothing_else(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = network([(form, "plain", "batch", "relu in place")])
-    made = deployed(model)
+    made = fold(model)
     assert _folded(made) == 1 + FOLDED.get(form, 0)  # the stem's, too
     assert capsys.readouterr().out == "", "it was proved, not found by comparing"
     _assert_same(made, model)
@@ -83,8 +83,8 @@ def test_what_is_proved_is_folded_and_nothing_else(form: str, capsys: pytest.Cap
 @pytest.mark.parametrize("conv", CONVS)
 def test_convolutions_that_are_not_torchs_stay(conv: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = network([("chain", conv, "batch", "relu in place")])
-    made = fastest(model, CPU)
-    own = conv in ("plain", "bias", "reflect", "same", "depthwise", "pointwise")
+    made = optimize_for_inference(model, device=CPU)
+    own = conv in ("plain", "bias", "reflect", "same", "depthwise", "dilated depthwise", "pointwise")
     assert _folded(made) == 1 + own
     assert capsys.readouterr().out == ""
     _assert_same(made, model)
@@ -93,7 +93,7 @@ def test_convolutions_that_are_not_torchs_stay(conv: str, capsys: pytest.Capture
 @pytest.mark.parametrize("norm", NORMS)
 def test_norms_that_are_not_torchs_stay(norm: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = network([("chain", "plain", norm, "relu")])
-    made = fastest(model, CPU)
+    made = optimize_for_inference(model, device=CPU)
     assert _folded(made) == 1 + (norm in ("batch", "not affine"))
     assert capsys.readouterr().out == ""
     _assert_same(made, model)
@@ -114,7 +114,7 @@ def test_hooks_fire_as_on_the_plain_network(capsys: pytest.CaptureFixture[str]) 
     for name, module in model.named_modules():
         module.register_forward_hook(partial(recorder.see, name))
         module.register_forward_pre_hook(partial(recorder.see, f"before {name}"))
-    fast = fastest(model, CPU)
+    fast = optimize_for_inference(model, device=CPU)
     assert not recorder.calls, "no probe calls them"
     assert capsys.readouterr().out == (
         "Camera, NoNeck and Head run as they are, without acceleration: there is a hook on the network\n"
@@ -131,7 +131,7 @@ def test_hooks_fire_as_on_the_plain_network(capsys: pytest.CaptureFixture[str]) 
 def test_a_hook_that_changes_an_output_does() -> None:
     model = network([("chain", "plain", "batch", "relu in place")])
     model.head.blocks[0].conv.register_forward_hook(lambda module, inputs, output: output * 3 + 1)
-    _assert_same(fastest(model, CPU), model)
+    _assert_same(optimize_for_inference(model, device=CPU), model)
 
 
 class _Unmoved(Head):
@@ -158,7 +158,7 @@ def test_modules_that_are_used_from_elsewhere(kind: str) -> None:
     else:
         model.head.blocks = nn.ModuleList([first])
         model.head.classifier = nn.Sequential(_Listed(first), model.head.classifier)
-    made = fastest(model, CPU)
+    made = optimize_for_inference(model, device=CPU)
     _assert_same(made, model)
 
 
@@ -186,7 +186,7 @@ class _Odd(Head):
 def test_what_differs_from_the_plain_network_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
     model = network([("chain", "plain", "batch", "relu in place")])
     model.head.__class__ = _Odd
-    fast = fastest(model, CPU)
+    fast = optimize_for_inference(model, device=CPU)
     line = capsys.readouterr().out
     assert line.startswith(
         "Camera, NoNeck and _Odd run as they are, without acceleration: accelerated, its logits are off"
@@ -199,7 +199,7 @@ def test_nothing_is_left_behind_by_the_comparison() -> None:
     model = network([("chain", "spectral norm", "batch", "relu in place")])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state, training = torch.get_rng_state(), {module: module.training for module in model.modules()}
-    fastest(model, CPU)
+    optimize_for_inference(model, device=CPU)
     assert torch.equal(torch.get_rng_state(), state)
     assert {module: module.training for module in model.modules()} == training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -217,23 +217,30 @@ def test_every_adaptive_pool(size: int | tuple[int | None, int | None], shape: t
 def test_bfloat16(form: str) -> None:
     model = network([(form, "plain", "batch", "relu in place")])
     with torch.no_grad():
-        expected, found = model(_image(64, 96)).logits, fastest(model, CPU, LOW)(_image(64, 96)).logits
+        expected, found = (
+            model(_image(64, 96)).logits,
+            optimize_for_inference(model, device=CPU, dtype=LOW)(_image(64, 96)).logits,
+        )
         with torch.autocast("cpu", LOW):
             rounded = model(_image(64, 96)).logits
     assert (found - expected).abs().max() <= 3 * (rounded - expected).abs().max()
 
 
-@given(head=st.lists(blocks, min_size=1, max_size=3), channels_last=st.booleans())
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_gradients_in_training(head: Blocks, channels_last: bool) -> None:
-    plain, laid_out = network(head).train(), network(head).train()
-    form = lay_out(laid_out, channels_last, CPU, half=False)
+@given(
+    head=st.lists(blocks, min_size=1, max_size=3),
+    channels_last=st.booleans(),
+    device=st.sampled_from([CPU, torch.device("cuda")]),  # the layers for GPUs run on a CPU, too
+)
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_gradients_in_training(head: Blocks, channels_last: bool, device: torch.device) -> None:
+    plain, optimized = network(head).train(), network(head).train()
+    options = {"precision": "32-true", "channels_last": channels_last}
+    form = optimize_for_training(optimized, device=device, **options)
     found = []
-    for model in (plain, laid_out):
+    for model in (plain, optimized):
         torch.manual_seed(0)
-        logits = model(
-            _image(48, 64).contiguous(memory_format=form if model is laid_out else torch.contiguous_format)
-        ).logits
+        x = _image(48, 64).contiguous(memory_format=form if model is optimized else torch.contiguous_format)
+        logits = model(x).logits
         logits.square().mean().backward()
         found.append([logits, *(p.grad for p in model.parameters() if p.grad is not None)])
     largest = max(gradient.norm() for gradient in found[0])
@@ -242,19 +249,19 @@ def test_gradients_in_training(head: Blocks, channels_last: bool) -> None:
 
 
 def test_training_keeps_modules_hooks_and_attributes() -> None:
-    model, calls = network([("chain", "pointwise", "batch", "relu in place")]), []
+    model, calls = network([("chain", "dilated depthwise", "batch", "relu in place")]), []
     conv = model.head.blocks[0].conv
     conv.note = "mine"
+    optimize_for_training(model, device=torch.device("cuda"), precision="32-true", channels_last=True)
+    assert type(conv) is DepthwiseConv
     conv.register_forward_hook(lambda *_: calls.append(1))
-    lay_out(model, True, CPU, half=False)
     model(_image(64, 96))
     assert model.head.blocks[0].conv is conv
     assert (conv.note, len(calls)) == ("mine", 1)
 
 
 def _is_plain(model: nn.Module) -> bool:
-    ours = (FoldedNorm, IntervalPool, PackedConv)
-    return not any(isinstance(m, ours) or "stands_for" in vars(type(m)) for m in model.modules())
+    return not any(type(module).__module__.startswith("fastfcn_pl.acceleration") for module in model.modules())
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
@@ -265,10 +272,14 @@ def test_without_acceleration_it_is_the_plain_network(
     if by == "environment":
         monkeypatch.setenv("FASTFCN_ACCELERATE", "0")
     model = build.model(cfg, 4).eval()
-    for made in (fastest(model, CPU, accelerate=cfg.accelerate), deployed(model, cfg.accelerate)):
+    for made in (
+        optimize_for_inference(model, device=CPU, accelerate=cfg.accelerate),
+        fold(model, accelerate=cfg.accelerate),
+    ):
         assert _is_plain(made)
         _assert_same(made, model)
-    assert lay_out(model, True, CPU, half=False, accelerate=cfg.accelerate) is torch.channels_last
+    options = {"precision": "32-true", "channels_last": True, "accelerate": cfg.accelerate}
+    assert optimize_for_training(model, device=torch.device("cuda"), **options) is torch.channels_last
     assert _is_plain(model)
 
 
@@ -325,7 +336,7 @@ MORE = [
 )
 def test_families_of_backbones(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = _with_backbone(name)
-    _assert_same(fastest(model, CPU), model, (97, 131))
+    _assert_same(optimize_for_inference(model, device=CPU), model, (97, 131))
     assert capsys.readouterr().out == ""
 
 
@@ -341,6 +352,6 @@ def test_every_family(family: str) -> None:
             model = _with_backbone(name)
         except UserError:
             continue
-        _assert_same(fastest(model, CPU), model, (97, 131))
+        _assert_same(optimize_for_inference(model, device=CPU), model, (97, 131))
         return
     pytest.skip("none of its small networks serves")

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from fastfcn_pl.acceleration.fold import IntervalPool, deployed
+from fastfcn_pl.acceleration.fold import IntervalPool, fold
 from fastfcn_pl.config import build
 from tests.conftest import TINY
 from tests.fakes.network import fill_statistics
@@ -32,7 +32,7 @@ def test_logits_are_the_same_and_norms_and_what_only_trains_are_gone(
     torch.manual_seed(0)
     model = build.module(cfg, build.datamodule(cfg).spec).model.eval()
     fill_statistics(model)
-    shipped, x = deployed(model), torch.randn(2, 3, 65, 97)
+    shipped, x = fold(model), torch.randn(2, 3, 65, 97)
     with torch.no_grad():
         expected, found = model(x).logits, shipped(x, extras=True)
     assert (found.logits - expected).abs().max() < 1e-4 * expected.std()

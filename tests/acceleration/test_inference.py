@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from fastfcn_pl.acceleration.cpu.prepacked_conv import PackedConv
-from fastfcn_pl.acceleration.inference import fastest
+from fastfcn_pl.acceleration.inference import optimize_for_inference
 from fastfcn_pl.config import build
 from fastfcn_pl.models.cost import cost
 from fastfcn_pl.models.segmenter import Segmenter
@@ -34,11 +34,11 @@ def model(make_config: Make) -> Segmenter:
 
 def test_bfloat16_labels_as_float32_does(model: Segmenter) -> None:
     x = torch.randn(1, 3, 64, 96)
-    low = fastest(model, CPU, LOW)
+    low = optimize_for_inference(model, device=CPU, dtype=LOW)
     with torch.no_grad():
         expected, found = model(x).logits, low(x).logits
         with torch.autocast("cpu", LOW):
-            around, plain = fastest(model, CPU)(x).logits, model(x).logits
+            around, plain = optimize_for_inference(model, device=CPU)(x).logits, model(x).logits
     assert found.dtype == LOW
     assert torch.equal(found, around)
     error = (plain.float() - expected).abs().max()  # that autocast makes
@@ -46,7 +46,7 @@ def test_bfloat16_labels_as_float32_does(model: Segmenter) -> None:
 
 
 def test_weights_of_convolutions_and_products_are_cast_once(model: Segmenter) -> None:
-    low = fastest(model, CPU, LOW)
+    low = optimize_for_inference(model, device=CPU, dtype=LOW)
     cast = {name.rpartition(".")[0] for name, weight in low.named_parameters() if weight.dtype == LOW}
     assert cast == {name for name, module in low.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
@@ -54,12 +54,14 @@ def test_weights_of_convolutions_and_products_are_cast_once(model: Segmenter) ->
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16")
 def test_convolutions_in_bfloat16_are_packed(model: Segmenter) -> None:
-    assert any(isinstance(module, PackedConv) for module in fastest(model, CPU, LOW).modules())
+    assert any(
+        isinstance(module, PackedConv) for module in optimize_for_inference(model, device=CPU, dtype=LOW).modules()
+    )
 
 
 @pytest.mark.parametrize("dtype", [None, LOW])
 def test_a_copy_is_a_network_of_its_own(model: Segmenter, dtype: torch.dtype | None) -> None:
-    fast, x = fastest(model, CPU, dtype), torch.randn(1, 3, 64, 96)
+    fast, x = optimize_for_inference(model, device=CPU, dtype=dtype), torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         before = fast(x).logits
         copied = copy.deepcopy(fast)

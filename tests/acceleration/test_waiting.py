@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.acceleration.training import optimize_for_training
 from fastfcn_pl.config import build
 from fastfcn_pl.ops import triton_support, upsampled_cross_entropy
 from tests.conftest import TINY
@@ -49,7 +49,8 @@ def test_a_training_step_stays_on_the_gpu(
         "data=shapes", *TINY, "model/head=encnet", f"loss.terms.cross_entropy.loss.class_weights={weights}"
     )
     module = build.module(cfg, build.datamodule(cfg).spec).train()
-    module.memory_format = lay_out(module.model, True, GPU, half=True)
+    options = {"precision": "bf16-mixed", "channels_last": True}
+    module.memory_format = optimize_for_training(module.model, device=GPU, **options)
     # Kept from the first step on, when they come from the CPU:
     monkeypatch.setattr(triton_support, "runs_on", lambda x: False)
     monkeypatch.setattr(upsampled_cross_entropy, "interpolation", _kept)

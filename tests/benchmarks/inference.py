@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.fold import deployed
-from fastfcn_pl.acceleration.inference import fastest
+from fastfcn_pl.acceleration.fold import fold
+from fastfcn_pl.acceleration.inference import optimize_for_inference
 from fastfcn_pl.config import build
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.evaluation.protocols import logits
@@ -104,11 +104,11 @@ def against_published(rounds: int, names: list[str]) -> str:
 
 def variants(trained: Segmenter, compiled: bool) -> dict[str, Segmenter]:
     """Return the networks that are made of a trained one to predict with."""
-    made = {"folded": deployed(trained), "float32": fastest(trained, device())}
+    made = {"folded": fold(trained), "float32": optimize_for_inference(trained, device=device())}
     if _has_bfloat16():
-        made["bfloat16"] = fastest(trained, device(), torch.bfloat16)
+        made["bfloat16"] = optimize_for_inference(trained, device=device(), dtype=torch.bfloat16)
     if compiled:
-        made["compiled"] = deployed(trained)
+        made["compiled"] = fold(trained)
         made["compiled"].compile()
     return made
 
@@ -126,7 +126,7 @@ def against_dilated(rounds: int) -> str:
             cfg = build.compose(["model=fastfcn_encnet_r50", *keys, "run_dir=.", "logger=none"])
             torch.manual_seed(0)
             network = build.model(cfg, CLASSES).to(device()).to(memory_format=torch.channels_last)
-            networks[neck, kernel] = fastest(network, device())
+            networks[neck, kernel] = optimize_for_inference(network, device=device())
     took = medians({f"{neck} {k}": lambda n=n: labels(n, x) for (neck, k), n in networks.items()}, rounds)
     pairs = {
         "1x1": ("dilated 1", "jpu 1"),

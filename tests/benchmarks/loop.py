@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
-from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.acceleration.training import optimize_for_training
 from fastfcn_pl.config import build, schema
 from fastfcn_pl.losses.weighted_sum import WeightedSum
 from fastfcn_pl.models.segmenter import Segmenter
@@ -124,7 +124,9 @@ def bare(overrides: Sequence[str], steps: int) -> list[tuple[float, float]]:
     cfg, clock = _compose(overrides), Clock()
     data = build.datamodule(cfg)
     module = build.module(cfg, data.spec).train()
-    module.memory_format = lay_out(module.model, cfg.channels_last, torch.device("cpu"), half=False)
+    module.memory_format = optimize_for_training(
+        module.model, device=torch.device("cpu"), precision="32-true", channels_last=cfg.channels_last
+    )
     optimizer = module.make_optimizer(module.model, data.batch_size)
     scheduler, loader = module.make_scheduler(optimizer, steps), data.train_dataloader()
     with clock.of_work():

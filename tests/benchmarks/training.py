@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.training import lay_out
+from fastfcn_pl.acceleration.training import optimize_for_training
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.models.segmenter import Segmenter
@@ -54,7 +54,8 @@ def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     """Return our step, by the recipe, from random weights or from the published network's `state`."""
     cfg = build.compose(_CFG)
     network = network_of_ours().to(device()).train()
-    form = lay_out(network, cfg.channels_last, device(), half="16" in precision)
+    options = {"precision": precision, "channels_last": cfg.channels_last}
+    form = optimize_for_training(network, device=device(), **options)
     if state is not None:
         renamed, _ = rename(state, official.rules("encnet"))
         network.load_state_dict(renamed)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 pytest.importorskip("triton")
+from fastfcn_pl.ops.depthwise_conv import reference
 from fastfcn_pl.ops.depthwise_conv_triton import DepthwiseConv2d, convolve
 
 pytestmark = pytest.mark.slow
@@ -43,3 +44,15 @@ def test_only_the_gradient_that_is_asked_for_is_made() -> None:
     DepthwiseConv2d.apply(x, weight, 2).sum().backward()
     assert x.grad is None
     assert weight.grad is not None
+
+
+def test_gradient_of_second_order() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 5, 6, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    weight, found = torch.randn(3, 1, 3, 3, device=DEVICE), []
+    for convolve_with in (DepthwiseConv2d.apply, lambda x, w, d: reference(x, w, None, d)):
+        leaves = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        gradients = torch.autograd.grad(convolve_with(*leaves, 2).square().sum(), leaves, create_graph=True)
+        found.append(torch.autograd.grad(sum(g.square().sum() for g in gradients), leaves))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)

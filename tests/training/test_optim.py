@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -59,29 +57,3 @@ def test_the_poly_schedule_is_the_papers(make_config: Callable[..., DictConfig])
         schedule.step()
     assert rates == pytest.approx([0.01 * (1 - i / 10) ** 0.9 for i in range(10)])
     assert schedule.get_last_lr() == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("options", "made"),
-    [
-        ({"momentum": 0.9}, True),
-        ({"momentum": 0.9, "nesterov": True}, True),
-        ({"momentum": 0.9, "dampening": 0.5}, False),
-        ({}, False),
-    ],
-    ids=str,
-)
-def test_momentum_from_the_start_is_torchs(options: dict[str, Any], made: bool) -> None:
-    torch.manual_seed(0)
-    net, algorithm = nn.Linear(3, 2), partial(torch.optim.SGD, weight_decay=1e-2, **options)
-    plain = copy.deepcopy(net)
-    ours = optimizer(net, 1, lr=0.1, head_lr_ratio=1, base_batch_size=None, algorithm=algorithm)
-    assert bool(ours.state) is made
-    theirs = algorithm(plain.parameters(), lr=0.1)
-    for _ in range(3):
-        x = torch.randn(4, 3)
-        for it, network in ((ours, net), (theirs, plain)):
-            it.zero_grad()
-            network(x).square().sum().backward()
-            it.step()
-        assert all(map(torch.equal, net.parameters(), plain.parameters()))

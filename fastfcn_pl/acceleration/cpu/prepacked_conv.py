@@ -1,22 +1,20 @@
-"""The network as CPUs run it: weights laid out for their kernels, activations inside of convolutions, Winograd's."""
+"""Convolutions as CPUs run them: weights laid out for their kernels, activations inside, Winograd's for wide ones."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.cpu.cpu_convs import is_plain
-from fastfcn_pl.acceleration.cpu.winograd import WinogradConv
-from fastfcn_pl.acceleration.fold import activations_inside, folded
-from fastfcn_pl.acceleration.known_modules import LeftOut, StandIn, is_untouched
+from fastfcn_pl.acceleration.cpu import winograd
+from fastfcn_pl.acceleration.fold import activations_inside
+from fastfcn_pl.acceleration.known_modules import is_plain_convolution, is_untouched
 from fastfcn_pl.acceleration.output_uses import Uses
-from fastfcn_pl.acceleration.probe import accelerated, copied
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.ops.space_to_batch import in_phases
+from fastfcn_pl.ops.fast_paths import is_enabled
 
 _INSIDE: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -25,111 +23,69 @@ _INSIDE: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.SiLU: ("swish", []),
 }
 """Activations that oneDNN computes inside of a convolution, by its names, with their parameters."""
-_LEAST_CHANNELS = 256
-"""Winograd's transforms grow with the channels, its products with their square: with fewer it does not pay."""
-_MOST_PRODUCTS = 0.5
-"""Of the plain convolution's, above which it does not pay either: where dilation leaves parts of tiles empty."""
+_MIN_CHANNELS = 256
+"""Winograd's transforms grow with the channels, its products with their square: with fewer channels it does not pay."""
+_MIN_SLOW_PADDING = 8
+"""Pixels of padding for which oneDNN has no fast depthwise kernels: JPU's of dilation 8 takes a map that is padded."""
+_MAX_PRODUCTS = 0.5
+"""Share of the plain convolution's products above which Winograd's do not pay: tiles are partly empty then."""
 
 
-def packed(model: Segmenter, winograd: bool = True) -> Segmenter:
-    """Return a copy of `model` that gives the same logits on a CPU in less time; it can neither be trained nor moved.
+def pack(network: Segmenter, uses: Uses, dtype: torch.dtype | None) -> None:
+    """Change `network`, whose batch norms are folded, to run fast on a CPU; it can neither be trained nor moved then.
 
-    It is what `deploy.deployed` makes of it, in channels_last, with each dense convolution run the fastest way; with
-    `winograd` that may be Winograd's, which is for float32. A network that this changes is copied as it is.
+    Weights are laid out in channels_last. Without `dtype`, which is in float32, wide convolutions may be Winograd's.
     """
-    network = accelerated(model, lambda network, uses: pack(folded(network, uses), uses, winograd))
-    return copied(model).eval() if network is None else network
+    network.to(memory_format=torch.channels_last).requires_grad_(False)
+    activations = activations_inside(network, uses, tuple(_INSIDE), _can_pack)
+    for module in list(network.modules()):
+        if _can_pack(module):
+            wide = min(module.in_channels, module.out_channels) >= _MIN_CHANNELS and winograd.can_convolve(module)
+            pack_convolution(module, activations.get(module), wide and dtype is None and is_enabled("winograd"))
+    for activation in activations.values():
+        activation.__class__ = nn.Identity
 
 
-def pack(network: Segmenter, uses: Uses, winograd: bool) -> Segmenter:
-    """Change `network`, whose batch norms are folded, to what `packed` returns, and return it."""
-    network = network.to(memory_format=torch.channels_last).requires_grad_(False)
-    behind = activations_inside(network, uses, tuple(_INSIDE), _can)
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if _can(child):
-                setattr(parent, name, _fast(child, winograd)(child, copy.copy(behind.get(child))))
-    for activation in behind.values():
-        activation.__class__ = LeftOut
-    return network
+def _can_pack(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    return is_plain_convolution(module) and is_untouched(module)
 
 
-def _can(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    return is_plain(module) and is_untouched(module) and type(module._parameters.get("weight")) is nn.Parameter
+def pack_convolution(conv: nn.Conv2d, activation: nn.Module | None, by_winograd: bool) -> None:
+    """Give `conv` the class `PackedConv`, with the `activation` inside; everything else about it stays."""
+    kernel = winograd.transform_kernel(conv.weight.detach()) if by_winograd else None
+    conv.__class__ = PackedConv
+    vars(conv).update(_activation=(copy.copy(activation),), _winograd_kernel=kernel, _packed=None)
 
 
-def _fast(conv: nn.Conv2d, winograd: bool) -> Callable[[nn.Conv2d, nn.Module | None], nn.Module]:
-    if winograd and min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS and WinogradConv.can(conv):
-        return PackedWideConv
-    return PhasedConv if not winograd and PhasedConv.can(conv) else PackedConv
-
-
-class PackedConv(StandIn):
-    """A convolution whose weight is stored as oneDNN's kernel reads it, with the activation behind it inside, if any.
+class PackedConv(nn.Conv2d):
+    """A convolution whose weight is stored as oneDNN's kernel reads it, with the activation after it, if any, inside.
 
     Kernel and layout depend on the input's size, so that the weight is packed at the first input of a size, and kept
-    until another comes. In a layout for another size some convolutions take ten times as long. It computes in the
-    precision that the weight has.
+    until another comes. It computes in the precision of its weight.
     """
 
-    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
-        super().__init__(conv)
-        self.conv = conv
-        self.geometry: tuple[Any, ...] = conv.padding, conv.stride, conv.dilation, conv.groups
-        self.inside = ("none", []) if activation is None else _INSIDE[type(activation)]
-        self._packed: tuple[torch.Size, Tensor] | None = None
+    _activation: tuple[nn.Module | None]  # a tuple: it is none of its modules
+    _winograd_kernel: Tensor | None
+    _packed: tuple[torch.Size, Tensor] | None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_meta:
-            return self.conv(x)
-        x = x.to(self.conv.weight.dtype).contiguous(memory_format=torch.channels_last)
+            return super().forward(x)
+        x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
+        kernel, (activation,), dilation = self._winograd_kernel, self._activation, self.dilation[0]
+        height, width = x.shape[-2:]
+        if kernel is not None and winograd.share_of_products(height, width, dilation) < _MAX_PRODUCTS:
+            out = winograd.convolve(x, kernel, self.bias, dilation)
+            return out if activation is None else activation(out)
+        padding: Any = self.padding
+        if self.groups > 1 and max(padding) >= _MIN_SLOW_PADDING:
+            x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
+        geometry = padding, self.stride, self.dilation, self.groups
         if self._packed is None or self._packed[0] != x.shape:
-            weight = self.conv.weight.detach().to_mkldnn()
-            packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self.geometry, x.shape)
-            self._packed = x.shape, packed
-        options = self._packed[1], self.conv.bias, *self.geometry, *self.inside, ""
-        return torch.ops.mkldnn._convolution_pointwise(x, *options)
+            weight = self.weight.detach().to_mkldnn()
+            self._packed = x.shape, torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *geometry, x.shape)
+        inside = ("none", []) if activation is None else _INSIDE[type(activation)]
+        return torch.ops.mkldnn._convolution_pointwise(x, self._packed[1], self.bias, *geometry, *inside, "")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PackedConv:
-        copied = PackedConv(copy.deepcopy(self.conv, memo), None)
-        copied.inside = self.inside  # what is packed is not copied: oneDNN's tensors cannot be
-        return copied
-
-
-class PhasedConv(StandIn):
-    """A dilated convolution that keeps the size, by phases: for bfloat16, whose kernels know no dilation.
-
-    Of 2048 to 512 channels of 64x64 and dilation 12, 24, 36 it takes 89, 216, 553 ms in place of 461, 797, 1373 (2
-    threads of a Xeon with AMX).
-    """
-
-    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
-        super().__init__(conv)
-        self.dilation, undilated = conv.dilation[0], copy.copy(conv)
-        undilated.dilation, undilated.padding = (1, 1), (conv.kernel_size[0] // 2,) * 2
-        self.packed = PackedConv(undilated, activation)
-
-    @staticmethod
-    def can(conv: nn.Conv2d) -> bool:
-        """Tell whether `conv` is a convolution that this one can stand for."""
-        dilation, kernel = conv.dilation[0], conv.kernel_size[0]
-        square = conv.dilation == (dilation,) * 2 and conv.kernel_size == (kernel,) * 2 and kernel % 2 == 1
-        return dilation > 1 and square and conv.stride == (1, 1) and conv.padding == (dilation * (kernel // 2),) * 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.is_meta:
-            return self.packed(x)
-        return in_phases(x, self.dilation, lambda x: self.packed(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-
-
-class PackedWideConv(StandIn):
-    """A 3x3 convolution of many channels, which computes as its input's size makes it faster."""
-
-    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None) -> None:
-        super().__init__(conv)
-        self.winograd = WinogradConv(conv, activation)
-        self.plain = PackedConv(conv, activation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pays = not x.is_meta and self.winograd.products(*x.shape[-2:]) < _MOST_PRODUCTS
-        return self.winograd(x) if pays else self.plain(x)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_packed": None}  # oneDNN's tensors cannot be copied

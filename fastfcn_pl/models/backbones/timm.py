@@ -1,4 +1,4 @@
-"""Any timm network that gives a pyramid, as a backbone."""
+"""Any timm network that has a pyramid of features, as a backbone."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.cpu.cpu_convs import substitute
-from fastfcn_pl.acceleration.cpu.resnet_bottleneck import make_lean
 from fastfcn_pl.core.types import FeatureInfo, UserError, suggest
 from fastfcn_pl.models.backbones.checkpointed_batch_norm import Recomputing
 from fastfcn_pl.models.weights import efficientnet_lite, hub
 from fastfcn_pl.models.weights.state_dict_io import read_state_dict, without_prefix
-from fastfcn_pl.ops.depthwise_conv import DepthwiseConv
 
 _FINEST_STRIDE = 4
 _PYRAMID = (8, 16, 32)
@@ -28,10 +25,10 @@ class TimmBackbone(nn.Module):
     """The levels of a timm network at stride 4 and coarser: `(B, 3, H, W)` normalised floats to a list, finest first.
 
     `output_stride` 8 or 16 trades the last strides for dilation. `pretrained` is true (from the hub), a file, or
-    false; weights that are asked for and cannot be had raise UserError. Channels and strides are measured by running
-    the network once on the meta device, not believed; a size that it cannot take is padded at the bottom and right
-    with the mean colour. With `grad_checkpointing` training keeps what goes into each stage only, and computes the
-    rest again for its gradient: less memory, more time, the same gradients.
+    false; missing weights raise UserError. Channels and strides are measured by running the network once on the meta
+    device. An image of a size that it cannot take is padded at the bottom and right with the mean colour. With
+    `grad_checkpointing`, training keeps only the inputs of stages and computes the rest again: less memory, more time,
+    the same gradients.
     """
 
     def __init__(
@@ -40,7 +37,7 @@ class TimmBackbone(nn.Module):
         name: str,
         output_stride: int,
         pretrained: bool | str,
-        grad_checkpointing: bool = False,  # what checkpoints from before it say nothing about
+        grad_checkpointing: bool = False,  # missing in checkpoints written before this option existed
     ) -> None:
         super().__init__()
         if output_stride not in _PYRAMID:
@@ -51,15 +48,12 @@ class TimmBackbone(nn.Module):
         with hub.access(name, *_source(name, pretrained)):
             self._layout = _find_layout(name, output_stride)
             self.net = _create(name, self._layout.options, pretrained)
-        substitute(self.net, _dilated)
         self.out_info = self._layout.levels.info
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
         self._recomputing = Recomputing() if grad_checkpointing else None
         if grad_checkpointing:
             _checkpoint_gradients(self.net, name)
-        else:
-            make_lean(self.net)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if self._recomputing is None:
@@ -72,16 +66,16 @@ class TimmBackbone(nn.Module):
     def _levels(self, x: Tensor) -> list[Tensor]:
         height, width = x.shape[-2:]
         multiple = self._layout.multiple
-        if multiple > 1:  # also where nothing is missing: a branch would tie an exported file to sizes of one kind
+        if multiple > 1:  # always: a branch would tie an exported file to sizes of one kind
             x = F.pad(x, (0, _round_up(width, multiple) - width, 0, _round_up(height, multiple) - height))
         levels = self.net(x)
-        found = []
+        pyramid = []
         for i, stride in zip(self._layout.levels.indices, self.out_info.strides, strict=True):
             level = levels[i].permute(0, 3, 1, 2) if self._layout.levels.channels_last else levels[i]
             if multiple > 1:
                 level = _cropped(level, _round_up(height, stride) // stride, _round_up(width, stride) // stride)
-            found.append(level)
-        return found
+            pyramid.append(level)
+        return pyramid
 
 
 def _cropped(level: Tensor, height: int, width: int) -> Tensor:
@@ -98,11 +92,6 @@ def _round_up(length: int, multiple: int) -> int:
     return (length + multiple - 1) // multiple * multiple
 
 
-def _dilated(conv: nn.Conv2d) -> nn.Conv2d | None:
-    """Return our own layer, which computes them faster, in place of a dilated depthwise convolution."""
-    return None if conv.dilation == (1, 1) else DepthwiseConv.like(conv)
-
-
 def _checkpoint_gradients(net: nn.Module, name: str) -> None:
     try:
         net.set_grad_checkpointing()  # type: ignore[operator]
@@ -115,17 +104,17 @@ def _checkpoint_gradients(net: nn.Module, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Levels:
-    """Which of a timm network's features make up the pyramid."""
+    """The features of a timm network that make up the pyramid."""
 
     indices: tuple[int, ...]
     info: FeatureInfo
     channels_last: bool
-    """They come as `(B, H, W, C)`."""
+    """Features are `(B, H, W, C)`."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a timm network has to be built and called to give a pyramid."""
+    """The options and image sizes with which a timm network has a pyramid."""
 
     options: dict[str, Any]
     levels: _Levels
@@ -134,7 +123,7 @@ class _Layout:
 
 
 def _check_name(name: str) -> None:
-    if ":" in name or timm.is_model(name):  # hf-hub:organisation/model is the hub's to check
+    if ":" in name or timm.is_model(name):  # the hub itself checks hf-hub:organisation/model
         return
     base = name.split(".")[0]
     close = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
@@ -143,7 +132,7 @@ def _check_name(name: str) -> None:
 
 
 def _source(name: str, pretrained: bool | str) -> tuple[str | None, str | None]:
-    """Return the hub's repository, or else the address, that building this network downloads from."""
+    """Return the hub's repository, or else the address, from which the network's weights are downloaded."""
     if name.startswith("hf-hub:"):
         return name.removeprefix("hf-hub:"), None
     cfg = timm.get_pretrained_cfg(name) if pretrained is True and timm.is_model_pretrained(name) else None
@@ -151,10 +140,13 @@ def _source(name: str, pretrained: bool | str) -> tuple[str | None, str | None]:
 
 
 def _find_layout(name: str, output_stride: int) -> _Layout:
-    """Find the options and the sizes with which the network gives levels at the expected strides, or say why not."""
+    """Find options and sizes with which the network has levels at the expected strides; raises UserError if none do."""
     dilation = {} if output_stride == 32 else {"output_stride": output_stride}
     reason = ""
-    for extra in ({}, {"strict_img_size": False}):  # the latter frees Swin from the size it was trained at
+    for extra in (
+        {},
+        {"strict_img_size": False},
+    ):  # Swin takes other sizes than the one it was trained at with the latter
         options = {**dilation, **extra}
         try:
             with torch.device("meta"):  # shapes without arithmetic: a tenth of a second for any network
@@ -183,37 +175,37 @@ def _why_not_created(name: str, output_stride: int, error: Exception) -> str:
 
 
 def _measure(net: nn.Module, output_stride: int, shape: tuple[int, int]) -> _Levels | str:
-    """Run the network (on the meta device) on `shape`; return its usable levels, or the reason why it has none."""
+    """Run the network on `shape` on the meta device; return its usable levels, or the reason why it has none."""
     strides, channels = net.feature_info.reduction(), net.feature_info.channels()  # type: ignore[union-attr, operator]
     indices = tuple(i for i, stride in enumerate(strides) if stride >= _FINEST_STRIDE)
     expected = [min(stride, output_stride) for stride in _PYRAMID]
     if [strides[i] for i in indices[-3:]] != expected:
-        return f"its levels have strides {strides} where {expected} are needed"
+        return f"its levels have strides {strides}, but {expected} are needed"
     try:
         with torch.no_grad():
             levels = net(torch.zeros(1, 3, *shape, device="meta"))
-    except Exception as error:  # a size that a network cannot take makes it fail in any way
+    except Exception as error:  # networks fail in any way at a size that they cannot take
         reason = " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
         return f"it cannot take an image of {shape[0]}x{shape[1]} ({reason})"
     info = FeatureInfo(tuple(channels[i] for i in indices), tuple(strides[i] for i in indices))
-    found = [tuple(levels[i].shape[1:]) for i in indices]
+    shapes = [tuple(levels[i].shape[1:]) for i in indices]
     sizes = [tuple(-(-length // stride) for length in shape) for stride in info.strides]
-    if found == [(c, *size) for c, size in zip(info.channels, sizes, strict=True)]:
+    if shapes == [(c, *size) for c, size in zip(info.channels, sizes, strict=True)]:
         return _Levels(indices, info, channels_last=False)
-    if found == [(*size, c) for c, size in zip(info.channels, sizes, strict=True)]:
+    if shapes == [(*size, c) for c, size in zip(info.channels, sizes, strict=True)]:
         return _Levels(indices, info, channels_last=True)
-    return f"at {shape[0]}x{shape[1]} its levels are {found}, which are not strides {list(info.strides)}"
+    return f"at {shape[0]}x{shape[1]} its levels are {shapes}, which do not have strides {list(info.strides)}"
 
 
 def _create(name: str, options: dict[str, Any], pretrained: bool | str) -> nn.Module:
-    """Build the network; with `pretrained`, make sure that every weight of it was really loaded."""
+    """Build the network; with `pretrained`, make sure that every weight was loaded."""
     if pretrained is False:
         return timm.create_model(name, features_only=True, pretrained=False, **options)
     source: dict[str, Any] = {}
     if isinstance(pretrained, str):
         source = {"pretrained_cfg_overlay": {"state_dict": _timm_state_dict(name, pretrained)}}
-    # timm loads the features of a network leniently. The same seed with and without loading tells which weights
-    # loading did not reach, whatever the names in the file.
+    # timm loads the features of a network leniently. Two networks of one seed, with and without loading, differ in all
+    # weights that were loaded, whatever the names in the file.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         random = timm.create_model(name, features_only=True, pretrained=False, **options)
@@ -223,11 +215,11 @@ def _create(name: str, options: dict[str, Any], pretrained: bool | str) -> nn.Mo
         except Exception as error:  # the hub's client raises errors of many libraries
             raise UserError(_why_not_loaded(name, pretrained, error)) from error
     before = dict(random.named_parameters())
-    missed = [n for n, p in net.named_parameters() if p.ndim > 1 and not p.is_meta and torch.equal(p, before[n])]
-    if missed:
+    missing = [n for n, p in net.named_parameters() if p.ndim > 1 and not p.is_meta and torch.equal(p, before[n])]
+    if missing:
         raise UserError(
-            f"model.backbone.pretrained={pretrained}: {len(missed)} weights of {name} are not in it, "
-            f"the first is {missed[0]}: give the weights of this very network, or pretrained=false"
+            f"model.backbone.pretrained={pretrained}: {len(missing)} weights of {name} are not in it, "
+            f"the first is {missing[0]}: give the weights of this very network, or pretrained=false"
         )
     return net
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from fastfcn_pl.acceleration.fold import deployed
+from fastfcn_pl.acceleration.fold import fold
 from fastfcn_pl.acceleration.training import memory_format
 from fastfcn_pl.config import build, validation
 from fastfcn_pl.config.stored_config import storable_config
@@ -57,7 +57,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
     """Return what `benchmark.json` holds about `network`.
 
     `parameters` are those it was trained with, but for the auxiliary head's, and `gmacs` are of one image; both are
-    counted before batch norms are folded. Latency is from normalised images to labels, of what `deploy.deployed`
+    counted before batch norms are folded. Latency is from normalised images to labels, of what `acceleration.fold`
     makes of it: all of it, and in `parts` that of its parts; what comes behind the head (upsampling and argmax) is
     `labels`. `images_per_second` is the batch over the median latency. For memory see `footprint.peak_mib`.
     """
@@ -65,7 +65,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
     network.aux_head = None
     costs = cost(network, size)
     total = costs.pop("total")
-    shipped = deployed(network, cfg.accelerate).to(device).to(memory_format=form)
+    shipped = fold(network, accelerate=cfg.accelerate).to(device).to(memory_format=form)
     x = torch.randn(cfg.batch, 3, *size, device=device).contiguous(memory_format=form)
     with autocast(device, cfg.precision):
         children = {name: part for name, part in shipped.named_children() if name in costs}

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.fold import deployed
-from fastfcn_pl.acceleration.training import lay_out, memory_format
+from fastfcn_pl.acceleration.fold import fold
+from fastfcn_pl.acceleration.training import memory_format, optimize_for_training
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.tools.precision import PRECISIONS, autocast
+from fastfcn_pl.tools.precision import autocast
 
 
 def labels(network: Segmenter, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def _peak_mib(cfg: build.Config, name: str, training: bool) -> float | None:
 
 def _predict(cfg: build.Config, device: torch.device) -> None:
     form = memory_format(cfg.channels_last)
-    network = deployed(build.model(cfg, cfg.num_classes), cfg.accelerate).to(device).to(memory_format=form)
+    network = fold(build.model(cfg, cfg.num_classes), accelerate=cfg.accelerate).to(device).to(memory_format=form)
     x = torch.randn(cfg.batch, 3, *cfg.size, device=device).contiguous(memory_format=form)
     with autocast(device, cfg.precision):
         labels(network, x)
@@ -70,9 +70,8 @@ def _predict(cfg: build.Config, device: torch.device) -> None:
 
 def _train(cfg: build.Config, device: torch.device) -> None:
     network = build.model(cfg, cfg.num_classes).to(device).train()
-    form = lay_out(
-        network, cfg.channels_last, device, half=PRECISIONS[cfg.precision] is not None, accelerate=cfg.accelerate
-    )
+    options = {"channels_last": cfg.channels_last, "accelerate": cfg.accelerate}
+    form = optimize_for_training(network, device=device, precision=cfg.precision, **options)
     loss = build.build(cfg.loss, network.outputs)
     batch, size = cfg.training.batch, cfg.training.size
     optimizer = build.build(cfg.optimizer)(network, batch)

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from fastfcn_pl.acceleration.fold import Deployed
+from fastfcn_pl.acceleration.fold import ImageSegmenter
 from fastfcn_pl.config import build
 from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core import atomic_io, provenance
@@ -36,7 +36,7 @@ def export(cfg: DictConfig) -> None:
     if cfg.images is None or cfg.int8:
         datamodule = build.datamodule(trained.parts("data", "seed", changes={"data": cfg.data}))
     pictures = _pictures(cfg, datamodule)
-    network = Deployed(module.model, module.mean, module.std, "logits", cfg.accelerate).eval()
+    network = ImageSegmenter(module.model, module.mean, module.std, "logits", cfg.accelerate).eval()
     metadata: dict[str, Any] = {"spec": module.spec.to_dict(), "gives": cfg.gives, "protocol": "native"}
     metadata |= {"mean": module.mean.flatten().tolist(), "std": module.std.flatten().tolist()}
     metadata |= {"checkpoint": Path(cfg.checkpoint).name, **provenance.environment()}

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastfcn_pl.acceleration.inference import fastest
+from fastfcn_pl.acceleration.inference import optimize_for_inference
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.data.io.image_files import rgb_pixels
 from fastfcn_pl.engine.checkpoint import load
@@ -41,7 +41,9 @@ class Predictor:
         self.exported = formats.load(checkpoint, self.device, trust) if formats.is_exported(checkpoint) else None
         if self.exported is None:
             self.module = load(checkpoint, trust=trust).to(self.device)
-            self.network = fastest(self.module.model, self.device, PRECISIONS[precision], accelerate)
+            self.network = optimize_for_inference(
+                self.module.model, device=self.device, dtype=PRECISIONS[precision], accelerate=accelerate
+            )
         self.spec = self.module.spec if self.exported is None else self.exported.spec
 
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:

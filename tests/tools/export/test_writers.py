@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.fold import Deployed
+from fastfcn_pl.acceleration.fold import ImageSegmenter
 from fastfcn_pl.config import build
 from fastfcn_pl.core import atomic_io
 from fastfcn_pl.core.types import FeatureInfo, UserError
@@ -55,7 +55,7 @@ def _differences(
     module: SegmentationModule, form: str, path: Path, accelerate: bool = True
 ) -> list[tuple[float, float]]:
     """Export a module; return shares of equal labels and differences of logits in their spread, at each size."""
-    writers.write(Deployed(module.model, module.mean, module.std, "logits", accelerate).eval(), form, path)
+    writers.write(ImageSegmenter(module.model, module.mean, module.std, "logits", accelerate).eval(), form, path)
     run, found = formats.runner(path), []
     for batch, height, width in SIZES:
         images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
