@@ -15,8 +15,8 @@ from fastfcn_pl.ops.upsampled_cross_entropy import upsampled_cross_entropy
 class CrossEntropy(nn.Module):
     """Cross entropy at the label's size, in float32: logits `(B, C, h, w)` and target `(B, H, W)` to a scalar.
 
-    `class_weights` (one a class, or null) weights pixels by their class, in the sum and in the count that it is
-    divided by; `label_smoothing` is the share of a pixel's target that is spread evenly over all classes.
+    `class_weights` (one for each class, or null) weights pixels by their class in the sum and in the count that divides
+    it. `label_smoothing` is the share of a pixel's target that is spread evenly over all classes.
     """
 
     weights: Tensor | None

@@ -11,9 +11,9 @@ from fastfcn_pl.ops.interpolate import resize_logits
 
 
 class Dice(nn.Module):
-    """One minus the soft Dice coefficient of V-Net (arXiv 1606.04797, section 3), averaged over the classes in sight.
+    """One minus the soft Dice coefficient of V-Net (arXiv 1606.04797, section 3), averaged over the classes that occur.
 
-    Of a class with probabilities p and truth g (0 or 1) the coefficient is `2 sum(p g) / (sum(p^2) + sum(g^2))`. Sums
+    The coefficient of a class with probabilities p and truth g (0 or 1) is `2 sum(p g) / (sum(p^2) + sum(g^2))`. Sums
     run over the labelled pixels of the batch; classes without any are left out. Logits `(B, C, h, w)` and target
     `(B, H, W)` to a scalar.
     """

@@ -14,9 +14,9 @@ from fastfcn_pl.ops.interpolate import resize_logits
 class OHEM(nn.Module):
     """Mean cross entropy over the hard pixels of a batch (Shrivastava et al. 2016, for pixels).
 
-    Hard is a pixel whose true class has a probability below `threshold`, or below that of the pixel in place
-    `min_kept` times B, counted from 0, when all labelled pixels of the batch are sorted by it; if there are fewer, the
-    last. This is the choice of mmsegmentation's `OHEMPixelSampler`: pixels that equal the limit are not kept. Logits
+    A pixel is hard if the probability of its true class is below a limit: `threshold`, or the probability at index
+    `min_kept * B` of all labelled pixels of the batch, sorted, if that is higher (the last one if there are fewer).
+    Pixels that equal the limit are not kept, as in mmsegmentation's `OHEMPixelSampler`. Logits
     `(B, C, h, w)` and target `(B, H, W)` to a scalar.
     """
 

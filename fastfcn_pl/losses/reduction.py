@@ -10,7 +10,7 @@ from torch import Tensor
 def mean_over_ranks(total: Tensor, count: Tensor) -> Tensor:
     """Divide this rank's `total` so that DDP's average of it is the sum of totals over the sum of counts of all ranks.
 
-    Where the counts are 0, as without a labelled pixel, it is `total`, which then is 0 with a gradient of 0.
+    If no rank has a labelled pixel, it is `total`, which then is 0 with a gradient of 0.
     """
     count = count.detach().to(torch.float32)
     if dist.is_available() and dist.is_initialized():

@@ -11,9 +11,9 @@ from fastfcn_pl.losses.reduction import mean_over_ranks
 
 
 class SELoss(nn.Module):
-    """Binary cross entropy of which classes occur among an image's labelled pixels, averaged over images and classes.
+    """Binary cross entropy of the classes that occur in an image, averaged over images and classes.
 
-    SE logits `(B, C)` and target `(B, H, W)` to a scalar. An image without a labelled pixel counts nowhere.
+    SE logits `(B, C)` and target `(B, H, W)` to a scalar. An image without a labelled pixel is left out.
     """
 
     def forward(self, se_logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:

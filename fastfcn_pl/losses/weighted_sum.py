@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastfcn_pl.core.types import ModelOutput, UserError, suggest
 
 OPTIONAL_OUTPUTS = ("aux_logits", "se_logits")
-"""Outputs that a model may have or not: a term on one that is not there is left out."""
+"""Outputs that only some models have: a term on one that is missing is left out."""
 
 
 class Term(nn.Module):
@@ -29,15 +29,15 @@ class Term(nn.Module):
 class WeightedSum(nn.Module):
     """The weighted sum of `terms`, those whose output the network has.
 
-    Whether a part exists is the model's choice (`model/aux_head=none`); so a weight of 0 on a part that exists raises
-    UserError, and so does a term on an output that no model has.
+    The model decides which parts exist (`model/aux_head=none`), so that a weight of 0 on a part that exists raises
+    UserError, as does a term on an output that no model has.
     """
 
     def __init__(self, outputs: Sequence[str], *, terms: Mapping[str, Term]) -> None:
         super().__init__()
         for name, term in terms.items():
             if not isinstance(term, Term):
-                others = [other for other, it in terms.items() if isinstance(it, Term)]
+                others = [other for other, value in terms.items() if isinstance(value, Term)]
                 raise UserError(f"loss.terms.{name} is not a Term; {suggest(name, others)}")
             if term.output not in outputs and term.output not in OPTIONAL_OUTPUTS:
                 raise UserError(
@@ -56,7 +56,7 @@ class WeightedSum(nn.Module):
             )
 
     def forward(self, output: ModelOutput, target: Tensor, align_corners: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum, and each term by name, not weighted; in float32 at least, under autocast, too."""
+        """Return the weighted sum, and each term by name, not weighted, in float32 at least."""
         values, terms = output.named(), cast(Mapping[str, Term], self.terms)
         with torch.autocast(target.device.type, enabled=False):
             losses = {name: term(values[term.output], target, align_corners) for name, term in terms.items()}

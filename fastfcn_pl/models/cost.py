@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, memory and time of it and of its parts."""
+"""Cost of a network and its parts: parameters, multiply-accumulates, memory and time."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Cost:
 
     parameters: int
     gmacs: float
-    """10^9 multiply-accumulates of convolutions and matrix products, those of the encoding layer left out."""
+    """10^9 multiply-accumulates of convolutions and matrix products, without those of the encoding layer."""
     peak_mib: float
-    """The most that the tensors which it makes take at once in float32, beside its input and its weights."""
+    """Peak memory of its tensors in float32, beside its input and its weights."""
 
 
 def cost(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
     """Return the cost of each child of `model` and of the whole (`total`), predicting one image of `size` `(H, W)`.
 
-    Counted on the meta device, in eval mode, so that it takes no arithmetic and no memory. Parts that only training
-    runs (the auxiliary head) have parameters and nothing else. Workspaces inside of kernels are not seen.
+    It is counted on the meta device in eval mode, without arithmetic or memory. Parts that run only in training (the
+    auxiliary head) have parameters and nothing else. Workspaces inside of kernels are not counted.
     """
     ghost = copy.deepcopy(model).to("meta", torch.float32).eval()
     parts = {**dict(ghost.named_children()), "total": ghost}
@@ -49,7 +49,7 @@ def cost(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
         ghost(torch.empty(1, 3, *size, device="meta"))
     flops = {module: sum(ops.values()) for module, ops in counter.get_flop_counts().items()}
     root = type(ghost).__name__
-    # Published counts leave the encoding layer out, whose own code has no matrix product in it.
+    # Published counts leave out the encoding layer, whose published code has no matrix product.
     encodings = [name for name, module in ghost.named_modules() if isinstance(module, Encoding)]
 
     def gmacs(part: str) -> float:
@@ -84,8 +84,8 @@ def timings(
 ) -> dict[str, list[float]]:
     """Return the seconds of each of `repeats` calls of `run` (`total`), and of each part's forward in it.
 
-    A call ends when `device` has done all of it. Parts of a GPU's work are told apart by events in its own stream,
-    which do not make it wait. `warm_up` calls come before; a part that does not run is left out.
+    A call ends when `device` has finished. Parts of a GPU's work are timed by events in its stream, which do not make
+    it wait. `warm_up` calls come first; a part that does not run is left out.
     """
     seconds: dict[str, list[float]] = {}
     for _ in range(warm_up):
@@ -110,7 +110,7 @@ class _Clock:
         self._spans: dict[str, tuple[Any, Any]] = {}
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished."""
 
     def now(self) -> Any:
         return time.perf_counter()
@@ -128,7 +128,7 @@ class _Clock:
 
 
 class _Events(_Clock):
-    """Times parts of a GPU's work, which is known when the GPU is synchronised."""
+    """Times parts of a GPU's work; the times are known once the GPU is synchronised."""
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
@@ -146,7 +146,7 @@ class _Events(_Clock):
 def _around(
     parts: dict[str, nn.Module], before: Callable[[], Any], after: Callable[[str, Any], object]
 ) -> Iterator[None]:
-    """Call `before()` and `after(name, what before returned)` around the forward of each part."""
+    """Call `before()` and `after(name, result of before)` around the forward of each part."""
     stack: list[Any] = []
     handles = []
     for name, part in parts.items():
@@ -160,7 +160,7 @@ def _around(
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Keeps count of the bytes of the tensors that operations have made and that still live."""
+    """Counts the bytes of live tensors that operations have made."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,11 +174,11 @@ class _LiveTensors(TorchDispatchMode):
         return outer, self.live
 
     def peak_since(self, started: tuple[int, int]) -> int:
-        """End the measurement that `start` began: return the most bytes that lived meanwhile, beyond those before."""
+        """End the measurement that `start` began; return the peak of live bytes, less those that lived before it."""
         outer, live = started
-        found = self.peak - live
+        added = self.peak - live
         self.peak = max(outer, self.peak)
-        return found
+        return added
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -14,7 +14,7 @@ class Backbone(nn.Module):
 
     out_info: FeatureInfo
     mean: tuple[float, ...]
-    """Of the images that it was trained on, as is `std`: of channels R, G, B, whose values are 0 to 1."""
+    """Mean of the images that it was trained on, of channels R, G, B with values 0 to 1; `std` likewise."""
     std: tuple[float, ...]
 
 
@@ -57,17 +57,17 @@ class Segmenter(nn.Module):
         self.aux_head = aux_head(backbone.out_info, num_classes, align_corners) if aux_head else None
 
     def forward(self, x: Tensor, extras: bool = False) -> ModelOutput:
-        wanted = extras or self.training
+        with_extras = extras or self.training
         levels = self.backbone(x)
         if self.head_outputs is None:
-            logits, found = self.head(self.neck(levels)), {}
+            logits, outputs = self.head(self.neck(levels)), {}
         else:
-            logits, found = self.head(self.neck(levels), extras=wanted)
-        if self.aux_head is not None and wanted:
-            found = {"aux_logits": self.aux_head(levels), **found}
-        return ModelOutput(logits.contiguous(), found)  # upsampling channels_last logits is four times slower
+            logits, outputs = self.head(self.neck(levels), extras=with_extras)
+        if self.aux_head is not None and with_extras:
+            outputs = {"aux_logits": self.aux_head(levels), **outputs}
+        return ModelOutput(logits.contiguous(), outputs)  # upsampling channels_last logits is four times slower
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of what it returns in training."""
+        """Names of the outputs in training."""
         return ("logits", *(() if self.aux_head is None else ("aux_logits",)), *(self.head_outputs or ()))

@@ -12,8 +12,8 @@ from fastfcn_pl.models.segmenter import Segmenter
 def freeze_unused(model: Segmenter) -> list[str]:
     """Freeze the weights that no output in training depends on, and return their names.
 
-    HRNet has some, if its finest level is not used. DDP would wait for their gradients, and weight decay would shrink
-    them. A pass on the meta device finds them, which computes shapes alone; a network that cannot run there keeps all.
+    HRNet has some if its finest level is not used. DDP would wait for their gradients, and weight decay would shrink
+    them. A pass on the meta device, which computes only shapes, finds them; a network that cannot run there keeps all.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     state: dict[str, torch.Tensor] = {

@@ -15,9 +15,9 @@ Backward = Callable[..., tuple[Tensor | None, ...]]
 def double_backward(plain: Callable[[Any], tuple[Tensor, Sequence[Tensor | None]]]) -> Callable[[Backward], Backward]:
     """Decorate a `backward` that torch cannot differentiate, so that gradients of gradients are right.
 
-    `plain(ctx)` returns the function's output in torch's own operations, and the inputs that it was computed from, one
-    for each argument of `forward` (None for one that is no tensor). Only a backward pass with `create_graph=True` runs
-    it. `once_differentiable` would not do: it lets the gradient of a constant incoming gradient vanish in silence.
+    `plain(ctx)` returns the function's output, computed by torch's own operations, and the inputs that it was computed
+    from, one for each argument of `forward` (None for an argument that is not a tensor). It runs only in a backward
+    pass with `create_graph=True`. `once_differentiable` would silently drop the gradient of a constant incoming one.
     """
 
     def decorate(backward: Backward) -> Backward:

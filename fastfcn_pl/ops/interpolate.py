@@ -1,4 +1,4 @@
-"""The one place that interpolates feature maps and logits."""
+"""Interpolation of feature maps and logits."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ from torch import Tensor
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Return `x` `(B, C, h, w)` bilinearly interpolated to `(B, C, *size)`; `x` itself where it has that size."""
+    """Return `x` `(B, C, h, w)` bilinearly interpolated to `(B, C, *size)`; `x` itself if it has that size."""
     if _same(tuple(x.shape[-2:]), tuple(size)):
         return x
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 def _same(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Tell whether two sizes are equal; while `torch.export` sees sizes as symbols, whether they always are."""
+    """Tell whether two sizes are equal; during `torch.export`, whose sizes are symbols, whether they always are."""
     if not torch.compiler.is_exporting():
         return one == other
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-    # Comparing symbols would tie the file to images whose sizes compare in the same way.
+    # Comparing symbols would restrict the file to images whose sizes compare in the same way.
     return all(statically_known_true(a == b) for a, b in zip(one, other, strict=True))
 
 
 def resize_logits(logits: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Return `logits` `(B, C, h, w)` at `size`, in float32 at least, also where autocast made them smaller."""
+    """Return `logits` `(B, C, h, w)` at `size`, in float32 at least, also after autocast."""
     return resize(logits if logits.dtype == torch.float64 else logits.float(), size, align_corners)
 
 
 def source_rows(rows: range, source: int, target: int, align_corners: bool) -> range:
-    """Return which of `source` rows the `rows` of an image resized to `target` rows are interpolated from."""
+    """Return the source rows from which `rows` of an image are interpolated, when `source` rows become `target`."""
     above, _ = _coordinates(rows, source, target, align_corners)
     return range(int(above[0]), min(int(above[-1]) + 2, source))
 
 
 def resize_rows(x: Tensor, rows: range, source: int, target: int, width: int, align_corners: bool) -> Tensor:
-    """Return the `rows` of an image of `source` rows resized to `(target, width)`, as `resize` of the whole has them.
+    """Return `rows` of an image of `source` rows resized to `(target, width)`, equal to those of the whole by `resize`.
 
-    `x` `(B, n, w, C)` is the image's `source_rows`; the result is `(B, len(rows), width, C)`, on CPUs classes last in
-    memory, too.
+    `x` `(B, n, w, C)` is the image's `source_rows`. The result is `(B, len(rows), width, C)`, and contiguous on a CPU.
     """
     if x.device.type != "cpu":
         return _resize_rows_of_gpu(x.permute(0, 3, 1, 2), rows, source, target, width, align_corners)
@@ -51,7 +50,7 @@ def resize_rows(x: Tensor, rows: range, source: int, target: int, width: int, al
     x = resize(x.permute(0, 3, 1, 2), (x.shape[1], width), align_corners).permute(0, 2, 3, 1)
     weight = weight.to(x)[:, None, None]
     out, first = x.new_empty(len(x), len(rows), *x.shape[2:]), 0
-    # The rows between the same two source rows at once: gathering these for each row costs more than all the rest.
+    # All rows between the same two source rows at once: gathering these for each row costs more than all the rest.
     for row, count in zip(*(v.tolist() for v in torch.unique_consecutive(above, return_counts=True)), strict=True):
         i, end = row - int(above[0]), first + count
         pair = x[:, i : i + 1], x[:, min(i + 1, x.shape[1] - 1)][:, None]
@@ -61,7 +60,7 @@ def resize_rows(x: Tensor, rows: range, source: int, target: int, width: int, al
 
 
 def _resize_rows_of_gpu(x: Tensor, rows: range, source: int, target: int, width: int, align_corners: bool) -> Tensor:
-    """Return the same of `(B, C, n, w)`, which stays in that order: there an argmax over classes is faster so."""
+    """Return the same from `(B, C, n, w)`, and keep that order in memory: an argmax over classes is faster in it."""
     if len(rows) == target:
         return resize(x, (target, width), align_corners).permute(0, 2, 3, 1)
     above, weight = _coordinates(rows, source, target, align_corners)
@@ -71,13 +70,13 @@ def _resize_rows_of_gpu(x: Tensor, rows: range, source: int, target: int, width:
     return torch.lerp(x[:, :, i], x[:, :, below], weight.to(x)[:, None]).permute(0, 2, 3, 1)
 
 
-@functools.lru_cache(maxsize=256)  # on a GPU, each would wait until it has done all that came before
+@functools.lru_cache(maxsize=256)  # each copy to a GPU waits for all of its work
 def interpolation(
     rows: range, source: int, target: int, align_corners: bool, dtype: torch.dtype, device: torch.device
 ) -> tuple[range, Tensor]:
-    """Return which of `source` rows the `rows` of an image resized to `target` rows are interpolated from, and how.
+    """Return the `source_rows` of `rows`, and the matrix `(len(rows), n)` whose product with those n rows are `rows`.
 
-    That is a matrix `(len(rows), n)`, to be read only, whose product with those `n` rows are `rows`.
+    The matrix must not be changed.
     """
     above, weight = _coordinates(rows, source, target, align_corners, dtype)
     first, last = int(above[0]), min(int(above[-1]) + 1, source - 1)
@@ -89,10 +88,10 @@ def interpolation(
 
 @dataclass(frozen=True)
 class Rows:
-    """Where each row of a resized image comes from: `above` and, by its `weight`, the one below that.
+    """Sources of the rows of a resized image: the source row `above`, and the one below that by its `weight`.
 
-    `above` is `(target,)` int32, `weight` `(target,)` float32; `first` `(source + 1,)` int32 is, of each source row,
-    the first row that it or a later one is above.
+    `above` is `(target,)` int32 and `weight` `(target,)` float32. `first` `(source + 1,)` int32 holds for each source
+    row the first row that it or a later source row is above.
     """
 
     above: Tensor
@@ -102,7 +101,7 @@ class Rows:
 
 @functools.lru_cache(maxsize=256)
 def resized_rows(source: int, target: int, align_corners: bool, device: torch.device) -> Rows:
-    """Return, on `device`, how `source` rows become `target` rows."""
+    """Return the sources of `target` rows among `source` rows, on `device`."""
     above, weight = _coordinates(range(target), source, target, align_corners)
     first = torch.searchsorted(above, torch.arange(source + 1))
     return Rows(above.int().to(device), weight.to(device), first.int().to(device))
@@ -113,7 +112,7 @@ def _coordinates(
 ) -> tuple[Tensor, Tensor]:
     """Return for each of `rows` the source row above it, and the weight of the one below that.
 
-    In float32, as torch computes them for tensors of this or less precision; for those of float64, in `dtype`.
+    torch computes them in float32, except for tensors of float64 (`dtype`).
     """
     i = torch.arange(rows.start, rows.stop, dtype=dtype)
     centred = ((i + 0.5) * (source / target) - 0.5).clamp(min=0)

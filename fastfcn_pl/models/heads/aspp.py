@@ -13,7 +13,7 @@ from fastfcn_pl.ops.interpolate import resize
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: 1x1, a 3x3 for each of `rates`, and the image's mean, projected to `channels`."""
+    """Atrous spatial pyramid pooling: 1x1, a 3x3 for each of `rates` and the image's mean, projected to `channels`."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from fastfcn_pl.ops.interpolate import resize
 class ASPPPlusHead(nn.Module):
     """ASPP, then a decoder that adds the backbone's finest level: levels to logits `(B, num_classes, H/4, W/4)`.
 
-    `low_level_channels` is what the finest level is reduced to before it is joined (section 3.1 and table 1: 48).
+    The finest level is reduced to `low_level_channels` before it is joined (section 3.1 and table 1: 48).
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ASPPPlusHead(nn.Module):
         if in_info.strides[0] >= in_info.strides[-1]:
             raise UserError(
                 f"model/head=aspp_plus adds a level finer than the neck's map, but strides are {in_info.strides}: "
-                "take model/head=aspp, or a backbone with a level at stride 4"
+                "use model/head=aspp, or a backbone with a level at stride 4"
             )
         self.align_corners = align_corners
         self.aspp = ASPP(in_info.channels[-1], channels, rates, 1, project_dropout, align_corners)

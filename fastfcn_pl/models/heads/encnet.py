@@ -14,9 +14,9 @@ from fastfcn_pl.ops.interpolate import resize
 class EncNetHead(nn.Module):
     """Convolution to `channels`, context encoding, SE gate, classifier: levels to logits `(B, num_classes, H/s, W/s)`.
 
-    `kernel_size` is that of the first convolution: 1 behind JPU, 3 on a dilated backbone. `lateral` adds C3 and C4 to
-    the map before it is encoded. With `se_loss` it also predicts which classes occur, `se_logits` `(B, num_classes)`,
-    in training or when asked. Faithful to `EncHead` and `EncModule` in the official `encnet.py`.
+    `kernel_size` is that of the first convolution: 1 after JPU, 3 on a dilated backbone. `lateral` adds C3 and C4 to
+    the map before it is encoded. With `se_loss` it also predicts which classes occur, as `se_logits`
+    `(B, num_classes)`, in training or when asked. Faithful to `EncHead` and `EncModule` in the official `encnet.py`.
     """
 
     def __init__(
@@ -56,12 +56,14 @@ class EncNetHead(nn.Module):
             x = self.fusion(torch.cat([x, *(resize(m, x.shape[-2:], self.align_corners) for m in maps)], dim=1))
         context = self.encode(x).mean(dim=1)  # (B, channels)
         gated = torch.relu(x + x * self.gate(context)[..., None, None])
-        found = {"se_logits": self.se_layer(context)} if extras and self.se_layer is not None else {}
-        return ModelOutput(self.classifier(gated), found)
+        outputs = {"se_logits": self.se_layer(context)} if extras and self.se_layer is not None else {}
+        return ModelOutput(self.classifier(gated), outputs)
 
 
 def _lateral_levels(in_info: FeatureInfo) -> tuple[int, int]:
     """Return the indices of C3 and C4: the second and third of the backbone's four levels."""
     if len(in_info) < 4:
-        raise UserError(f"model.head.lateral=true wants a backbone of four levels, this one has {len(in_info)}")
+        raise UserError(
+            f"model.head.lateral=true needs a backbone with four levels, this one has {len(in_info)}: set it to false"
+        )
     return 1, 2

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class Encoding(nn.Module):
-    """Residuals to `num_codes` learnt codewords, summed under soft assignment: `(B, C, H, W)` to `(B, num_codes, C)`.
+    """Residuals to `num_codes` learned codewords, summed under soft assignment: `(B, C, H, W)` to `(B, num_codes, C)`.
 
-    With assignments A and codewords D, the sum over pixels of `A (x - d)` is `A^T X - (sum of A) D`, and the squared
-    distances come from a matrix product too: no tensor of pixels x codewords x channels is ever built. Always in
-    float32. Faithful to `Encoding` in the official `encoding/nn/encoding.py`.
+    With assignments A and codewords D, the sum over pixels of `A (x - d)` is `A^T X - (sum of A) D`. The squared
+    distances come from a matrix product, too, so that no tensor of pixels x codewords x channels is ever built. It
+    computes in float32 at least. Faithful to `Encoding` in the official `encoding/nn/encoding.py`.
     """
 
     def __init__(self, channels: int, num_codes: int) -> None:
@@ -21,7 +21,7 @@ class Encoding(nn.Module):
         self.scale = nn.Parameter(torch.empty(num_codes).uniform_(-1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        device = "cpu" if x.is_meta else x.device.type  # there is no autocast of meta tensors
+        device = "cpu" if x.is_meta else x.device.type  # meta tensors have no autocast
         with torch.autocast(device, enabled=False):
             pixels = x.flatten(2).transpose(1, 2)  # (B, N, C)
             pixels = pixels if pixels.dtype == torch.float64 else pixels.float()

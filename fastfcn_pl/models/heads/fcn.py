@@ -11,7 +11,7 @@ from fastfcn_pl.models.layers import ConvNormAct
 class FCNHead(nn.Module):
     """3x3 convolution to `channels`, dropout, classifier: levels to logits `(B, num_classes, H/s, W/s)`.
 
-    `level` is the index of the level it reads: -1 for the neck's map, -2 for C4 when it is the auxiliary head.
+    `level` is the index of the level that it reads: -1 for the neck's map, -2 for C4 as the auxiliary head.
     Faithful to `FCNHead` in the official `fcn.py`.
     """
 

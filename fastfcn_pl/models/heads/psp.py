@@ -13,7 +13,7 @@ from fastfcn_pl.ops.interpolate import resize
 
 
 class PyramidPooling(nn.Module):
-    """The map beside its average pools of `bins` cells a side, each of `channels`: `(B, C + n * channels, H, W)`."""
+    """The map and its average pools of `bins` cells a side, each of `channels`: `(B, C + n * channels, H, W)`."""
 
     def __init__(self, in_channels: int, channels: int, bins: Sequence[int], align_corners: bool) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class PSPHead(nn.Module):
     """Pyramid pooling, 3x3 convolution, classifier: levels to logits `(B, num_classes, H/s, W/s)`.
 
     `pool_channels` is the width of each pool's map, `channels` that of the convolution. Faithful to `PSPHead` in the
-    official `psp.py`, and to `PSPHead` of mmsegmentation, which pools the same way.
+    official `psp.py`, and to `PSPHead` of mmsegmentation, which pools in the same way.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from fastfcn_pl.ops.interpolate import resize
 class UPerHead(nn.Module):
     """Pyramid pooling on the last map, joined from the top down with every finer level: `(B, num_classes, H/4, W/4)`.
 
-    Without a neck the last map is C5 and the finer levels are C2, C3, C4, as in the paper (figure 4). Behind JPU they
+    Without a neck the last map is C5 and the finer levels are C2, C3, C4, as in the paper (figure 4). After JPU they
     are its map and C2.
     """
 

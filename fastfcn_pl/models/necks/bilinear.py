@@ -10,7 +10,7 @@ from fastfcn_pl.ops.interpolate import resize
 
 
 class Bilinear(nn.Module):
-    """Resize the last map to stride 8, where JPU's stands (FastFCN, section 4.2): `(B, C5, H/8, W/8)`."""
+    """Resize the last map to stride 8, the stride of JPU's map (FastFCN, section 4.2): `(B, C5, H/8, W/8)`."""
 
     def __init__(self, in_info: FeatureInfo, align_corners: bool) -> None:
         super().__init__()

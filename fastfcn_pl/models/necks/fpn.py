@@ -1,4 +1,4 @@
-"""Feature Pyramid Network (arXiv 1612.03144), as a neck that stands where JPU stands."""
+"""Feature Pyramid Network (arXiv 1612.03144), as a neck instead of JPU."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from fastfcn_pl.ops.interpolate import resize
 
 
 class JPU(nn.Module):
-    """Joint Pyramid Upsampling: the stride-8 map that a dilated backbone would give, out of C3, C4 and C5.
+    """Joint Pyramid Upsampling: an approximation of a dilated backbone's stride-8 map from C3, C4 and C5.
 
     Each level is brought to `width` channels and to C3's size; their concatenation, C5 first, goes through parallel
-    separable convolutions, one for each of `dilations`. The map it appends is
+    separable convolutions, one for each of `dilations`. It appends a map
     `(B, len(dilations) * width, H/8, W/8)`. Faithful to `JPU` in the official `customize.py`.
     """
 

@@ -1,4 +1,4 @@
-"""JPU-X: joint upsampling in two steps, the authors' later variant."""
+"""JPU-X: joint upsampling in two steps, a later variant by the authors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class JointUpsampling(nn.Module):
 
 
 class JPUX(nn.Module):
-    """C4 joined with C3 at half of `width`, then C5 with that at `width`; its map is `(B, 4 * width, H/8, W/8)`.
+    """C4 joined with C3 at half of `width`, then C5 with the result at `width`: `(B, 4 * width, H/8, W/8)`.
 
     The first step has dilations 1, 2, 4, the second twice those. Faithful to `JPU_X` in the official `customize.py`.
     """
@@ -54,7 +54,7 @@ class JPUX(nn.Module):
         joined = three_levels(in_info, "JPU-X")
         if width % 2 or (width // 2) % groups:
             raise UserError(
-                f"model.neck.width={width}: half of it, the width of the first step, has to be a multiple of "
+                f"model.neck.width={width}: half of it, the width of the first step, must be a multiple of "
                 f"model.neck.groups={groups}"
             )
         c3, c4, c5 = joined.channels

@@ -1,4 +1,4 @@
-"""What necks that join C3, C4 and C5 ask of a backbone."""
+"""Requirements of necks that join C3, C4 and C5."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from fastfcn_pl.core.types import FeatureInfo, UserError
 
 
 def three_levels(in_info: FeatureInfo, neck: str) -> FeatureInfo:
-    """Return the description of the last three levels; raises UserError where their strides do not grow.
+    """Return the description of the last three levels; raises UserError if their strides do not grow.
 
-    Only on a dilated backbone all three may have stride 8, as in the official code (`--jpu JPU --dilated`).
+    All three may have stride 8 on a dilated backbone, as in the official code (`--jpu JPU --dilated`).
     """
     strides = in_info.strides[-3:]
     if len(strides) < 3 or list(strides) != sorted(strides) or 8 < strides[0] == strides[2]:

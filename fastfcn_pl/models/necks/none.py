@@ -8,7 +8,7 @@ from fastfcn_pl.core.types import FeatureInfo
 
 
 class NoNeck(nn.Module):
-    """Hand the backbone's levels on as they are: the head works on the coarsest map."""
+    """Pass on the backbone's levels as they are: the head works on the coarsest map."""
 
     def __init__(self, in_info: FeatureInfo, align_corners: bool) -> None:
         super().__init__()

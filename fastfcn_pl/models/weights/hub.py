@@ -1,4 +1,4 @@
-"""Pretrained weights from the Hugging Face hub: an unreachable hub is known in seconds, and its cache is enough."""
+"""Pretrained weights from the Hugging Face hub, or from its cache; an unreachable hub is reported within seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastfcn_pl.core.types import UserError
 
 _FILE = "model.safetensors"
 _STALLED = 30.0
-"""Seconds without a byte after which a download has failed."""
+"""Seconds without a byte after which a download fails."""
 _TRUE = ("1", "on", "yes", "true")
 _REMEDY = (
     "check the network (HF_ENDPOINT names a mirror), give a file as model.backbone.pretrained=<path>, or train from "
@@ -30,14 +30,14 @@ def server() -> str | None:
 
 
 def begin() -> None:
-    """Start to find out whether the hub can be reached, while other things are imported."""
+    """Start to check that the hub can be reached, while other things are imported."""
     if (address := server()) is not None:
         check_server(address)
 
 
 @contextmanager
 def access(name: str, repository: str | None, url: str | None = None) -> Iterator[None]:
-    """Load weights of the network `name` from the hub's `repository`, else from `url`; from a cache if it has them.
+    """Allow loading weights of the network `name` from the hub's `repository`, else from `url`, or from a cache.
 
     Raises UserError if they are not in the cache and the server does not answer.
     """
@@ -67,7 +67,7 @@ def access(name: str, repository: str | None, url: str | None = None) -> Iterato
 
 
 def _failure(name: str, repository: str) -> str | None:
-    """Return why the hub's `repository` cannot be reached; the client itself would ask again for over a minute."""
+    """Return why the hub's `repository` cannot be reached; the client itself would retry for over a minute."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -80,7 +80,7 @@ def _failure(name: str, repository: str) -> str | None:
     def ask() -> None:
         try:
             get_hf_file_metadata(hf_hub_url(repo, _FILE, revision=revision or None), timeout=TIMEOUT)
-        except EntryNotFoundError:  # it has its weights in another file
+        except EntryNotFoundError:  # its weights are in another file
             return
 
     return check_server(address).failure() or ConnectionCheck(ask).failure()

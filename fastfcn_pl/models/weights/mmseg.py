@@ -1,4 +1,4 @@
-"""Checkpoints of mmsegmentation's FastFCN models: which network one holds, and our names for its tensors."""
+"""Checkpoints of mmsegmentation's FastFCN models: the network in one, and our names for its tensors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.weights.rename import Architecture, Rules
 
 _BACKBONES = {6: "resnet50c_mmseg", 23: "resnet101c_mmseg"}
-"""By the number of blocks in `layer3`."""
+"""Backbones by the number of blocks in `layer3`."""
 _CONV_NORM = (("conv", 0), ("bn", 1))
 
 
 def is_mmseg(state: dict[str, Tensor]) -> bool:
-    """Tell these checkpoints by the names of their backbone and their head."""
+    """Recognize these checkpoints by the names of their backbone and their head."""
     return "backbone.stem.0.weight" in state and "decode_head.conv_seg.weight" in state
 
 
@@ -25,7 +25,7 @@ def architecture(state: dict[str, Tensor]) -> Architecture:
     if blocks not in _BACKBONES:
         raise UserError(f"a ResNet with {blocks} blocks in layer3 is none of {', '.join(_BACKBONES.values())}")
     if "neck.conv_layers.0.0.conv.weight" not in state:
-        raise UserError("it has no JPU: of mmsegmentation's models, those of FastFCN are read")
+        raise UserError("it has no JPU: only the FastFCN models of mmsegmentation can be read")
     num_classes, channels = state["decode_head.conv_seg.weight"].shape[:2]
     keys: dict[str, Any] = {"align_corners": False, "head.channels": channels}
     keys["neck.width"] = len(state["neck.conv_layers.0.0.conv.weight"])
@@ -51,7 +51,7 @@ def architecture(state: dict[str, Tensor]) -> Architecture:
 
 
 def reorder(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Bring channels into our order: JPU joins C5 first here, C3 first there; ASPP's image pool comes last here."""
+    """Bring channels into our order: JPU joins C5 first here, C3 first there; ASPP's image pool is last here."""
     changed = dict(state)
     for name, tensor in state.items():
         if "dilation_layers" in name and ".depthwise_conv." in name and tensor.ndim:
@@ -69,7 +69,7 @@ def _reverse_thirds(tensor: Tensor, dim: int) -> Tensor:
 
 
 def rules(head: str) -> Rules:
-    """Return how tensors are renamed to those of our network with this head."""
+    """Return the rules that rename tensors to those of our network with this head."""
     return [
         *((rf"backbone\.stem\.{i}\.", f"backbone.net.conv1.{i}.") for i in (0, 1, 3, 4, 6)),
         (r"backbone\.stem\.7\.", "backbone.net.bn1."),

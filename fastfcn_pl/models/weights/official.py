@@ -1,4 +1,4 @@
-"""Checkpoints of the official FastFCN and PyTorch-Encoding code: which network one holds, its tensors by our names."""
+"""Checkpoints of the official FastFCN and PyTorch-Encoding code: the network in one, our names for its tensors."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _BACKBONES = {
     (6, "conv1"): "resnet50",
     (23, "conv1"): "resnet101",
 }
-"""By the number of blocks in `layer3` and the first convolution: FastFCN has the deep stem, PyTorch-Encoding both."""
+"""Backbones by the number of blocks in `layer3` and the first convolution; FastFCN has only those with a deep stem."""
 
 
 def is_official(state: dict[str, Tensor]) -> bool:
-    """Tell these checkpoints by the name of their backbone."""
+    """Recognize these checkpoints by the name of their backbone."""
     return any(name.startswith("pretrained.layer1.") for name in state)
 
 
 def architecture(state: dict[str, Tensor]) -> Architecture:
     """Return the network that `state` holds, read from names and shapes.
 
-    Dilation leaves no trace there. A network without JPU is taken for the dilated one, at stride 8, as its authors
-    trained it, and one with JPU for that at stride 32, except with lateral connections: theirs join maps of one size.
+    Dilation leaves no trace there. A network without JPU is taken as dilated, at stride 8, as its authors trained it,
+    and one with JPU as not dilated. A JPU with lateral connections is dilated, too: they join maps of one size.
     """
     keys: dict[str, Any] = {"align_corners": True}
     if "jpu.conv5.0.weight" in state:
@@ -57,7 +57,7 @@ def architecture(state: dict[str, Tensor]) -> Architecture:
 
 
 def _backbone(state: dict[str, Tensor]) -> str:
-    """Return the option that the backbone is."""
+    """Return the option of the backbone."""
     blocks = len({name.split(".")[2] for name in state if name.startswith("pretrained.layer3.")})
     first = "conv1" if "pretrained.conv1.weight" in state else "conv1.0"
     if (blocks, first) not in _BACKBONES or "pretrained.layer1.0.conv2.weight" not in state:  # ResNeSt splits conv2
@@ -66,7 +66,7 @@ def _backbone(state: dict[str, Tensor]) -> str:
 
 
 def _head(state: dict[str, Tensor]) -> tuple[str, str]:
-    """Return the option that the head is, and the name of its classifier's weight."""
+    """Return the option of the head, and the name of its classifier's weight."""
     for head, mark, classifier in (
         ("encnet", "head.encmodule.encoding.0.weight", "head.conv6.1.weight"),
         ("aspp", "head.aspp.b0.0.weight", "head.block.4.weight"),
@@ -79,7 +79,7 @@ def _head(state: dict[str, Tensor]) -> tuple[str, str]:
 
 
 def rules(head: str) -> Rules:
-    """Return how tensors are renamed to those of our network with this head."""
+    """Return the rules that rename tensors to those of our network with this head."""
     return [
         (r"pretrained\.fc\.", None),  # ImageNet's classifier
         (r"pretrained\.", "backbone.net."),

@@ -1,4 +1,4 @@
-"""Published checkpoints: whose one is, which network it holds, and its tensors under our names."""
+"""Published checkpoints: their source, their network, and their tensors under our names."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fastfcn_pl.models.weights.rename import Architecture, count_batches, rename
 
 @dataclass(frozen=True)
 class Published:
-    """A published network, read."""
+    """A published network as it was read."""
 
     source: str
-    """Whose code wrote it."""
+    """The code that wrote it."""
     architecture: Architecture
     state: dict[str, Tensor]
-    """Under the names of our `Segmenter`."""
+    """Tensors under the names of our `Segmenter`."""
     dropped: list[str]
-    """Their names of the tensors that our network has no use for."""
+    """Published names of tensors that our network does not use."""
 
 
 def recognise(state: dict[str, Tensor]) -> Published:
-    """Return the published network that `state` holds; raises UserError where it is none that we know."""
+    """Return the published network in `state`; raises UserError if it is unknown."""
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}  # of DataParallel
     reader: ModuleType
     if official.is_official(state):

@@ -1,4 +1,4 @@
-"""What a published network is in our words: its architecture, and rules that rename its tensors."""
+"""The architecture of a published network in our options, and rules that rename its tensors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fastfcn_pl.core.types import UserError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network by the options and keys that compose it."""
+    """A network as the options and keys that compose it."""
 
     options: dict[str, str]
-    """By group below `model`: `backbone`, `neck`, `head`, `aux_head`."""
+    """Options by group below `model`: `backbone`, `neck`, `head`, `aux_head`."""
     keys: dict[str, Any]
-    """By path below `model`."""
+    """Values by path below `model`."""
     num_classes: int
 
     @property
@@ -35,13 +35,13 @@ class Architecture:
 
 
 Rules = Sequence[tuple[str, str | None]]
-"""Pairs of a pattern for the beginning of a name and what takes its place; None leaves the tensor out on purpose."""
+"""Pairs of a pattern for the beginning of a name and its replacement; None drops the tensor."""
 
 
 def rename(state: dict[str, Tensor], rules: Rules) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors under their new names, by the first rule that fits each, and the names left out on purpose.
+    """Return the tensors under their new names, by the first rule that fits each, and the names that were dropped.
 
-    Raises UserError with the list of names that no rule fits.
+    Raises UserError with the names that no rule fits.
     """
     renamed, dropped, unknown = {}, [], []
     for name, tensor in state.items():
@@ -60,6 +60,6 @@ def rename(state: dict[str, Tensor], rules: Rules) -> tuple[dict[str, Tensor], l
 
 
 def count_batches(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return `state` with a count of 0 batches for each batch norm that torch wrote before 0.4.1, when it kept none."""
+    """Return `state` with a count of 0 batches for batch norms without one, as torch wrote them before 0.4.1."""
     norms = [name.removesuffix("running_var") for name in state if name.endswith(".running_var")]
     return {**{f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}, **state}

@@ -1,4 +1,4 @@
-"""Reading a file of weights without running what is in it."""
+"""Reading files of weights without running code from them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fastfcn_pl.core.types import UserError
 
 PACKAGE_SCHEME = "pkg://"
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "net")
-"""Entries under which training scripts save a network's weights; averaged ones are preferred, as by timm."""
+"""Entries under which training scripts save a network's weights; averaged ones come first, as in timm."""
 _DEEPEST = 3
 """Levels of such entries that are unwrapped."""
 _PREFIXES = ("module", "_orig_mod", "encoder", "backbone", "model", "net", "pretrained", "visual", "trunk")
-"""Names under which wrappers hold the network: DataParallel's, torch.compile's, and those of larger networks."""
+"""Names of the network in its wrappers: DataParallel, torch.compile and larger networks."""
 HARMLESS: list[Any] = [
     argparse.Namespace,  # the arguments of timm's training script
     (scalar, "numpy.core.multiarray.scalar"),  # the official FastFCN's best score, as numpy 1 named it
@@ -30,11 +30,11 @@ HARMLESS: list[Any] = [
     np.dtype,
     np.dtypes.Float64DType,
 ]
-"""Types beside tensors that genuine files of weights hold. They keep values and run nothing."""
+"""Types beside tensors in genuine files of weights. They keep values and run nothing."""
 
 
 def read_state_dict(source: str) -> dict[str, Tensor]:
-    """Return the tensors by name of a `.safetensors` or torch file; `pkg://<package>` is the file a package carries.
+    """Return the tensors by name of a `.safetensors` or torch file; `pkg://<package>` is the file inside a package.
 
     Torch files are read with `weights_only=True`; an entry such as `state_dict` is unwrapped. Raises UserError if there
     is no such file, or if it is not one of weights.
@@ -47,8 +47,8 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
             return load_file(path)
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is not one of weights makes the readers fail in any way
-        raise UserError(f"pretrained={source}: not a file of weights, or one that wants more than tensors") from error
+    except Exception as error:  # readers fail in any way on other files
+        raise UserError(f"pretrained={source}: not a file of weights, or one that holds more than tensors") from error
     for _ in range(_DEEPEST):  # a file can hold an entry that is the whole content again
         if isinstance(content, dict):
             content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
@@ -60,8 +60,8 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
 def without_prefix(state: dict[str, Tensor], first: Sequence[str], source: str) -> dict[str, Tensor]:
     """Return the tensors of a network that is part of `state`, named as the network itself names them.
 
-    `first` are names of which the network has one. A prefix such as `module.` in front of it is taken off. Tensors
-    without the prefix belong to other parts and are left out; both are printed. Raises UserError for an unknown prefix.
+    The network has one of the names `first`. A prefix before it, such as `module.`, is removed. Tensors without the
+    prefix belong to other parts and are left out; both are printed. Raises UserError for an unknown prefix.
     """
     prefixes = {key.removesuffix(name) for key in state for name in first if key == name or key.endswith(f".{name}")}
     if not prefixes or "" in prefixes:
@@ -70,17 +70,17 @@ def without_prefix(state: dict[str, Tensor], first: Sequence[str], source: str) 
     prefix = min(prefixes, key=lambda p: (len(unknown_parts[p]), -sum(key.startswith(p) for key in state)))
     if unknown := unknown_parts[prefix]:
         raise UserError(
-            f"pretrained={source}: its names begin with {prefix!r}, and {unknown[0]!r} is no prefix that is known "
+            f"pretrained={source}: its names begin with {prefix!r}, and {unknown[0]!r} is not a known prefix "
             f"({', '.join(_PREFIXES)}): save the network's own state dict"
         )
-    found = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    others = f", {len(state) - len(found)} tensors of other parts left out" if len(found) < len(state) else ""
-    print(f"pretrained={source}: the prefix {prefix} taken off its names{others}")
-    return found
+    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    others = f", {len(state) - len(own)} tensors of other parts left out" if len(own) < len(state) else ""
+    print(f"pretrained={source}: the prefix {prefix} removed from its names{others}")
+    return own
 
 
 def _packaged(package: str) -> Path:
-    """Find the one file of weights inside an installed package."""
+    """Return the one file of weights inside an installed package."""
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
@@ -89,5 +89,5 @@ def _packaged(package: str) -> Path:
         )
     files = [f for root in spec.submodule_search_locations for f in sorted(Path(root).rglob("*.pth"))]
     if len(files) != 1:
-        raise UserError(f"the package {package} holds {len(files)} files of weights (*.pth), one was expected")
+        raise UserError(f"the package {package} holds {len(files)} files of weights (*.pth), but one was expected")
     return files[0]
