@@ -45,8 +45,8 @@ warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are c
 Config = DictConfig
 TO_PREDICT = ("model", "protocol", "channels_last")
 """Parts of a configuration that `module_to_predict` needs."""
-# What is raised by code that meets a value of another kind than it was written for.
-NONSENSE = (
+# Raised by code that meets a value of another kind than it was written for.
+BAD_DATA_ERRORS = (
     *(AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError),
     *(HydraException, OmegaConfBaseException),
 )
@@ -190,12 +190,21 @@ def _without_foreign_nulls(name: str, node: dict[str, Any]) -> dict[str, Any]:
 def only_to_predict(parts: dict[str, Any]) -> None:
     """Change plain `parts` of a checkpoint's configuration, so that they hold nothing that only training needs.
 
-    Weights are in the checkpoint, whatever they began from. Nothing is augmented, and no cache is written.
+    No weights are fetched, nothing is augmented, and no cache is written.
     """
-    _unset(parts.get("model"), "pretrained", False)
+    without_pretrained(parts)
     _unset(parts.get("data"), "augmentation", None)
     if isinstance(data := parts.get("data"), dict):
         _unset(data.get("loader"), "cache", None)
+
+
+def without_pretrained(config: DictConfig | dict[str, Any]) -> None:
+    """Change the network of `config` so that no weights are fetched for it: they come from a checkpoint."""
+    network = config.get("model")
+    if OmegaConf.is_config(network):
+        network = OmegaConf.to_container(network, resolve=False)
+        config["model"] = network
+    _unset(network, "pretrained", False)
 
 
 def _unset(node: Any, key: str, value: Any) -> None:
@@ -204,12 +213,6 @@ def _unset(node: Any, key: str, value: Any) -> None:
         node[key] = value
     for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         _unset(item, key, value)
-
-
-def without_pretrained(cfg: DictConfig) -> None:
-    """Change `cfg` so that its backbone's weights are not fetched: they come from a checkpoint."""
-    if "pretrained" in cfg.model.backbone:
-        cfg.model.backbone.pretrained = False
 
 
 def configuration(parts: dict[str, Any]) -> Config:

@@ -17,7 +17,8 @@ from fastfcn_pl.config.stored_config import restore_withheld
 from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
-from fastfcn_pl.engine.checkpoint import Checkpoint, unusable
+from fastfcn_pl.engine.checkpoint import Checkpoint
+from fastfcn_pl.engine.checkpoint_file import unusable
 from fastfcn_pl.training.checkpoint_io import moved
 from fastfcn_pl.training.module import SegmentationModule
 
@@ -37,7 +38,7 @@ class Begun:
         """Read `cfg.checkpoint`; `last` is the one in the run's folder. Raises UserError where no run can go on."""
         path = Path(cfg.run_dir, "checkpoints", "last.ckpt") if cfg.checkpoint == "last" else Path(cfg.checkpoint)
         checkpoint = Checkpoint.read(path, Trust.of(cfg.trust, cfg))
-        content = checkpoint.content
+        content = checkpoint.training_state
         if not content.get("loops") or not content.get("optimizer_states"):
             raise UserError(f"checkpoint={path} holds weights but no state of training: start from it with init_from=")
         if path.resolve().parents[1] != Path(cfg.run_dir).resolve():
@@ -45,7 +46,7 @@ class Begun:
         begun = cls(checkpoint, path)
         try:
             _ = begun.position, begun.steps_logged
-        except build.NONSENSE as error:
+        except build.BAD_DATA_ERRORS as error:
             raise unusable(path, error) from error
         return begun
 
@@ -56,7 +57,7 @@ class Begun:
         """
         try:
             run = self._config(cfg, overrides)
-        except build.NONSENSE as error:
+        except build.BAD_DATA_ERRORS as error:
             raise unusable(self.path, error) from error
         built = {key: value for key, value in run.items() if key not in _TEXTS}
         self.checkpoint.trust.check(built, self.path, cfg.run_dir)
@@ -85,12 +86,12 @@ class Begun:
     @property
     def steps_logged(self) -> int:
         """How many steps had been logged."""
-        return self.checkpoint.content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+        return self.checkpoint.training_state["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
 
     @property
     def position(self) -> tuple[int, int]:
         """The epoch that the run was in, and how many of its batches were done."""
-        loop = self.checkpoint.content["loops"]["fit_loop"]
+        loop = self.checkpoint.training_state["loops"]["fit_loop"]
         epoch = loop["epoch_progress"]["current"]
         inside = epoch["ready"] > epoch["processed"]
         return epoch["processed"], loop["epoch_loop.batch_progress"]["current"]["ready"] if inside else 0
@@ -109,7 +110,7 @@ def start_from(path: str, module: SegmentationModule) -> str:
 
     Raises UserError where none of the backbone's weights fit.
     """
-    given: dict[str, Tensor] = Checkpoint.read(path).content["state_dict"]
+    given: dict[str, Tensor] = Checkpoint.read(path).state_dict
     own = module.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     if not any(name.startswith("model.backbone.") for name in fitting):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from omegaconf import DictConfig
@@ -23,7 +24,8 @@ def convert(cfg: DictConfig) -> None:
     print(f"{cfg.source} is of {published.source}: {published.architecture} ({converted.spec.name})")
     print(f"{len(published.state)} tensors taken, {len(published.dropped)} left out", *published.dropped, sep="\n  ")
     # What Lightning asks of a checkpoint that it is to go on from.
-    content = {**converted.content, "pytorch-lightning_version": L.__version__, "epoch": 0, "global_step": 0}
-    content |= {"callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+    content: dict[str, Any] = {"state_dict": converted.state_dict, "pytorch-lightning_version": L.__version__}
+    content |= {"hyper_parameters": {"config": converted.config, "spec": converted.spec.to_dict()}}
+    content |= {"epoch": 0, "global_step": 0, "callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
     StagedCheckpointIO().save_checkpoint(content, output)
     print(f"written to {output}")

@@ -82,7 +82,7 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     startup_messages.step(f"train: scoring {best}")
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
     results |= {"parameters": costs["parameters"], "gmacs": costs["gmacs"], "cost": costs}
-    results |= {"checkpoint": best, "checkpoint_step": checkpoint.content["global_step"]}
+    results |= {"checkpoint": best, "checkpoint_step": checkpoint.training_state["global_step"]}
     results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **about}
     if trainer.is_global_zero:
         scoring.report(results, module, cfg.run_dir, {"W&B run": how_to_view()})

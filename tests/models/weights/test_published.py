@@ -202,7 +202,7 @@ def test_published_weights_are_evaluated_as_they_are(
     assert json.loads((tmp_path / "scored" / "results.json").read_text())["images"] == 2
     nameless = command("evaluate", "checkpoint=theirs.pth")
     assert (nameless.returncode, nameless.stderr.count("\n")) == (1, 1)
-    assert "published weights, which say nothing of their" in nameless.stderr
+    assert "published weights, which do not name their" in nameless.stderr
 
 
 def test_what_is_missing_or_left_over_is_listed(tmp_path: Path, small: dict[str, torch.Tensor]) -> None:
