@@ -1,4 +1,4 @@
-"""Every data set from its authors' archives, as found in conf/distribution, to what its data module reads."""
+"""Every data set from its authors' archives, as found in conf/prepare, to what its data module reads."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from PIL import Image
@@ -26,14 +27,15 @@ from fastfcn_pl.config.schema import CONF_DIR
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.io import rle
+from fastfcn_pl.engine.error_messages import one_line
 from fastfcn_pl.tools.prepare import write_masks
 from fastfcn_pl.tools.prepare.command import prepare
 from tests.fakes.archives import run_lengths, run_lengths_as_text, write_archives
 from tests.fakes.cityscapes import write_cityscapes
 from tests.support.file_server import Site, serving
 
-SOURCES = sorted(path.stem for path in (CONF_DIR / "distribution").glob("*.yaml"))
-WITH_ACCOUNT = [name for name in SOURCES if "account: true" in (CONF_DIR / "distribution" / f"{name}.yaml").read_text()]
+SOURCES = sorted(path.stem for path in (CONF_DIR / "prepare").glob("*.yaml"))
+WITH_ACCOUNT = [name for name in SOURCES if "account: true" in (CONF_DIR / "prepare" / f"{name}.yaml").read_text()]
 MADE = {
     "pascal_context": "SegmentationClassContext",
     "pascal_context_json": "SegmentationClassContext",
@@ -50,10 +52,10 @@ def original(tmp_path: Path) -> Path:
 def config(source: str, root: Path, *overrides: str) -> DictConfig:
     """Compose as `python -m fastfcn_pl.prepare` does, without the checksums, which are of the real archives."""
     name = source.removesuffix("_json")
-    keys = [f"data={name}", f"distribution={source}", f"data.root={root}", "num_workers=0", "download.wait=0.01"]
+    keys = [f"data={name}", f"prepare={source}", f"data.root={root}", "num_workers=0", "download.wait=0.01"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("prepare", [*keys, *overrides])
-    for archive in cfg.distribution.archives.values():
+    for archive in cfg.prepare.archives.values():
         archive.checksum = None
     return cfg
 
@@ -77,7 +79,7 @@ def test_option_fits_its_signature(source: str, tmp_path: Path) -> None:
     for path, node in validation._targets(cfg, ""):
         keys = {str(key) for key in node} - set(validation.HYDRA_KEYS)
         assert keys == validation.parameters(get_object(node["_target_"]))[0], path
-    option = yaml.safe_load((CONF_DIR / "distribution" / f"{source}.yaml").read_text())
+    option = yaml.safe_load((CONF_DIR / "prepare" / f"{source}.yaml").read_text())
     digits = {"md5": 32, "sha1": 40, "sha256": 64}
     for archive in option["archives"].values():
         algorithm, _, value = (archive.get("checksum") or "md5:" + 32 * "0").partition(":")
@@ -253,7 +255,7 @@ def test_a_truncated_archive_is_set_aside_and_another_run_heals(original: Path, 
 def test_an_archive_on_disk_is_checked(original: Path, tmp_path: Path) -> None:
     folder = write_archives("ade20k", original, tmp_path / "archives")
     cfg = config("ade20k", tmp_path / "new", f"archives={folder}")
-    cfg.distribution.archives.all.checksum = "md5:" + 32 * "0"
+    cfg.prepare.archives.all.checksum = "md5:" + 32 * "0"
     with pytest.raises(UserError, match=r"ADEChallengeData2016\.zip is not the file that was expected \(md5 is "):
         prepare(cfg)
     assert not (tmp_path / "new").exists()
@@ -295,19 +297,23 @@ def test_run_lengths() -> None:
 
 @pytest.mark.slow
 def test_the_command(command: Callable[..., subprocess.CompletedProcess[str]], original: Path, tmp_path: Path) -> None:
-    """Converts in processes of its own, says what it has, and ends in one line where there is nothing to prepare."""
+    """Converts in processes of its own, says what it has, and ends in one line if there is nothing to prepare."""
     folder = write_archives("pascal_context", original, tmp_path / "archives")
-    checksum = "distribution.archives.images.checksum=null"
+    checksum = "prepare.archives.images.checksum=null"
     arguments = ["data=pascal_context", f"archives={folder}", "data.root=new", checksum, "num_workers=2"]
     done = command("prepare", *arguments)
     assert done.returncode == 0, done.stderr
     assert "train: 4 images (of 4998 officially)" in done.stdout
     done = command("prepare", "data=shapes")
     assert done.returncode == 1
-    assert done.stderr.startswith(
-        "error: data=shapes has no distribution to prepare it from: take a data set of ade20k, "
-    )
+    assert done.stderr.startswith("error: data=shapes: there is nothing to prepare, only for ade20k, ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_old_name_of_the_group_is_answered_with_the_new_one() -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(HydraException) as caught:
+        compose("prepare", ["data=pascal_context", "distribution=pascal_context_json"])
+    assert one_line(caught.value) == "distribution= is now prepare="
 
 
 @pytest.mark.parametrize("kind", ["folder", "FIFO"])

@@ -175,7 +175,7 @@ class PrepareConfig:
     """Keys of `python -m fastfcn_pl.prepare`."""
 
     data: Any = MISSING
-    distribution: Any = None
+    prepare: Any = None
     archives: str | None = MISSING
     mirror: str | None = MISSING
     num_workers: int | None = MISSING

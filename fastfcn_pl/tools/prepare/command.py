@@ -15,17 +15,17 @@ from fastfcn_pl.tools.prepare.folder_lock import locked
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Download, unpack and convert `cfg.data` from `cfg.distribution`, and say what its splits hold."""
-    if cfg.distribution is None:
-        options = sorted(path.stem for path in (schema.CONF_DIR / "distribution").glob("*.yaml"))
+    """Download, unpack and convert `cfg.data` from `cfg.prepare`, and say what its splits hold."""
+    if cfg.prepare is None:
+        options = sorted(path.stem for path in (schema.CONF_DIR / "prepare").glob("*.yaml"))
         raise UserError(
-            f"data={launch.choices().get('data')} has no distribution to prepare it from: take a data set of "
-            f"{', '.join(options)}, or train without"
+            f"data={launch.choices().get('data')}: there is nothing to prepare, only for {', '.join(options)}; "
+            "train with the files that are there"
         )
 
     validation.check(cfg)
     datamodule = build.build(cfg.data, 0)
-    download, source = build.build(cfg.download), build.build(cfg.distribution)
+    download, source = build.build(cfg.download), build.build(cfg.prepare)
     root = datamodule.root
     archives = Path(os.path.expanduser(cfg.archives)) if cfg.archives else root / "archives"
     for key, path in (("data.root", root), ("archives", archives)):
