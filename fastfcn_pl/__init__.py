@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from fastfcn_pl.tools.predict.predictor import Predictor
 
 __all__ = ["Predictor", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PLACES = {"Predictor": "fastfcn_pl.tools.predict.predictor:Predictor", "load": "fastfcn_pl.engine.checkpoint:load"}
 

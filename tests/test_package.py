@@ -70,8 +70,8 @@ def test_the_wheel_holds_the_package_its_options_and_studies_and_nothing_else(wh
     code = [path.relative_to(ROOT) for path in (ROOT / "fastfcn_pl").rglob("*.py")]
     options = [Path("fastfcn_pl") / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")]
     studies = [Path("fastfcn_pl") / path.relative_to(ROOT) for path in (ROOT / "experiments").glob("*.yaml")]
-    pages = [path.relative_to(ROOT) for path in (ROOT / "fastfcn_pl" / "reports" / "templates").iterdir()]
-    code += [*pages, Path("fastfcn_pl/sweep.yaml")]
+    pages = [path.relative_to(ROOT) for path in (ROOT / "fastfcn_pl" / "tools" / "report" / "templates").iterdir()]
+    code += [*pages, Path("fastfcn_pl/py.typed"), Path("fastfcn_pl/experiments/cluster/wandb_sweep.yml")]
     info = f"fastfcn_pl-{fastfcn_pl.__version__}.dist-info"
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith(f"{info}/")}
     assert held == {path.as_posix() for path in (*code, *options, *studies)}
@@ -83,6 +83,8 @@ def test_its_metadata(site: Path) -> None:
     assert (found.name, found.version) == ("fastfcn-pl", fastfcn_pl.__version__)
     assert found.metadata["Requires-Python"] == ">=3.11"
     assert found.metadata["License-Expression"] == "MIT"
+    assert "Typing :: Typed" in found.metadata.get_all("Classifier")
+    assert any(url.startswith("Changelog, https://") for url in found.metadata.get_all("Project-URL"))
     assert {"hydra-core<1.4,>=1.3.6", "torch>=2.9"} < set(found.requires or ())
 
 
