@@ -134,7 +134,7 @@ def test_an_agent_of_a_w_and_b_sweep_runs_the_shipped_command(tmp_path: Path) ->
     """W&B's own code makes the arguments; macros of the command are replaced as its agent replaces them."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-    sweep = yaml.safe_load((ROOT / "sweep.yaml").read_text())
+    sweep = yaml.safe_load((ROOT / "experiments" / "cluster" / "wandb_sweep.yml").read_text())
     assert sweep["method"] == "bayes"
     assert sweep["metric"] == {"name": "val/mIoU", "goal": "maximize"}
     drawn = {name: it["values"][0] if "values" in it else it["min"] for name, it in sweep["parameters"].items()}
