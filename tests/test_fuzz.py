@@ -21,7 +21,7 @@ from fastfcn_pl.config import build, schema, validation
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.io.image_files import ColorReader, FileSource, read_ids
-from fastfcn_pl.data.io.pairs import in_list
+from fastfcn_pl.data.io.pairs import pair_list
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.engine import checkpoint
 from fastfcn_pl.engine.error_messages import one_line
@@ -136,7 +136,7 @@ def test_any_list(folder: Path, lines: list[str], raw: bytes | None, suffix: str
     text = "\n".join(lines).encode("utf-8", "surrogatepass")
     (folder / "list.txt").write_bytes(text if raw is None else raw)
     images, masks = folder / "images" / "train", folder / "masks" / "train"
-    pairs = _value_or_line(lambda: in_list(folder / "list.txt", folder, images, masks, suffix))
+    pairs = _value_or_line(lambda: pair_list(folder / "list.txt", folder, images, masks, suffix))
     for pair in pairs or []:
         assert all(path.is_file() for path in pair)
 

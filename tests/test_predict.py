@@ -17,7 +17,7 @@ from PIL import Image
 from fastfcn_pl import Predictor
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.io import rle
-from fastfcn_pl.data.io.label_ids import own_ids
+from fastfcn_pl.data.io.label_ids import dataset_ids
 from fastfcn_pl.tools.predict import prediction, video
 from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
@@ -164,7 +164,7 @@ def _names(kind: str) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["input=nothing/*.png"], "input=nothing/*.png: no image there"),
+        (["input=nothing/*.png"], "input=nothing/*.png: no image found"),
         (
             ["save=[pictures]"],
             "save=pictures: no such picture; choose from colors, labels, overlays, probabilities, segments",
@@ -187,10 +187,10 @@ def test_a_mistake_is_one_line(
 
 def test_own_ids_are_the_lowest_of_several() -> None:
     spec = DatasetSpec("x", ("a", "b"), ((0, 0, 0), (1, 1, 1)), {0: IGNORE, 9: 0, 4: 0, 70: 1})
-    assert own_ids(spec).tolist() == [4, 70]
-    assert own_ids(spec).dtype == np.uint8
+    assert dataset_ids(spec).tolist() == [4, 70]
+    assert dataset_ids(spec).dtype == np.uint8
     wide = DatasetSpec("x", ("a",), ((0, 0, 0),), {1000: 0})
-    assert own_ids(wide).dtype == np.uint16
+    assert dataset_ids(wide).dtype == np.uint16
 
 
 def test_two_images_of_one_name_are_refused(checkpoint: Path, command: Command, tmp_path: Path) -> None:

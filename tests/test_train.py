@@ -176,7 +176,7 @@ def test_a_bad_mask_met_by_a_worker_is_one_line(command: Command, tmp_path: Path
     Image.fromarray(np.full((60, 80), 77, np.uint8)).save(bad)
     done = command("train", *FAST, f"data.root={camvid}", "data.num_workers=1")
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {bad} holds id 77, which camvid (11 classes)")
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {bad} has the id 77, which camvid (11 classes)")
     assert "Traceback" not in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Decoded images and masks, kept in a folder: reading them anew takes a fifth of the time of decoding."""
+"""Cache of decoded images and masks in a folder, which is faster than decoding them in every epoch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fastfcn_pl.data.io.image_files import FileSource
 
 @dataclass
 class CachedSource:
-    """A source that decodes each pair once, whichever worker, rank or run reads it first, into a file in `folder`.
+    """A source that decodes each pair once and stores it as a file in `folder`, shared by workers, ranks and runs.
 
-    What is changed in the original files, or in how they are read, is decoded anew. Where the folder's disk (or memory:
-    `/dev/shm`) is full, the rest is read as without a cache. Raises UserError where there can be no such folder.
+    A pair is decoded again if its original files or the options of reading change. If the disk of `folder`, or the
+    memory for `/dev/shm`, is full, the rest is read without the cache. Raises UserError if `folder` cannot be created.
     """
 
     source: FileSource
@@ -33,9 +33,9 @@ class CachedSource:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"data.loader.cache={self.folder} cannot be made ({error.strerror}): name a folder to write to, or null"
+                f"data.loader.cache={self.folder} cannot be created ({error.strerror}): name a writable folder, or null"
             ) from error
-        self._reader = pickle.dumps(replace(self.source, pairs=[]))
+        self._reader_key = pickle.dumps(replace(self.source, pairs=[]))
         self._full = False
 
     def __len__(self) -> int:
@@ -49,43 +49,43 @@ class CachedSource:
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         file = self.folder / f"{self._key(index)}.npy"
-        if (kept := _kept(file)) is not None:
-            return kept
+        if (cached := _load(file)) is not None:
+            return cached
         image, ids = self.source.read(index)
         if not self._full:
-            self._keep(file, image, ids)
+            self._store(file, image, ids)
         return image, ids
 
     def _key(self, index: int) -> str:
-        """Return a name for how the pair is read, and for what is in its files by their times and sizes."""
+        """Return a hash of the reading options and of the path, time and size of the pair's files."""
         stats = [(str(path.absolute()), path.stat()) for path in self.files(index) if path.exists()]
-        known = self._reader + repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]).encode()
-        return hashlib.sha256(known).hexdigest()[:32]
+        content = self._reader_key + repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]).encode()
+        return hashlib.sha256(content).hexdigest()[:32]
 
-    def _keep(self, file: Path, image: np.ndarray, ids: np.ndarray) -> None:
-        """Write a whole file or none: others may read it at any time."""
+    def _store(self, file: Path, image: np.ndarray, ids: np.ndarray) -> None:
+        """Write a file atomically, since other processes may read it at any time."""
         part = None
         try:
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as opened:
-                part = opened.name
-                np.save(opened, image)
-                np.save(opened, ids)
+            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as stream:
+                part = stream.name
+                np.save(stream, image)
+                np.save(stream, ids)
             os.replace(part, file)
         except OSError as error:
             if part is not None:
                 Path(part).unlink(missing_ok=True)
             self._full = True
             warnings.warn(
-                f"data.loader.cache={self.folder} takes no more ({error.strerror}): the rest is decoded each time",
+                f"data.loader.cache={self.folder} is not writable ({error.strerror}): the rest is decoded every epoch",
                 stacklevel=2,
             )
 
 
-def _kept(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the pair in a file; None where it is not there, or damaged, as a crash of the machine may leave it."""
+def _load(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the pair in a file; None if it is missing or damaged, for example by a crash of the machine."""
     try:
-        with file.open("rb") as pair:
-            image, ids = read_array(pair), read_array(pair)  # not np.load, which takes other files, too
+        with file.open("rb") as stream:
+            image, ids = read_array(stream), read_array(stream)  # np.load would accept other formats
             return image, ids
     except (OSError, ValueError, EOFError, MemoryError):
         return None

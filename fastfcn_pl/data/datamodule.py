@@ -1,4 +1,4 @@
-"""Loaders over a data set: what every data set's LightningDataModule shares."""
+"""Base classes of the data sets' LightningDataModules."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from fastfcn_pl.data.io.pairs import EXTENSIONS, missing_files
 from fastfcn_pl.data.io.walk import walk
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
-from fastfcn_pl.data.shared_memory import end_when_a_batch_is_lost, worker_count
-from fastfcn_pl.data.workers import begin_work
+from fastfcn_pl.data.shared_memory import exit_on_lost_batch, worker_count
+from fastfcn_pl.data.workers import init_worker
 
 
 class SegmentationDataModule(L.LightningDataModule):
-    """Loaders of a data set's splits. A subclass names `spec` and returns a `source` for each split.
+    """Data loaders of a data set's splits; a subclass sets `spec` and returns the `source` of each split.
 
-    Training samples are augmented, shuffled and batched, `batch_size` to a device; evaluation reads one image at a
-    time at its own size, every one exactly once over all devices. `num_workers=null` takes the cores there are, shared
-    among the devices of this machine.
+    Training samples are augmented, shuffled and batched, with `batch_size` for each device. Evaluation reads one
+    image at a time at its own size, and every image exactly once over all devices. `num_workers=null` divides the
+    machine's cores among its devices.
     """
 
     spec: DatasetSpec
     train_split = "train"
     split_sizes: ClassVar[dict[str, int]] = {}
-    """The splits that have labels, with their official numbers of images; empty where there are no official ones."""
+    """Labelled splits with their official numbers of images; empty if the data set has no official splits."""
     unlabelled: ClassVar[dict[str, str]] = {}
-    """The splits whose labels are not public, with the place of their images: for prediction."""
+    """Splits without public labels, with the place of their images, for prediction."""
 
     def __init__(
         self,
@@ -47,35 +47,35 @@ class SegmentationDataModule(L.LightningDataModule):
         batch_size: int,
         num_workers: int | None,
         augmentation: Transform,
-        loader: Loading = AUTOMATIC,  # what checkpoints from before it say nothing about
+        loader: Loading = AUTOMATIC,  # missing in checkpoints written before this option existed
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise UserError(f"data.batch_size={batch_size}: a batch holds one image at least")
+            raise UserError(f"data.batch_size={batch_size}: give 1 or more")
         if num_workers is not None and num_workers < 0:
-            raise UserError(f"data.num_workers={num_workers}: use 0 for none, or null for as many as there are cores")
+            raise UserError(f"data.num_workers={num_workers}: give 0 for none, or null for one for each core")
         self.seed, self.batch_size, self.num_workers, self.augmentation = seed, batch_size, num_workers, augmentation
         self.loader = loader
-        self.start = 0, 0  # the epoch that training starts in, and how many of its batches are done already
+        self.start = 0, 0  # epoch to start in, and number of its batches that are already done
 
     def source(self, split: str) -> Source:
-        """Return the images and labels of a split, such as `val`; raises UserError where it is not there."""
+        """Return the images and labels of a split, such as `val`; raises UserError if it is missing."""
         raise NotImplementedError
 
     @property
     def split_names(self) -> list[str]:
-        """The splits that there may be, whether or not they are there; `trainval` is none of its own."""
+        """Names of all splits, present or not, without the combined `trainval`."""
         return [*(self.split_sizes or ("train", "val")), *self.unlabelled]
 
     def listing(self, split: str) -> Source:
-        """Return what a split lists, whether or not each file is there, for a look at all that is wrong.
+        """Return a split without checking that its files exist, to report everything that is wrong.
 
-        Of a split without public labels, an image stands for its label map, too.
+        If a split has no public labels, the image takes the place of the label map.
         """
         return self.source(split)
 
     def dataset(self, split: str, augment: bool = False) -> SegmentationDataset:
-        """Return the samples of a split; raises UserError where it is empty."""
+        """Return the samples of a split; raises UserError if it is empty."""
         source = self.source(split)
         if len(source) == 0:
             raise UserError(f"split {split} of {self.spec.name} is empty: check data.root and the split's list")
@@ -108,19 +108,19 @@ class SegmentationDataModule(L.LightningDataModule):
     def _loader(
         self, dataset: Dataset[Sample], sampler: TrainSampler | EvalSampler, batch_size: int, drop_last: bool
     ) -> DataLoader[Sample]:
-        wanted, devices = self.loader, self.trainer.num_devices if self.trainer else 1
-        workers = worker_count(self.num_workers, devices, dataset, batch_size, wanted.prefetch or 2, rank_zero_warn)
+        options, devices = self.loader, self.trainer.num_devices if self.trainer else 1
+        workers = worker_count(self.num_workers, devices, dataset, batch_size, options.prefetch or 2, rank_zero_warn)
         return DataLoader(
             dataset,
             batch_size,
             sampler=sampler,
             num_workers=workers,
             drop_last=drop_last,
-            pin_memory=self._on_gpu() if wanted.pin_memory is None else wanted.pin_memory,
-            persistent_workers=workers > 0 and wanted.persistent_workers is not False,
-            prefetch_factor=wanted.prefetch if workers else None,  # null: torch's own
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # not the global one, whose numbers the network draws its dropout from
+            pin_memory=self._on_gpu() if options.pin_memory is None else options.pin_memory,
+            persistent_workers=workers > 0 and options.persistent_workers is not False,
+            prefetch_factor=options.prefetch if workers else None,
+            worker_init_fn=_init_loader_worker,
+            generator=torch.Generator(),  # the global one also drives dropout
         )
 
     def _rank(self) -> tuple[int, int]:
@@ -130,19 +130,17 @@ class SegmentationDataModule(L.LightningDataModule):
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
 
-def _start_worker(number: int) -> None:
-    begin_work()
-    end_when_a_batch_is_lost()
-    pl_worker_init_function(
-        number
-    )  # which Lightning calls where there is no other: own parts may use global generators
+def _init_loader_worker(worker_id: int) -> None:
+    init_worker()
+    exit_on_lost_batch()
+    pl_worker_init_function(worker_id)  # seeds the global generators, which user transforms may draw from
 
 
 class FileDataModule(SegmentationDataModule):
-    """A data set in files below `root`, trained on `train_split`.
+    """Data set in files below `root`, trained on `train_split`.
 
-    A subclass lists the `pairs` of a split and says `how_to_get` the data. Any data set has the split `trainval`, which
-    is `train` and `val` together.
+    A subclass lists the `pairs` of a split and states in `how_to_get` where the data comes from. Every data set has
+    the split `trainval`, which combines `train` and `val`.
     """
 
     how_to_get: ClassVar[str]
@@ -160,18 +158,21 @@ class FileDataModule(SegmentationDataModule):
     ) -> None:
         super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation, loader=loader)
         if not root:
-            raise UserError("data.root is empty: name the folder of the data set, or . for this one")
-        self.root, self.train_split = Path(os.path.expanduser(root)), train_split  # ~ in quotes is left to us
+            raise UserError("data.root is empty: give the folder of the data set, or . for the current one")
+        self.root, self.train_split = (
+            Path(os.path.expanduser(root)),
+            train_split,
+        )  # the shell keeps a quoted ~
         self._checked = False
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        """Return the image file and the label file of each sample; raises UserError where the split is not there."""
+        """Return the image and label file of each sample; raises UserError if the split is missing."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
-        """Check the files before training, once; raises UserError also where val is trained on without being asked for.
+        """Check files and some masks once before training; raises UserError if the data is unusable.
 
-        Some masks are read, too: see `check_masks`.
+        Training on images of `val` is an error, too, unless `train_split` says so.
         """
         if self._checked:
             return
@@ -181,28 +182,28 @@ class FileDataModule(SegmentationDataModule):
         if shared and self.train_split not in ("trainval", "val"):
             raise UserError(
                 f"split {self.train_split} of {self.spec.name} holds {len(shared)} images of val, such as {shared[0]}: "
-                "take them off its list, or train on both with data.train_split=trainval"
+                "remove them from its list, or train on both with data.train_split=trainval"
             )
         require_two_classes(self.spec)
         for split, source in sources.items():
             if isinstance(source, FileSource):
                 check_masks(split, source, self.spec, rank_zero_warn)
         if shared:
-            rank_zero_warn(f"data.train_split={self.train_split} holds val, so that scores on val say little")
+            rank_zero_warn(f"data.train_split={self.train_split} includes val, so scores on val are not meaningful")
         self._checked = True
 
     def check_root(self) -> None:
-        """Raise UserError where `root` is not a folder that can be read, with the way to get the data."""
+        """Raise UserError if `root` is not a readable folder."""
         if not os.path.isdir(self.root):  # Path.is_dir raises for a name that is too long
             raise UserError(f"data.root={self.root} is not a folder: {self.how_to_get}")
         if not os.access(self.root, os.R_OK | os.X_OK):
-            raise UserError(f"data.root={self.root} may not be read: change its permissions, or name another folder")
+            raise UserError(f"data.root={self.root} is not readable: change its permissions, or give another folder")
 
     def source(self, split: str) -> Source:
         return self.reader(self.files(split))
 
     def reader(self, pairs: list[tuple[Path, Path]]) -> FileSource:
-        """Return what reads `pairs` of image and label map."""
+        """Return the source that reads `pairs` of image and label file."""
         return FileSource(pairs)
 
     def listing(self, split: str) -> Source:
@@ -213,23 +214,22 @@ class FileDataModule(SegmentationDataModule):
 
     def images(self, split: str) -> list[Path]:
         """Return the images of a split without public labels."""
-        place = self.place(self.unlabelled[split])
-        return sorted(walk(place, EXTENSIONS))
+        return sorted(walk(self.require(self.unlabelled[split]), EXTENSIONS))
 
     def files(self, split: str) -> list[tuple[Path, Path]]:
-        """Return the pairs of a split; raises UserError where it has no labels, or where a file is missing."""
+        """Return the pairs of a split; raises UserError if it has no labels or a file is missing."""
         if split == "trainval":
             return self.files("train") + self.files("val")
         if split in self.unlabelled:
             raise UserError(
-                f"the labels of {self.spec.name}'s split {split} are not public: take {' or '.join(self.split_sizes)}; "
-                f"its images, {self.unlabelled[split]}, are for prediction"
+                f"split {split} of {self.spec.name} has no public labels: use {' or '.join(self.split_sizes)}, or "
+                f"predict its images ({self.unlabelled[split]})"
             )
         pairs = self._listed(split)
         if missing := missing_files([str(path) for pair in pairs for path in pair]):
             raise UserError(
                 f"split {split} of {self.spec.name} lacks {len(missing)} files, such as {missing[0]}: "
-                "restore them, or leave their images out"
+                "restore them, or remove their images"
             )
         return pairs
 
@@ -239,8 +239,8 @@ class FileDataModule(SegmentationDataModule):
             raise UserError(f"{self.spec.name} has no split {split}; {suggest(split, [*self.split_sizes, 'trainval'])}")
         return self.pairs(split)
 
-    def place(self, *parts: str) -> Path:
-        """Return a file or folder below `root`; raises UserError where it is missing, with the way to get the data."""
+    def require(self, *parts: str) -> Path:
+        """Return a file or folder below `root`; raises UserError if it is missing."""
         path = self.root.joinpath(*parts)
         if not path.exists():
             raise UserError(f"{path} is missing: {self.how_to_get}")

@@ -1,4 +1,4 @@
-"""A data set that yields augmented samples, from any source of images and label maps."""
+"""Torch data set of augmented samples from any source of images and label maps."""
 
 from __future__ import annotations
 
@@ -17,46 +17,45 @@ from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.data.transforms.image_ops import apply_lut, to_chw
 
 Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
-"""Augments an RGB image `(H, W, 3)` and its class indices `(H, W)`, uint8, with what it draws from the generator."""
+"""Augments an RGB image `(H, W, 3)` and class indices `(H, W)`, both uint8, with draws from the generator."""
 
 
 class Sample(TypedDict):
-    """One image and its labels, as they travel from a worker to the device."""
+    """An image and its labels, as sent from a worker to the device."""
 
     image: Tensor
     """`(3, H, W)` uint8, RGB."""
     target: Tensor
-    """`(H, W)` uint8, class indices and `IGNORE`."""
+    """`(H, W)` uint8: class indices and `IGNORE`."""
     index: int
-    """The position in the source."""
+    """Index in the source, or `BLANK`."""
 
 
 class Source(Protocol):
-    """Where images and raw label maps come from: files, or a generator."""
+    """Source of images and raw label maps, such as files or a generator."""
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return an RGB image `(H, W, 3)`, uint8, and its label map `(H, W)`, ids as distributed, of 8 to 32 bits."""
+        """Return an RGB image `(H, W, 3)`, uint8, and its label map `(H, W)` with the original ids, of 8 to 32 bits."""
 
     def name(self, index: int) -> str:
-        """Return what to call the pair in a message or a picture."""
+        """Return a name of the pair for messages and pictures."""
 
     def files(self, index: int) -> tuple[Path, ...]:
-        """Return the files that the pair is read from; none where it is generated."""
+        """Return the files of the pair; an empty tuple if it is generated."""
 
 
 class SegmentationDataset(Dataset[Sample]):
     """Samples of a source: read, checked, relabelled, augmented.
 
-    A key is `(epoch, index)`; what is drawn for it depends on `(seed, epoch, index)` alone, so that neither the
-    worker nor the rank that draws it changes it.
+    A key is `(epoch, index)`. Random draws depend on `(seed, epoch, index)` alone, not on the worker or rank.
     """
 
     def __init__(self, source: Source, spec: DatasetSpec, transform: Transform | None = None, seed: int = 0) -> None:
         self.source, self.spec, self.transform, self.seed = source, spec, transform, seed
         table = label_table(spec)
-        # To one more than the class index, by which IGNORE is 0 and what is unknown the largest.
+        # Labels plus 1 in 8 bits: IGNORE becomes 0, and unknown ids the largest value.
         self._table = (np.where(table < 0, spec.num_classes, table) + 1).astype(np.uint8)
         shift = label_shift(table, spec.num_classes)
         self._shift = None if shift is None else np.uint8((int(shift) + 1) % 256)
@@ -80,19 +79,19 @@ class SegmentationDataset(Dataset[Sample]):
         }
 
     def relabel(self, ids: np.ndarray, index: int) -> np.ndarray:
-        """Replace ids of the file by class indices; an id that the data set does not have raises."""
+        """Map ids of a file to class indices; raises UserError for an unknown id."""
         if ids.dtype != np.uint8 or self.spec.num_classes == IGNORE:
-            found = look_up(ids, self.spec.labels)
-            self._refuse(ids, found < 0, index)
-            return found.astype(np.uint8)
-        # Where an addition does, it takes a tenth of the time of looking up; so does a maximum, of comparing.
+            labels = look_up(ids, self.spec.labels)
+            self._check_known(ids, labels < 0, index)
+            return labels.astype(np.uint8)
+        # Adding a constant is much faster than a lookup, and so is a maximum than a comparison of all pixels.
         labels = apply_lut(ids, self._table) if self._shift is None else ids + self._shift
         if labels.max() > self.spec.num_classes:
-            self._refuse(ids, labels > self.spec.num_classes, index)
+            self._check_known(ids, labels > self.spec.num_classes, index)
         labels -= 1
         return labels
 
-    def _refuse(self, ids: np.ndarray, unknown: np.ndarray, index: int) -> None:
-        """Raise UserError for the `unknown` ids, if there are any."""
+    def _check_known(self, ids: np.ndarray, unknown: np.ndarray, index: int) -> None:
+        """Raise UserError if the mask of `unknown` ids has any."""
         if unknown.any():
             raise unknown_ids(self.source.name(index), np.unique(ids[unknown]).tolist(), self.spec)

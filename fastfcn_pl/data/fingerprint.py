@@ -1,4 +1,4 @@
-"""Telling whether two runs saw the same data."""
+"""Fingerprint of a data set, to compare the data of two runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from dataclasses import asdict, is_dataclass
 from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.dataset import Source
 
-_SIZED = 1000  # pairs of a split whose sizes are looked up: asking a network's disk for every one may take minutes
+_MAX_SIZES = 1000  # pairs of a split whose file sizes are read; all of them may take minutes on a network disk
 
 
 def fingerprint(spec: DatasetSpec, sources: Mapping[str, Source]) -> str:
-    """Return 16 hexadecimal digits that change with the classes, and with the images of the splits in `sources`.
+    """Return 16 hexadecimal digits that depend on the classes and on the images of the splits in `sources`.
 
-    Images are known by the names of their files below the folder that all of a split share, and by the sizes of a
-    thousand, evenly spread; generated ones by their parameters. What is changed inside of a file that keeps its size
-    is not seen.
+    Files enter by their paths relative to the split's common folder, and by the sizes of a thousand of them, evenly
+    spread. Generated images enter by their parameters. A change inside a file of the same size goes unnoticed.
     """
     digest = hashlib.sha256(repr((spec.name, spec.classes, sorted(spec.labels.items()))).encode())
     for split, source in sorted(sources.items()):
@@ -29,6 +28,7 @@ def fingerprint(spec: DatasetSpec, sources: Mapping[str, Source]) -> str:
             continue
         root = os.path.commonpath(paths) if paths else ""
         digest.update("\0".join(path[len(root) :] for path in paths).encode())
-        sizes = [os.path.getsize(path) for path in paths[:: len(paths) // (2 * _SIZED) | 1]]  # odd: images and masks
+        step = len(paths) // (2 * _MAX_SIZES) | 1  # an odd step reaches both images and masks
+        sizes = [os.path.getsize(path) for path in paths[::step]]
         digest.update(repr(sizes).encode())
     return digest.hexdigest()[:16]

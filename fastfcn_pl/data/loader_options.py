@@ -1,4 +1,4 @@
-"""How samples are brought to the device."""
+"""Options of the data loader."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fastfcn_pl.core.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """How workers run, and what is kept of what they read; null is automatic.
+    """Options of workers and cache; null chooses automatically.
 
-    With `persistent_workers` (null: yes) they live on between epochs. `pin_memory` (null: where the device is a GPU)
-    lets a batch travel while another is computed. `prefetch` is how many batches each worker keeps ready (null: 2).
-    `cache` is a folder for decoded images (null: none).
+    `persistent_workers` keeps workers alive between epochs (null: yes). `pin_memory` lets batches be copied to a GPU
+    during computation (null: if the device is a GPU). `prefetch` is the number of batches that each worker prepares
+    ahead (null: 2). `cache` is a folder for decoded images (null: no cache).
     """
 
     persistent_workers: bool | None
@@ -23,7 +23,7 @@ class Loading:
 
     def __post_init__(self) -> None:
         if self.prefetch is not None and self.prefetch < 1:
-            raise UserError(f"data.loader.prefetch={self.prefetch}: a worker prepares one batch at least")
+            raise UserError(f"data.loader.prefetch={self.prefetch}: give 1 or more batches, or null")
 
 
 AUTOMATIC = Loading(persistent_workers=None, pin_memory=None, prefetch=None, cache=None)

@@ -1,4 +1,4 @@
-"""Which samples a rank draws, in which order."""
+"""Samplers that distribute a data set over ranks."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import torch
 from torch.utils.data import Sampler
 
 BLANK = -1
-"""The index of a sample that is no image of the data set, and is not scored."""
+"""Index of a blank sample, which is not in the data set and not scored."""
 
 
 class TrainSampler(Sampler[tuple[int, int]]):
-    """Shuffled `(epoch, index)` keys of one rank: a permutation that `(seed, epoch)` decides, dealt out to the ranks.
+    """Shuffled `(epoch, index)` keys of one rank, from a permutation that depends on `(seed, epoch)` alone.
 
-    Every rank gets the same number of samples; the remainder of fewer than `world_size` samples is left out of the
-    epoch, and is another one in the next. A run that goes on inside of epoch `epoch` leaves out the first `done`
-    samples of it.
+    Every rank gets the same number of samples. The remainder, fewer than `world_size` samples, is dropped and differs
+    between epochs. A run that resumes inside `epoch` skips the first `done` samples of it.
     """
 
     def __init__(self, count: int, seed: int, rank: int, world_size: int, epoch: int = 0, done: int = 0) -> None:
         self.count, self.seed, self.rank, self.world_size = count, seed, rank, world_size
-        self.epoch, self._done = epoch, {epoch: done}
+        self.epoch, self._skipped = epoch, {epoch: done}
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; Lightning calls it."""
+        """Set the next epoch; called by Lightning."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -33,16 +32,15 @@ class TrainSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.count, generator=rng)[: len(self) * self.world_size]
-        mine = order[self.rank :: self.world_size].tolist()
-        for index in mine[self._done.get(self.epoch, 0) :]:
+        indices = order[self.rank :: self.world_size].tolist()
+        for index in indices[self._skipped.get(self.epoch, 0) :]:
             yield self.epoch, index
 
 
 class EvalSampler(Sampler[tuple[int, int]]):
-    """The `(0, index)` keys of one rank: over all ranks every sample exactly once, none repeated to even them out.
+    """`(0, index)` keys of one rank; all ranks together draw every sample exactly once, without padding.
 
-    A rank for which none is left draws `BLANK`, since Lightning leaves out the whole loop on a rank without a batch,
-    and with it what the other ranks wait for.
+    A rank without samples draws `BLANK`: Lightning would skip the loop there, and the other ranks would wait for it.
     """
 
     def __init__(self, count: int, rank: int, world_size: int) -> None:

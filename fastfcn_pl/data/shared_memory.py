@@ -1,4 +1,4 @@
-"""The memory that workers hand batches over in, which containers have little of."""
+"""Shared memory that workers pass batches through; containers often have little of it."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.data.io.parallel import LOCKS, MORE_SHARED_MEMORY, cores, shared_memory
+from fastfcn_pl.data.io.parallel import LOCK_BYTES, MORE_SHARED_MEMORY, available_cores, free_shared_memory
 
 _PLENTY = 4 << 30
-"""Bytes of shared memory with which nobody needs to count."""
+"""Bytes of free shared memory above which the size of batches is not checked."""
 
 
 def worker_count(
-    wanted: int | None,
+    requested: int | None,
     devices: int,
     dataset: Dataset[Any],
     batch_size: int,
     prefetch: int,
     warn: Callable[[str], None],
 ) -> int:
-    """Return how many workers load data: as many as `wanted`, or, if that is None, as there are cores for a device.
+    """Return the number of loader workers: `requested`, or else the cores for each device, at most 8.
 
-    Each keeps `prefetch` batches in shared memory, which containers have little of: what is too large for it ends a
-    worker without a word. Raises UserError where it does not take what is wanted.
+    Each worker keeps `prefetch` batches in shared memory and dies silently if they do not fit. Without a request the
+    number is reduced to what fits, with a warning. Raises UserError if the requested number, or even one, does not.
     """
-    workers = min(8, cores() // devices) if wanted is None else wanted
-    if workers == 0 or (free := shared_memory("data.num_workers=0")) is None or free > _PLENTY:
+    workers = min(8, available_cores() // devices) if requested is None else requested
+    if workers == 0 or (free := free_shared_memory("data.num_workers=0")) is None or free > _PLENTY:
         return workers
-    size = _of_batch(dataset, batch_size)
-    most = max(0, ((free - LOCKS) // size - 1) // prefetch)  # one more batch is on its way to the device
+    size = _batch_bytes(dataset, batch_size)
+    most = max(0, ((free - LOCK_BYTES) // size - 1) // prefetch)  # one more batch is on its way to the device
     if workers <= most:
         return workers
-    cause = f"/dev/shm has {_bytes(free)} free, too little for {prefetch} batches of {_bytes(size)}"
-    if wanted is None and most:
-        warn(f"{cause} from {workers} workers: {most} load data ({MORE_SHARED_MEMORY} takes more)")
+    cause = f"/dev/shm has only {_format_bytes(free)} free, too little for {prefetch} batches of {_format_bytes(size)}"
+    if requested is None and most:
+        warn(f"{cause} from {workers} workers: using {most}; for more, {MORE_SHARED_MEMORY}")
         return most
     raise UserError(f"{cause} from each of {workers} workers: {MORE_SHARED_MEMORY}, or set data.num_workers={most}")
 
 
-def _of_batch(dataset: Dataset[Any], batch_size: int) -> int:
-    """Return the size of a batch, by the first sample; transforms of one's own may draw from global generators."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # they may use it
+def _batch_bytes(dataset: Dataset[Any], batch_size: int) -> int:
+    """Return the size of a batch from its first sample, without advancing global random generators."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # user transforms may draw from it
     with torch.random.fork_rng(devices=[]):
         sample = dataset[0, 0]
     random.setstate(states[0])
@@ -59,22 +59,22 @@ def _of_batch(dataset: Dataset[Any], batch_size: int) -> int:
     return max(1, batch_size * sum(value.nbytes for value in sample.values() if isinstance(value, Tensor)))
 
 
-def _bytes(size: int) -> str:
+def _format_bytes(size: int) -> str:
     return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.0f} KiB"
 
 
-def end_when_a_batch_is_lost() -> None:
-    """Have this worker end when it cannot send a batch, which would otherwise be waited for without an end.
+def exit_on_lost_batch() -> None:
+    """Make this worker exit if it cannot send a batch, for which the main process would wait forever.
 
-    It ends as one that meets full shared memory while it writes there: by SIGBUS.
+    It exits by SIGBUS, like a worker that runs out of shared memory during a write.
     """
-    says = queues.Queue._on_queue_feeder_error  # type: ignore[attr-defined]
+    report_error = queues.Queue._on_queue_feeder_error  # type: ignore[attr-defined]
 
-    def end(error: Exception, batch: object) -> None:
-        if "/torch_" in str(error):  # the name of a piece of shared memory
+    def exit_worker(error: Exception, batch: object) -> None:
+        if "/torch_" in str(error):  # the name of a shared memory block
             os.kill(os.getpid(), signal.SIGBUS)
-            time.sleep(5)  # another thread may be the one that gets it
-        says(error, batch)
+            time.sleep(5)  # another thread may receive the signal
+        report_error(error, batch)
         os._exit(1)
 
-    queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
+    queues.Queue._on_queue_feeder_error = staticmethod(exit_worker)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Worker processes: they outlive no signal's sender's patience, and never the process that they work for."""
+"""Lifetime of worker processes: signals, exit with the parent, and the cause of a failure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from multiprocessing import synchronize
 
 from fastfcn_pl.data.io.parallel import MORE_SHARED_MEMORY
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""Signals that tell a run to end; SIGUSR1 is a cluster's."""
+TERMINATION_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that end a run; SLURM sends SIGUSR1 before a time limit."""
 _PR_SET_PDEATHSIG = 1
 _KILLED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)"
@@ -24,62 +24,62 @@ _KILLED = re.compile(
 _SHARED_MEMORY = re.compile(r"bus error|shared memory|/torch_\w+|\bshm\b|/dev/shm", re.IGNORECASE)
 
 
-def begin_work() -> None:
-    """Ignore the signals that end a run: the process that trains handles them, and saves a checkpoint first.
+def init_worker() -> None:
+    """Ignore termination signals, which terminals and clusters send to workers, too, and exit with the parent.
 
-    A terminal and a cluster send them to the workers, too.
+    The main process handles the signals and saves a checkpoint first.
     """
-    for number in ENDING:
+    for number in TERMINATION_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
+    exit_with_parent()
 
 
-def end_with_parent() -> None:
-    """Have the kernel kill this process as soon as the one that started it has ended, however that ended."""
+def exit_with_parent() -> None:
+    """Have the kernel kill this process as soon as its parent exits for any reason."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:  # it ended before
+    if parent is not None and os.getppid() != parent.pid:  # the parent has exited already
         os._exit(1)
 
 
-def end_workers() -> None:
-    """Kill the workers of this process: they ignore what else would end them, and may be stuck."""
+def kill_workers() -> None:
+    """Kill the workers of this process, which ignore termination signals and may hang."""
     children = multiprocessing.active_children()
-    in_main = threading.current_thread() is threading.main_thread()
-    # torch's handler would raise an error of its own for each, wherever this process is by then.
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # torch's handler would raise an error for each killed worker, at an arbitrary point.
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread else None
     for child in children:
         if child.pid is not None:
             with suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)  # loky's processes, which joblib starts, have no `kill`
+                os.kill(child.pid, signal.SIGKILL)  # processes of loky (joblib) have no `kill`
     for child in children:
         child.join(1)
-    if in_main:
+    if in_main_thread:
         signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 
 
-def loss_of_worker(error: BaseException) -> str | None:
-    """Return in one line why workers could not begin, or were lost; None for another error."""
-    said = [line for line in str(error).splitlines() if not line.startswith(" ")]  # others are of a traceback
-    message = "\n".join(said) if isinstance(error, RuntimeError) else ""
-    of_loader = "DataLoader worker" in message or "/torch_" in message
-    if (of_loader and _SHARED_MEMORY.search(message)) or (isinstance(error, OSError) and _of_semaphore(error)):
+def explain_worker_failure(error: BaseException) -> str | None:
+    """Return one line on why workers could not start or died; None for an unrelated error."""
+    lines = [line for line in str(error).splitlines() if not line.startswith(" ")]  # without the traceback
+    message = "\n".join(lines) if isinstance(error, RuntimeError) else ""
+    from_loader = "DataLoader worker" in message or "/torch_" in message
+    if (from_loader and _SHARED_MEMORY.search(message)) or (isinstance(error, OSError) and _is_semaphore_error(error)):
         return (
-            "/dev/shm, through which workers hand over their batches, is full or cannot be written: "
+            "/dev/shm, through which workers pass batches, is full or not writable: "
             f"{MORE_SHARED_MEMORY}, or set data.num_workers=0"
         )
     if killed := _KILLED.search(message):
-        how = f"by signal {killed[2]}" if killed[2] else "from outside"
+        cause = f"by signal {killed[2]}" if killed[2] else "from outside"
         return (
-            f"a worker process that reads the data (pid {killed[1]}) was ended {how}, as happens if memory runs out: "
-            "set data.num_workers or data.batch_size lower"
+            f"a data worker (pid {killed[1]}) was killed {cause}, probably because memory ran out: "
+            "lower data.num_workers or data.batch_size"
         )
     return None
 
 
-def _of_semaphore(error: OSError) -> bool:
-    """Tell whether a semaphore could not be made, which takes a file in /dev/shm."""
+def _is_semaphore_error(error: OSError) -> bool:
+    """Return whether creating a semaphore failed, which needs a file in /dev/shm."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and frames[-1].filename == synchronize.__file__

@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from fastfcn_pl.config import schema
 from fastfcn_pl.core.atomic_io import DISK_ERRORS, write_error
 from fastfcn_pl.core.types import UserError, suggest
-from fastfcn_pl.data.workers import loss_of_worker
+from fastfcn_pl.data.workers import explain_worker_failure
 from fastfcn_pl.engine import usage
 from fastfcn_pl.training.distributed import loss_of_rank
 
@@ -34,7 +34,7 @@ def one_line(error: BaseException) -> str | None:
             # The error of a worker process arrives as text, with the traceback before the message.
             return " ".join(str(link).rsplit("UserError: ", 1)[-1].splitlines()).strip()
     for link in chain:
-        if message := loss_of_worker(link) or loss_of_rank(link):
+        if message := explain_worker_failure(link) or loss_of_rank(link):
             return message
         if isinstance(link, OSError) and (link.errno in DISK_ERRORS or _makes_a_folder(link)):
             return _disk_message(link)

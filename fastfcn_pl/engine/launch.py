@@ -25,7 +25,7 @@ from fastfcn_pl.config import resolvers, schema
 from fastfcn_pl.config.trust import read_yaml
 from fastfcn_pl.core import redaction
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.data.workers import ENDING, end_with_parent
+from fastfcn_pl.data.workers import TERMINATION_SIGNALS, exit_with_parent
 from fastfcn_pl.engine import console, home_folder, job_folder, startup_messages, sweep
 from fastfcn_pl.engine.broken_pipe import outlive_readers
 from fastfcn_pl.engine.error_messages import one_line
@@ -167,7 +167,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
         process.send_signal(number)
 
     in_main = threading.current_thread() is threading.main_thread()
-    heard = [number for number in ENDING if in_main and signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in TERMINATION_SIGNALS if in_main and signal.getsignal(number) is not signal.SIG_IGN]
     before_it = {number: signal.signal(number, stop) for number in heard}
     try:
         code = process.wait()
@@ -185,7 +185,7 @@ def _run_frozen(module: str, job: str, text: str) -> None:
     cfg = thaw(text)
     sys.argv[1:] = overrides()
     if not is_rank_0():
-        end_with_parent()
+        exit_with_parent()
     try:
         startup_messages.before_imports(module, cfg)
         FrozenJob.current = FrozenJob.of(module, cfg)

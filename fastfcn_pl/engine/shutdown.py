@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fastfcn_pl.config.resolvers import KEPT
-from fastfcn_pl.data.workers import end_workers
+from fastfcn_pl.data.workers import kill_workers
 from fastfcn_pl.training.distributed import is_rank_0
 from fastfcn_pl.training.resume_command import goes_on_by
 
@@ -38,7 +38,7 @@ def orderly() -> Iterator[None]:
         code = INTERRUPTED
         sys.exit(code)
     finally:
-        end_workers()
+        kill_workers()
         if code:
             _exit_after(_CLEANUP_SECONDS, code if isinstance(code, int) else 1)
 

@@ -45,10 +45,10 @@ def test_ids_become_class_indices(tmp_path: Path) -> None:
     assert (sample["image"].shape, sample["image"].dtype) == ((3, 1, 3), torch.uint8)
 
 
-def test_without_a_remap_255_is_ignored_and_any_other_id_is_an_error(tmp_path: Path) -> None:
+def test_without_a_remap_255_is_ignored_and_unknown_ids_are_errors(tmp_path: Path) -> None:
     spec = DatasetSpec("two", SPEC.classes, SPEC.palette)
     assert SegmentationDataset(_pair(tmp_path, np.array([[0, 1, 255]], np.uint8)), spec)[0, 0]["target"].max() == IGNORE
-    with pytest.raises(UserError, match=r"mask\.png holds id 2, 254, which two \(2 classes\) does not have"):
+    with pytest.raises(UserError, match=r"mask\.png has the id 2, 254, which two \(2 classes\) does not have"):
         SegmentationDataset(_pair(tmp_path, np.array([[254, 1, 2, 255]], np.uint8)), spec)[0, 0]
 
 
@@ -66,7 +66,7 @@ REMAPS = {
 
 
 @pytest.mark.parametrize("name", REMAPS)
-def test_each_id_of_8_bits_becomes_what_the_table_says_or_is_an_error(tmp_path: Path, name: str) -> None:
+def test_every_8_bit_id_is_mapped_by_the_table_or_an_error(tmp_path: Path, name: str) -> None:
     classes, remap = REMAPS[name]
     spec = DatasetSpec("many", tuple(map(str, range(classes))), voc_colors(range(classes)), remap)
     dataset, table = SegmentationDataset(_pair(tmp_path, np.zeros((2, 2), np.uint8)), spec), label_table(spec)
@@ -75,7 +75,7 @@ def test_each_id_of_8_bits_becomes_what_the_table_says_or_is_an_error(tmp_path: 
         if table[number] >= 0:
             assert (dataset.relabel(ids, 0) == table[number]).all()
         else:
-            with pytest.raises(UserError, match=rf"mask\.png holds id {number}, which many \({classes} classes\)"):
+            with pytest.raises(UserError, match=rf"mask\.png has the id {number}, which many \({classes} classes\)"):
                 dataset.relabel(ids, 0)
 
 
@@ -84,7 +84,7 @@ def test_ids_of_16_bits_become_class_indices_or_are_named(tmp_path: Path) -> Non
     source = _pair(tmp_path, np.array([[1000, 2000, 0]], np.uint16))
     assert SegmentationDataset(source, spec)[0, 0]["target"].tolist() == [[0, 1, IGNORE]]
     source = _pair(tmp_path, np.arange(1000, 1100, dtype=np.uint16)[None])
-    line = r"mask\.png holds id 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008 and 91 more, which two \(2 classes\)"
+    line = r"mask\.png has the id 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008 and 91 more, which two \(2 classes\)"
     with pytest.raises(UserError, match=line):
         SegmentationDataset(source, spec)[0, 0]
 

@@ -1,4 +1,4 @@
-"""The data sets that are read from files, as found in conf/data: layouts, splits, ids, names, colours."""
+"""File data sets in conf/data: layouts, splits, ids, names, colours."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.fakes.pascal_voc import write_pascal_voc
 LOADING = {"batch_size": 2, "num_workers": 0, "augmentation": RandomFlip(probability=0.5)}
 FILES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF_DIR / "data").glob("*.yaml"))}
 OPTIONS = [name for name, option in FILES.items() if getattr(get_object(option["_target_"]), "split_sizes", None)]
-"""The data sets whose splits have official sizes."""
+"""Data sets with official sizes of their splits."""
 FACTS: dict[str, dict[str, Any]] = {
     path.stem: yaml.safe_load(path.read_text()) for path in (Path(__file__).parent / "official_ids").glob("*.yaml")
 }
@@ -43,7 +43,7 @@ every_data_set = pytest.mark.parametrize("name", OPTIONS)
 
 @pytest.fixture
 def fake(tmp_path: Path, name: str) -> Path:
-    """A tiny copy of the data set, 4 images to train on and 2 in val, that its `tests/fakes/<name>.py` writes."""
+    """Return a tiny copy of the data set, 4 images in train and 2 in val, written by `tests/fakes/<name>.py`."""
     return getattr(import_module(f"tests.fakes.{name}"), f"write_{name}")(tmp_path / "fake", train=4, val=2)
 
 
@@ -54,7 +54,7 @@ def make(name: str, **keys: object) -> FileDataModule:
 
 
 @every_data_set
-def test_official_ids_lead_to_the_official_names(name: str) -> None:
+def test_official_ids_map_to_the_official_names(name: str) -> None:
     facts, spec = FACTS[name], make(name).spec
     table = label_table(spec)
     assert {i: spec.classes[table[i]] for i in facts["classes"]} == facts["classes"]
@@ -73,7 +73,7 @@ def test_official_colours(name: str) -> None:
 
 @every_data_set
 def test_the_official_layout_is_read(name: str, fake: Path) -> None:
-    """Label maps lie over the images, whatever the images are stored as; all classes and all ignored ids occur."""
+    """Label maps match the images; all classes and all ignored ids occur."""
     data = make(name, root=fake)
     assert (len(data.dataset("train")), len(data.dataset("val"))) == (4, 2)
     expected = {*range(data.spec.num_classes)} | ({IGNORE} if FACTS[name]["ignored"] else set())
@@ -91,12 +91,12 @@ def test_trainval_is_train_and_val(name: str, fake: Path) -> None:
     data = make(name, root=fake, train_split="trainval", batch_size=1)
     assert len(data.train_dataloader()) == 6
     assert set(data.files("trainval")) == {*data.files("train"), *data.files("val")}
-    with pytest.warns(UserWarning, match="scores on val say little"):
+    with pytest.warns(UserWarning, match="scores on val are not meaningful"):
         data.prepare_data()
 
 
 @every_data_set
-def test_each_mistake_is_one_line_that_says_what_to_do(name: str, fake: Path) -> None:
+def test_each_mistake_raises_one_line_with_the_remedy(name: str, fake: Path) -> None:
     data, empty = make(name, root=fake), fake.with_name("empty")
     data.prepare_data()
     with pytest.raises(UserError, match=rf"^{name} has no split vall; did you mean .*\bval\b.*\?$"):
@@ -111,7 +111,7 @@ def test_each_mistake_is_one_line_that_says_what_to_do(name: str, fake: Path) ->
     with pytest.raises(UserError, match=rf"^split train of {name} lacks 1 files, such as {mask}: restore"):
         data.source("train")
     for split in data.unlabelled:
-        with pytest.raises(UserError, match=rf"the labels of {name}'s split {split} are not public: take train or val"):
+        with pytest.raises(UserError, match=rf"split {split} of {name} has no public labels: use train or val"):
             data.source(split)
 
 
@@ -136,7 +136,7 @@ def test_pascal_context_with_its_background_has_60_classes() -> None:
     assert of_60.name != of_59.name
 
 
-def test_pascal_context_knows_its_ids_among_the_459() -> None:
+def test_pascal_context_ids_among_the_459() -> None:
     assert {number: name for name, number in IDS_OF_459.items()} == FACTS["pascal_context"]["ids_of_459"]
 
 
@@ -147,11 +147,11 @@ def test_cityscapes_reads_train_ids(tmp_path: Path) -> None:
     assert data.dataset("val")[0, 0]["target"].unique().tolist() == [*range(19), IGNORE]
     with pytest.raises(UserError, match=r"split train of cityscapes lacks 4 files, such as .*_gtFine_labelIds\.png"):
         make("cityscapes", root=root).source("train")
-    with pytest.raises(UserError, match=r"data\.labels=trainIds .*did you mean labelTrainIds"):
+    with pytest.raises(UserError, match=r"data\.labels=trainIds: .*did you mean labelTrainIds"):
         make("cityscapes", root=root, labels="trainIds")
 
 
-def test_trainaug_of_pascal_voc_takes_vocs_own_masks_where_there_are_some(tmp_path: Path) -> None:
+def test_trainaug_prefers_the_masks_of_pascal_voc(tmp_path: Path) -> None:
     root = write_pascal_voc(tmp_path, train=2, val=2, added=3)
     data = make("pascal_voc", root=root, train_split="trainaug")
     data.prepare_data()
@@ -159,7 +159,7 @@ def test_trainaug_of_pascal_voc_takes_vocs_own_masks_where_there_are_some(tmp_pa
     assert folders == ["SegmentationClass"] * 2 + ["SegmentationClassAug"] * 3
 
 
-def test_val_is_not_trained_on_unasked(tmp_path: Path) -> None:
+def test_training_on_val_must_be_requested(tmp_path: Path) -> None:
     root = write_pascal_voc(tmp_path, train=2, val=2)
     with (root / "ImageSets" / "Segmentation" / "train.txt").open("a") as file:
         file.write("2009_000002\n")
@@ -177,15 +177,15 @@ def test_the_voc_colour_map() -> None:
     assert len(set(voc_colors(range(256)))) == 256
 
 
-def test_coco_stuff_refuses_ids_of_classes_that_coco_gave_up(tmp_path: Path) -> None:
+def test_coco_stuff_refuses_ids_of_removed_classes(tmp_path: Path) -> None:
     data = make("coco_stuff", root=write_coco_stuff(tmp_path))
     mask = data.files("val")[0][1]
     Image.fromarray(np.full((65, 97), 11, np.uint8)).save(mask)  # "street sign"
-    with pytest.raises(UserError, match=f"{mask} holds id 11, which coco_stuff"):
+    with pytest.raises(UserError, match=f"{mask} has the id 11, which coco_stuff"):
         data.dataset("val")[0, 0]
 
 
-def test_camvid_names_the_line_that_is_wrong(tmp_path: Path) -> None:
+def test_camvid_names_an_invalid_line(tmp_path: Path) -> None:
     root = write_camvid(tmp_path, train=2)
     (root / "train.txt").write_text("a.png b.png\n\nonly.png\n")
     with pytest.raises(UserError, match=r"train\.txt, line 3: .*not 1 files"):
@@ -200,7 +200,7 @@ def test_the_real_camvid_has_its_official_sizes(shared: Path) -> None:
 
 @every_data_set
 def test_a_real_data_set_has_its_official_sizes(name: str, shared: Path) -> None:
-    """Of those that are at `shared`, at the place that their options name; a split that is not there is left out."""
+    """Data sets at `shared`, at the root that their options name; missing splits are skipped."""
     data = make(name, root=shared / FILES[name]["root"])
     if not data.root.is_dir():
         pytest.skip(f"{data.root} is not there")
@@ -231,7 +231,7 @@ def test_only_training_is_augmented(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"num_workers": -1}, {"batch_size": 0}])
-def test_nonsense_is_refused(wrong: dict[str, int], tmp_path: Path) -> None:
+def test_invalid_options_are_refused(wrong: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"data.{next(iter(wrong))}="):
         make("camvid", root=tmp_path, **wrong)
 
@@ -243,7 +243,7 @@ def test_labels_of_8_bits_hold_255_classes() -> None:
         DatasetSpec("many", tuple(map(str, range(256))), grey * 256)
 
 
-def test_a_training_split_smaller_than_the_batch_says_so(tmp_path: Path) -> None:
+def test_a_training_split_smaller_than_the_batch_is_an_error(tmp_path: Path) -> None:
     data = make("camvid", root=write_camvid(tmp_path, train=1))
     with pytest.raises(UserError, match=r"1 training images for each device, fewer than data\.batch_size=2"):
         data.train_dataloader()

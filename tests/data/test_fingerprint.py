@@ -1,4 +1,4 @@
-"""The fingerprint of a data set: the same for the same data, wherever it lies."""
+"""Fingerprint of a data set: equal for equal data in any folder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_it_changes_with_names_sizes_splits_and_classes_only(tmp_path: Path) -> 
     assert len({print_, *others}) == 1 + len(others)
 
 
-def test_generated_images_are_known_by_their_parameters() -> None:
+def test_generated_images_are_identified_by_their_parameters() -> None:
     shapes = [ShapesSource(8, 32, seed=0), ShapesSource(8, 48, seed=0), ShapesSource(9, 32, seed=0)]
     prints = [fingerprint(SPEC, {"train": source}) for source in [*shapes, ShapesSource(8, 32, seed=1)]]
     assert len(set(prints)) == 4

@@ -1,4 +1,4 @@
-"""`data=folder`: a data set that YAML describes; what is wrong in it is one line that names the key."""
+"""`data=folder`, a data set described in YAML; mistakes raise one line that names the key."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _folder(root: Path, **changed: Any) -> Folder:
 
 
 def _mask(root: Path, pixels: np.ndarray) -> None:
-    """Put a mask in the place of the first one."""
+    """Replace the first mask."""
     Image.fromarray(pixels).save(root / "masks" / "train" / "000.png")
 
 
@@ -49,7 +49,7 @@ def test_folders_are_read(tmp_path: Path) -> None:
     assert len(set(data.spec.palette)) == 3
 
 
-def test_a_list_takes_part_of_a_folder(tmp_path: Path) -> None:
+def test_a_list_selects_part_of_a_folder(tmp_path: Path) -> None:
     write_folder(tmp_path, train=4)
     (tmp_path / "val.txt").write_text("003\n001.jpg\n")
     data = _folder(tmp_path, splits={"train": SPLIT, "val": {**SPLIT, "list": "val.txt"}})
@@ -59,7 +59,7 @@ def test_a_list_takes_part_of_a_folder(tmp_path: Path) -> None:
     assert [(image.name, mask.name) for image, mask in data.pairs("val")] == [("002.jpg", "001.png")]
 
 
-def test_a_remap_brings_ids_into_range(tmp_path: Path) -> None:
+def test_a_remap_maps_ids_to_classes(tmp_path: Path) -> None:
     root = write_folder(tmp_path, train=1)
     ids = np.full((60, 80), 70, np.uint16)
     ids[0], ids[1] = 33_000, 0
@@ -68,7 +68,7 @@ def test_a_remap_brings_ids_into_range(tmp_path: Path) -> None:
     assert data.dataset("train")[0, 0]["target"][:3, 0].tolist() == [1, IGNORE, 2]
 
 
-def test_colours_are_the_palettes_and_the_remaps(tmp_path: Path) -> None:
+def test_colours_come_from_the_palette_and_the_remap(tmp_path: Path) -> None:
     root = write_folder(tmp_path, train=1)
     colors = np.full((60, 80, 3), COLORS[2], np.uint8)
     colors[0], colors[1] = COLORS[1], (224, 224, 192)
@@ -76,11 +76,11 @@ def test_colours_are_the_palettes_and_the_remaps(tmp_path: Path) -> None:
     data = _folder(root, masks="colors", palette=PALETTE, remap={0xE0E0C0: 255})
     assert data.dataset("train")[0, 0]["target"][:3, 0].tolist() == [1, IGNORE, 2]
     assert data.spec.palette == tuple(map(tuple, PALETTE))
-    with pytest.raises(UserError, match=r"000\.png holds the colour #e0e0c0, which is no class's"):
+    with pytest.raises(UserError, match=r"000\.png has the colour #e0e0c0, which belongs to no class"):
         _folder(root, masks="colors", palette=PALETTE).dataset("train")[0, 0]
 
 
-def test_photographs_are_turned_as_they_were_taken(tmp_path: Path) -> None:
+def test_photographs_are_rotated_by_exif(tmp_path: Path) -> None:
     root = write_folder(tmp_path, train=1)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -93,18 +93,21 @@ def test_photographs_are_turned_as_they_were_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"name": 7}, r"data\.name=7: give a name, in quotes"),
-        ({"name": "two\nlines"}, r"data\.name='two\\nlines': give a name"),
+        ({"name": 7}, r"data\.name=7: give a text, in quotes"),
+        ({"name": "two\nlines"}, r"data\.name='two\\nlines': give a text"),
         ({"classes": []}, r"things: 0 classes"),
-        ({"classes": "cat"}, r"data\.classes=cat: list the names"),
-        ({"classes": ["yes", True]}, r"data\.classes=\['yes', True\]: list the names of the classes, in quotes where"),
-        ({"classes": ["a", " "]}, r"data\.classes=\['a', ' '\]: list the names"),
+        ({"classes": "cat"}, r"data\.classes=cat: give a list of names"),
+        ({"classes": ["yes", True]}, r"data\.classes=\['yes', True\]: give a list of names, in quotes if"),
+        ({"classes": ["a", " "]}, r"data\.classes=\['a', ' '\]: give a list of names"),
         ({"classes": ["a", "b", "a"]}, r"things: two classes are named a: rename one of them"),
         ({"palette": [[0, 0, 0]]}, r"things: 3 classes but 1 colours: give one colour for each class"),
         ({"palette": []}, r"things: 3 classes but 0 colours"),
-        ({"palette": [[0, 0, 256]] * 3}, r"data\.palette=\[\[0, 0, 256\].*: list \[red, green, blue\] of each class"),
-        ({"palette": [[0, 0]] * 3}, r"data\.palette=.*: list \[red, green, blue\]"),
-        ({"palette": "voc"}, r"data\.palette=voc: list \[red, green, blue\]"),
+        (
+            {"palette": [[0, 0, 256]] * 3},
+            r"data\.palette=\[\[0, 0, 256\].*: give \[red, green, blue\], 0 to 255, for each class",
+        ),
+        ({"palette": [[0, 0]] * 3}, r"data\.palette=.*: give \[red, green, blue\]"),
+        ({"palette": "voc"}, r"data\.palette=voc: give \[red, green, blue\]"),
         ({"remap": {0: 3}}, r"things: remap maps to 3: use a class index, 0 to 2, or 255 to ignore the pixels"),
         ({"remap": {0: "cat"}}, r"data\.remap=\{0: 'cat'\}: map the ids in the files to class indices"),
         ({"remap": {"#ff0000": 0}}, r"data\.remap=\{'#ff0000': 0\}: map the ids in the files"),
@@ -112,32 +115,34 @@ def test_photographs_are_turned_as_they_were_taken(tmp_path: Path) -> None:
         ({"remap": [0, 1]}, r"data\.remap=\[0, 1\]: map the ids"),
         ({"masks": "color"}, r"data\.masks=color: no such kind of mask; did you mean colors\?"),
         ({"masks": 3}, r"data\.masks=3: no such kind of mask; choose from colors, ids"),
-        ({"masks": "colors"}, r"data\.palette is not set, and data\.masks=colors needs it"),
+        ({"masks": "colors"}, r"data\.masks=colors needs data\.palette"),
         (
             {"masks": "colors", "palette": [[0, 0, 0]] * 3},
-            r"data\.palette has one colour twice, and data\.masks=colors",
+            r"data\.palette repeats a colour: data\.masks=colors",
         ),
-        ({"mask_suffix": None}, r"data\.mask_suffix=None: give what mask names have behind it, or ''"),
+        ({"mask_suffix": None}, r"data\.mask_suffix=None: give the text after the image name in mask names, or ''"),
         ({"splits": None}, r"data\.splits=None: give train, val, test, each with images, masks, list, or null"),
         ({"splits": {"tran": SPLIT}}, r"data\.splits\.tran: no such split; did you mean train\?"),
-        ({"splits": {"train": "images"}}, r"data\.splits\.train=images: give it images, masks, list, or null"),
+        ({"splits": {"train": "images"}}, r"data\.splits\.train=images: give images, masks, list, or null"),
         ({"splits": {"train": {"image": "a"}}}, r"data\.splits\.train\.image: no such key; did you mean images\?"),
         ({"splits": {"train": {**SPLIT, "list": 12}}}, r"data\.splits\.train\.list=12: give a path below data\.root"),
     ],
 )
-def test_nonsense_is_refused_before_any_file_is_read(tmp_path: Path, changed: dict[str, Any], line: str) -> None:
+def test_invalid_options_are_refused_before_any_file_is_read(
+    tmp_path: Path, changed: dict[str, Any], line: str
+) -> None:
     with pytest.raises(UserError, match=line):
         _folder(tmp_path, **changed)
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.root=nowhere is not a folder: name the folder that your images"):
+def test_missing_folders_and_splits_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.root=nowhere is not a folder: give the folder of your images"):
         _folder(Path("nowhere")).dataset("train")
     with pytest.raises(UserError, match=r"data\.root=x{999} is not a folder"):
         _folder(Path("x" * 999)).dataset("train")
     with pytest.raises(UserError, match=r"things has no split test, only train: set data\.splits\.test"):
         _folder(tmp_path).dataset("test")
-    with pytest.raises(UserError, match=r"data\.splits\.train\.masks is not set: name a folder below data\.root, or a"):
+    with pytest.raises(UserError, match=r"data\.splits\.train\.masks is not set: give a folder below data\.root, or a"):
         _folder(tmp_path, splits={"train": {"images": "."}}).dataset("train")
     (tmp_path / "empty.txt").touch()
     with pytest.raises(UserError, match=r"split train of things is empty: check data\.root and the split's list"):
@@ -155,7 +160,7 @@ splits:
 """
 
 
-def test_a_yaml_of_your_own_says_what_differs(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
+def test_a_user_yaml_overrides_the_defaults(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "pets.yaml").write_text(PETS)
     cfg = make_config("data=pets", f"hydra.searchpath=[{tmp_path}]", "data.splits.test={images: a, masks: b}")
@@ -181,7 +186,7 @@ def test_the_command_line_is_enough(make_config: Callable[..., DictConfig]) -> N
 
 @pytest.fixture
 def readme(tmp_path: Path) -> Path:
-    """The YAML of the README as it stands there, with photographs and masks where that says they are."""
+    """Write the YAML of the README, with photographs and masks in its folders."""
     section = (ROOT / "README.md").read_text().partition("## Your own data")[2]
     text = section.partition("```yaml\n")[2].partition("```")[0]
     assert len(text.splitlines()) <= 10
@@ -221,7 +226,7 @@ def test_the_command_of_the_readme_trains_on_it(readme: Path, command: Callable[
     assert list(results["share"]) == ["background", "cat", "dog"]
 
 
-def test_a_root_or_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_root_or_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = _folder(write_folder(tmp_path, train=2))
 
     def refuse(*_: Any) -> Any:
@@ -232,7 +237,7 @@ def test_a_root_or_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypa
         with pytest.raises(UserError, match=r"/masks cannot be listed \(Permission denied\): change its permissions"):
             data.files("train")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(UserError, match=rf"^data\.root={tmp_path} may not be read: change its permissions, or name"):
+    with pytest.raises(UserError, match=rf"^data\.root={tmp_path} is not readable: change its permissions, or give"):
         data.files("train")
 
 

@@ -1,4 +1,4 @@
-"""Loaders do as their keys say; a cache gives the samples that files give."""
+"""Options of the data loader; a cache gives the same samples as the files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _data(root: Path, workers: int = 0, **loading: Any) -> CamVid:
     return CamVid(5, root=str(root), train_split="train", loader=_loading(**loading), **options)  # type: ignore[arg-type]
 
 
-def test_null_is_automatic_and_a_value_is_taken(tmp_path: Path) -> None:
+def test_null_is_automatic_and_values_are_used(tmp_path: Path) -> None:
     root = write_camvid(tmp_path, train=4)
     automatic = _data(root, workers=1).train_dataloader()
     assert (automatic.persistent_workers, automatic.pin_memory, automatic.prefetch_factor) == (True, False, 2)
@@ -41,7 +41,7 @@ def test_null_is_automatic_and_a_value_is_taken(tmp_path: Path) -> None:
     assert (alone.persistent_workers, alone.num_workers) == (False, 0)
 
 
-def test_nothing_to_prefetch_is_refused() -> None:
+def test_prefetch_of_0_is_refused() -> None:
     with pytest.raises(UserError, match=r"data\.loader\.prefetch=0"):
         _loading(prefetch=0)
 
@@ -64,7 +64,7 @@ def _pair(folder: Path, colour: str) -> FileSource:
     return FileSource([(folder / "image.png", folder / "mask.png")], ColorReader({0: 1}))
 
 
-def test_what_is_cached_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_pairs_are_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = CachedSource(_pair(tmp_path, "white"), tmp_path / "cache")
     first = source.read(0)
     monkeypatch.setattr(FileSource, "read", lambda *_: pytest.fail("decoded again"))
@@ -72,7 +72,7 @@ def test_what_is_cached_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest
         np.testing.assert_array_equal(before, after)
 
 
-def test_a_changed_file_or_another_way_to_read_it_is_decoded_anew(tmp_path: Path) -> None:
+def test_a_changed_file_or_option_is_decoded_again(tmp_path: Path) -> None:
     source = CachedSource(_pair(tmp_path, "white"), tmp_path / "cache")
     assert source.read(0)[0].max() == 255
     _pair(tmp_path, "black")
@@ -82,22 +82,22 @@ def test_a_changed_file_or_another_way_to_read_it_is_decoded_anew(tmp_path: Path
     assert CachedSource(other, tmp_path / "cache").read(0)[1].max() == 2
 
 
-def test_a_full_disk_is_one_warning_and_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_gives_one_warning_and_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: Any, array: np.ndarray) -> None:
         file.write(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     source = CachedSource(_pair(tmp_path, "white"), tmp_path / "cache")
     monkeypatch.setattr(np, "save", full)
-    with pytest.warns(UserWarning, match=r"cache takes no more \(No space left on device\)") as warned:
+    with pytest.warns(UserWarning, match=r"is not writable \(No space left on device\)") as warned:
         assert [source.read(0)[0].max() for _ in range(2)] == [255, 255]
     assert len(warned) == 1
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_cache_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_cache_that_is_a_file_is_refused(tmp_path: Path) -> None:
     data = _data(write_camvid(tmp_path, train=2), cache=str(tmp_path / "train.txt"))
-    with pytest.raises(UserError, match=r"^data\.loader\.cache=\S+train\.txt cannot be made \(File exists\): name"):
+    with pytest.raises(UserError, match=r"^data\.loader\.cache=\S+train\.txt cannot be created \(File exists\): name"):
         data.train_dataloader()
 
 
@@ -111,7 +111,7 @@ def test_a_missing_file_is_named_as_without_a_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr'", bytes(200), b"PK\x03\x04" + bytes(99)]
 )
-def test_what_a_crash_left_in_a_cache_is_decoded_and_kept_anew(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_cache_files_are_decoded_and_stored_again(tmp_path: Path, damage: bytes) -> None:
     source = CachedSource(_pair(tmp_path, "white"), tmp_path / "cache")
     expected = source.read(0)
     kept = next((tmp_path / "cache").iterdir())
@@ -123,15 +123,15 @@ def test_what_a_crash_left_in_a_cache_is_decoded_and_kept_anew(tmp_path: Path, d
         assert kept.read_bytes() == whole
 
 
-def test_a_cache_that_goes_while_it_is_used_is_one_warning(tmp_path: Path) -> None:
+def test_a_cache_deleted_during_use_gives_one_warning(tmp_path: Path) -> None:
     source = CachedSource(_pair(tmp_path, "white"), tmp_path / "cache")
     (tmp_path / "cache").rmdir()
-    with pytest.warns(UserWarning, match=r"cache takes no more \(No such file or directory\)"):
+    with pytest.warns(UserWarning, match=r"is not writable \(No such file or directory\)"):
         assert source.read(0)[0].max() == 255
 
 
-def test_runs_that_share_a_cache_read_what_files_hold(tmp_path: Path) -> None:
-    """Several decode, keep and read the same pairs at once."""
+def test_runs_that_share_a_cache_read_the_same_pairs(tmp_path: Path) -> None:
+    """Several workers decode, store and read the same pairs at once."""
     root = write_camvid(tmp_path, train=6)
     expected = list(_data(root).train_dataloader())
     loaders = [_data(root, workers=1, cache=str(tmp_path / "cache")).train_dataloader() for _ in range(3)]

@@ -1,4 +1,4 @@
-"""What the data set Shapes promises: it repeats, its labels are sound, and colour alone does not solve it."""
+"""The data set Shapes is reproducible, labelled correctly, and not solvable by colour alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def held_out() -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_iou(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """mIoU from one confusion matrix over all pixels, without `IGNORE` and without classes that have no union."""
+    """Return the mIoU over all pixels except `IGNORE`, and over all classes that occur."""
     valid = labels != IGNORE
     confusion = np.bincount(labels[valid].astype(int) * K + predicted[valid], minlength=K * K).reshape(K, K)
     hits, union = confusion.diagonal(), confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
@@ -57,7 +57,7 @@ def test_picture_depends_on_seed_and_index_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [32, 97, 160])
-def test_pairs_are_rgb_and_ids_of_the_size_asked_for(size: int) -> None:
+def test_pairs_have_the_requested_size(size: int) -> None:
     image, mask = ShapesSource(count=1, size=size, seed=0).read(0)
     assert (image.dtype, image.shape, mask.dtype, mask.shape) == (np.uint8, (size, size, 3), np.uint8, (size, size))
 
@@ -76,14 +76,14 @@ def test_labels_are_the_classes_and_ignore_and_none_is_rare(train: tuple[np.ndar
     assert 0.02 < share[IGNORE] < 0.12
 
 
-def test_an_ignored_border_parts_any_two_classes(train: tuple[np.ndarray, np.ndarray]) -> None:
+def test_an_ignored_border_separates_any_two_classes(train: tuple[np.ndarray, np.ndarray]) -> None:
     labels = train[1]
     for a, b in ((labels[:, 1:], labels[:, :-1]), (labels[:, :, 1:], labels[:, :, :-1])):
         assert not ((a != b) & (a != IGNORE) & (b != IGNORE)).any()
 
 
-def test_figures_lie_over_one_another(train: tuple[np.ndarray, np.ndarray]) -> None:
-    """Only an ignored border, no ground, is between two figures of different classes in most pictures."""
+def test_figures_overlap(train: tuple[np.ndarray, np.ndarray]) -> None:
+    """In most pictures two figures of different classes touch, with only an ignored border between them."""
     labels = train[1]
     left, right = labels[:, :, 4:], labels[:, :, :-4]
     figures = [(side != IGNORE) & (side != BACKGROUND) & (side != HOLE) for side in (left, right)]
@@ -92,7 +92,7 @@ def test_figures_lie_over_one_another(train: tuple[np.ndarray, np.ndarray]) -> N
     assert overlap.any(axis=(1, 2)).mean() > 0.5
 
 
-def test_a_hole_is_surrounded_by_its_ring_and_looks_like_the_ground(train: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_hole_is_surrounded_by_its_ring_and_looks_like_background(train: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = train
     has_hole = (labels == HOLE).any(axis=(1, 2))
     assert (labels == RING).any(axis=(1, 2))[has_hole].all()
@@ -122,10 +122,10 @@ def test_an_untrained_net_scores_below_0_15(
 
 @pytest.mark.parametrize("bits", [3, 4, 5])
 @pytest.mark.parametrize("balance", [0.0, 0.5, 0.8, 1.0], ids="balance={}".format)
-def test_colour_of_a_pixel_does_not_tell_its_class(
+def test_the_colour_of_a_pixel_does_not_predict_its_class(
     train: tuple[np.ndarray, np.ndarray], held_out: tuple[np.ndarray, np.ndarray], bits: int, balance: float
 ) -> None:
-    """The commonest class of each colour cell, with classes weighted by `frequency ** -balance`."""
+    """Predict the most frequent class of each colour cell, with classes weighted by `frequency ** -balance`."""
 
     def cells(images: np.ndarray) -> np.ndarray:
         levels = images >> (8 - bits)

@@ -1,4 +1,4 @@
-"""Workers need shared memory: where a container has too little of it, one line says so before they are started."""
+"""Workers need shared memory; if there is too little, one line says so before they start."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data import shared_memory
-from fastfcn_pl.data.datamodule import _start_worker
+from fastfcn_pl.data.datamodule import _init_loader_worker
 from fastfcn_pl.data.io import parallel
-from fastfcn_pl.data.io.parallel import in_order
+from fastfcn_pl.data.io.parallel import parallel_map
 from fastfcn_pl.data.shared_memory import worker_count
 from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
@@ -39,7 +39,7 @@ class Pictures(Dataset[Any]):
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
-    """Set how much shared memory is free, and whether it can be written to."""
+    """Return a function that sets the free bytes of shared memory and whether it is writable."""
 
     def set_to(size: int, writable: bool = True) -> None:
         status = os.statvfs_result((4096, 4096, 1 << 20, size // 4096, size // 4096, 0, 0, 0, 0, 255))
@@ -55,28 +55,30 @@ def _count(wanted: int | None, said: list[str] | None = None) -> int:
     )
 
 
-def test_batches_that_fit_leave_all_as_it_is(free: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_memory, "cores", lambda: 3)
+def test_the_number_of_workers_is_kept_if_batches_fit(
+    free: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "available_cores", lambda: 3)
     for size in (100 * MIB, 1 << 40):
         free(size)
         assert (_count(0), _count(2), _count(None)) == (0, 2, 3)
 
 
-def test_too_little_shared_memory_is_one_line_with_what_fits(free: Callable[..., None]) -> None:
+def test_too_little_shared_memory_raises_one_line_with_what_fits(free: Callable[..., None]) -> None:
     free(29 * MIB)  # 4 MiB on the way to the device, and three times two batches
     assert _count(3) == 3
     line = (
-        r"^/dev/shm has 29\.0 MiB free, too little for 2 batches of 4\.0 MiB from each of 4 workers: give the "
+        r"^/dev/shm has only 29\.0 MiB free, too little for 2 batches of 4\.0 MiB from each of 4 workers: give the "
         r"container more \(docker run --shm-size=8g, or --ipc=host\), or set data\.num_workers=3$"
     )
     with pytest.raises(UserError, match=line):
         _count(4)
 
 
-def test_as_many_as_there_are_cores_become_as_many_as_fit(
+def test_the_automatic_number_is_reduced_to_what_fits(
     free: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_memory, "cores", lambda: 8)
+    monkeypatch.setattr(shared_memory, "available_cores", lambda: 8)
     free(21 * MIB)
     said: list[str] = []
     assert _count(None, said) == 2
@@ -86,20 +88,20 @@ def test_as_many_as_there_are_cores_become_as_many_as_fit(
         _count(None)
 
 
-def test_shared_memory_that_cannot_be_written_to_is_one_line(free: Callable[..., None]) -> None:
+def test_shared_memory_that_is_not_writable_raises_one_line(free: Callable[..., None]) -> None:
     free(1 << 40, False)
     assert _count(0) == 0
-    with pytest.raises(UserError, match=r"^/dev/shm, .* cannot be written to: .*--shm-size.* data\.num_workers=0$"):
+    with pytest.raises(UserError, match=r"^/dev/shm, .* is not writable: .*--shm-size.* data\.num_workers=0$"):
         _count(2)
-    with pytest.raises(UserError, match=r"^/dev/shm, .* cannot be written to: .*--shm-size.* num_workers=0$"):
-        next(in_order(str, [1], 2))
+    with pytest.raises(UserError, match=r"^/dev/shm, .* is not writable: .*--shm-size.* num_workers=0$"):
+        next(parallel_map(str, [1], 2))
     free(1 << 16)
-    with pytest.raises(UserError, match=r"^/dev/shm has 65536 bytes free, too few for processes: .* num_workers=0$"):
-        next(in_order(str, [1], 2))
-    assert list(in_order(str, [1], 0)) == ["1"]
+    with pytest.raises(UserError, match=r"^/dev/shm has only 65536 bytes free, too few for workers: .* num_workers=0$"):
+        next(parallel_map(str, [1], 2))
+    assert list(parallel_map(str, [1], 0)) == ["1"]
 
 
-def test_measuring_a_batch_leaves_the_generators_as_they_were(free: Callable[..., None]) -> None:
+def test_measuring_a_batch_does_not_advance_the_generators(free: Callable[..., None]) -> None:
     def drawn() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
 
@@ -113,7 +115,7 @@ def test_measuring_a_batch_leaves_the_generators_as_they_were(free: Callable[...
     assert found[0] == found[1]
 
 
-def test_training_says_it_before_it_starts(
+def test_training_reports_it_before_it_starts(
     free: Callable[..., None], tmp_path: Path, make_config: Callable[..., DictConfig]
 ) -> None:
     root = write_folder(tmp_path / "mine", train=2, val=1)
@@ -128,7 +130,7 @@ def test_training_says_it_before_it_starts(
 
 
 class Unsendable(Dataset[Any]):
-    """Samples that no process can hand over."""
+    """Samples that a worker cannot send."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -160,9 +162,9 @@ class Unsendable(Dataset[Any]):
 def test_a_batch_that_cannot_be_sent_ends_the_loader(
     error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would wait for the batch without an end."""
+    """Otherwise the loader would wait for the batch forever."""
     monkeypatch.setattr("torch.utils.data.dataloader._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
-    loader = DataLoader(Unsendable(error), None, num_workers=1, worker_init_fn=_start_worker, timeout=60)
+    loader = DataLoader(Unsendable(error), None, num_workers=1, worker_init_fn=_init_loader_worker, timeout=60)
     with pytest.raises(RuntimeError) as caught:
         list(loader)
     assert re.search(words, f"{caught.value} {caught.value.__cause__}"), caught.value

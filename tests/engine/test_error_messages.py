@@ -81,7 +81,7 @@ def _no_split(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_bad_mask, ("trainannot/0001.png holds id 77", "mend the mask")),
+        (_bad_mask, ("trainannot/0001.png has the id 77", "fix the mask")),
         (_small_mask, ("trainannot/0001.png is 40x30 but its image", "is 80x60")),
         (_truncated, ("train/0001.png cannot be read", "restore it")),
         (_not_an_image, ("train/0001.png cannot be read", "restore it")),

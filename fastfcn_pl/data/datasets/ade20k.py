@@ -1,4 +1,4 @@
-"""ADE20K, the scene parsing benchmark of 2016: 20,210 / 2,000 images, 150 classes."""
+"""ADE20K, scene parsing benchmark of 2016: 20,210 / 2,000 images, 150 classes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.io.pairs import visible
+from fastfcn_pl.data.io.pairs import glob_visible
 
-# The first of each class's names in `objectInfo150.txt`, and its colour in `color150.mat`, of CSAILVision/sceneparsing.
+# First name of each class in `objectInfo150.txt` and its colour in `color150.mat`, from CSAILVision/sceneparsing.
 _TABLE = """
 wall: #787878
 building: #b47878
@@ -187,5 +187,5 @@ class ADE20K(FileDataModule):
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
         nested = "ADEChallengeData2016" if (self.root / "ADEChallengeData2016").is_dir() else ""
-        images, masks = (self.place(nested, kind, FOLDERS[split]) for kind in ("images", "annotations"))
-        return [(image, masks / f"{image.stem}.png") for image in visible(images, "*.jpg")]
+        images, masks = (self.require(nested, kind, FOLDERS[split]) for kind in ("images", "annotations"))
+        return [(image, masks / f"{image.stem}.png") for image in glob_visible(images, "*.jpg")]

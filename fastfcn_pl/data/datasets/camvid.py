@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.io.name_lists import lines
+from fastfcn_pl.data.io.name_lists import read_lines
 
 CLASSES = {
     "sky": (128, 128, 128),
@@ -27,8 +27,8 @@ CLASSES = {
 class CamVid(FileDataModule):
     """Brostow et al. 2009, with the splits and the 11 classes of SegNet; id 11 is unlabelled.
 
-    `root` holds `train.txt`, `val.txt`, `test.txt`; each of their lines names an image and its label map by paths
-    whose last two parts are below `root`.
+    `root` contains `train.txt`, `val.txt` and `test.txt`. Each line has the paths of an image and its label map; their
+    last two parts are relative to `root`.
     """
 
     spec = DatasetSpec(
@@ -44,13 +44,13 @@ class CamVid(FileDataModule):
     )
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        listing = self.place(f"{split}.txt")
-        found = []
-        for number, line in enumerate(lines(listing, "restore it"), start=1):
+        listing = self.require(f"{split}.txt")
+        pairs = []
+        for number, line in enumerate(read_lines(listing, "restore it"), start=1):
             names = line.split()
             if len(names) not in (0, 2):
-                raise UserError(f"{listing}, line {number}: name an image and its label map, not {len(names)} files")
+                raise UserError(f"{listing}, line {number}: give an image and its label map, not {len(names)} files")
             if names:
                 image, mask = (self.root / Path(*Path(name).parts[-2:]) for name in names)
-                found.append((image, mask))
-        return found
+                pairs.append((image, mask))
+        return pairs

@@ -1,4 +1,4 @@
-"""Cityscapes, finely annotated: 2,975 / 500 / 1,525 frames of 1024x2048, 19 classes."""
+"""Cityscapes with fine annotations: 2,975 / 500 / 1,525 frames of 1024x2048, 19 classes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import ClassVar
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
-from fastfcn_pl.data.io.pairs import visible
+from fastfcn_pl.data.io.pairs import glob_visible
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 
-# Ids and colours of the classes that are scored, in the order of their train ids: `labels.py` of cityscapesScripts.
+# Ids and colours of the evaluated classes in the order of their train ids, from `labels.py` of cityscapesScripts.
 TABLE = {
     "road": (7, (128, 64, 128)),
     "sidewalk": (8, (244, 35, 232)),
@@ -41,10 +41,10 @@ REMAPS: dict[str, dict[int, int]] = {
 
 
 class Cityscapes(FileDataModule):
-    """Cordts et al. 2016, from the masks `*_gtFine_<labels>.png`.
+    """Cordts et al. 2016, with the masks `*_gtFine_<labels>.png`.
 
-    `labels` is `labelIds`, the official files, in which 19 of the ids 0 to 33 are classes, or `labelTrainIds`, which
-    csCreateTrainIdLabelImgs writes. `root` has `{leftImg8bit,gtFine}/{train,val}/<city>`.
+    `labels` is `labelIds` for the official files, in which 19 of the ids 0 to 33 are classes, or `labelTrainIds` for
+    the output of csCreateTrainIdLabelImgs. `root` contains `{leftImg8bit,gtFine}/{train,val}/<city>`.
     """
 
     spec = DatasetSpec("cityscapes", tuple(TABLE), tuple(colour for _, colour in TABLE.values()))
@@ -78,12 +78,12 @@ class Cityscapes(FileDataModule):
             loader=loader,
         )
         if labels not in REMAPS:
-            raise UserError(f"data.labels={labels} is no kind of mask; {suggest(labels, REMAPS)}")
+            raise UserError(f"data.labels={labels}: no such masks; {suggest(labels, REMAPS)}")
         self.labels, self.spec = labels, replace(self.spec, remap=REMAPS[labels])
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        images, masks = (self.place(kind, split) for kind in ("leftImg8bit", "gtFine"))
+        images, masks = (self.require(kind, split) for kind in ("leftImg8bit", "gtFine"))
         return [
             (image, masks / image.parent.name / image.name.replace("leftImg8bit", f"gtFine_{self.labels}"))
-            for image in visible(images, "*/*_leftImg8bit.png")
+            for image in glob_visible(images, "*/*_leftImg8bit.png")
         ]

@@ -1,4 +1,4 @@
-"""COCO-Stuff: the 118,287 / 5,000 images of COCO 2017, 80 thing and 91 stuff classes."""
+"""COCO-Stuff: 118,287 / 5,000 images of COCO 2017, 80 thing and 91 stuff classes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.io.pairs import visible
+from fastfcn_pl.data.io.pairs import glob_visible
 from fastfcn_pl.data.io.palette import voc_colors
 
-# `labels.txt` of nightrome/cocostuff, without "unlabeled" and without the 11 classes that were removed from COCO.
+# `labels.txt` of nightrome/cocostuff without "unlabeled" and the 11 classes that were removed from COCO.
 _TABLE = """
 1: person
 2: bicycle
@@ -189,10 +189,10 @@ FOLDERS = {"train": "train2017", "val": "val2017"}
 
 
 class COCOStuff(FileDataModule):
-    """Caesar et al. 2018. In its pixel maps, ids are one less than in `labels.txt`, and 255 is unlabelled.
+    """Caesar et al. 2018; ids in the label maps are one less than in `labels.txt`, and 255 is unlabelled.
 
-    `root` has the images in `{train2017,val2017}`, and the maps in `stuffthingmaps_trainval2017/{train2017,val2017}`.
-    Colours are those of the VOC colour map: in the authors' own, all things are black.
+    `root` has images in `{train2017,val2017}` and label maps in `stuffthingmaps_trainval2017/{train2017,val2017}`.
+    Colours come from the VOC colour map, since the authors' own shows all things in black.
     """
 
     spec = DatasetSpec(
@@ -210,6 +210,6 @@ class COCOStuff(FileDataModule):
     )
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        images = self.place(FOLDERS[split])
-        masks = self.place("stuffthingmaps_trainval2017", FOLDERS[split])
-        return [(image, masks / f"{image.stem}.png") for image in visible(images, "*.jpg")]
+        images = self.require(FOLDERS[split])
+        masks = self.require("stuffthingmaps_trainval2017", FOLDERS[split])
+        return [(image, masks / f"{image.stem}.png") for image in glob_visible(images, "*.jpg")]

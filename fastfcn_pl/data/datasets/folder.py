@@ -1,4 +1,4 @@
-"""Your own data by YAML alone: image and mask files in folders, or named by lists."""
+"""User data without code: image and mask files in folders or lists, described in YAML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastfcn_pl.data.class_check import require_two_classes
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, read_ids
-from fastfcn_pl.data.io.pairs import Pairs, in_folders, in_list
+from fastfcn_pl.data.io.pairs import Pairs, pair_folders, pair_list
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 
@@ -19,18 +19,18 @@ KEYS = ("images", "masks", "list")
 
 
 class Folder(FileDataModule):
-    """Images and masks below `root`, in pairs that `splits` tells; images are turned as their EXIF orientation says.
+    """Images and masks below `root`, paired as `splits` says; images are rotated by their EXIF orientation.
 
-    A split has a folder of `images` and one of `masks`, in which a mask has the path of its image, but for the
-    extension and a `mask_suffix` behind the name. If it has a `list`, it is what the lines of this text file name: an
-    image of the folder each, or an image and its mask by their paths below `root`.
+    A split has a folder of `images` and one of `masks`. A mask has the relative path of its image, apart from the
+    extension and a `mask_suffix` after the name. If a split has a `list`, each line of this text file names an image
+    of the folder, or an image and its mask by their paths below `root`.
 
-    `masks` says what mask files hold. With `ids`, `remap` leads from an id to a class index, or to 255, which is
-    ignored; where it is null, ids are class indices. With `colors`, `palette` has the colour of each class, and `remap`
-    may lead from other colours (0xRRGGBB) to a class or to 255.
+    `masks` is the content of mask files. With `ids`, `remap` maps an id to a class index, or to 255 to ignore it; if
+    it is null, ids are class indices. With `colors`, `palette` has the colour of each class, and `remap` may map other
+    colours (0xRRGGBB) to a class or to 255.
     """
 
-    how_to_get = "name the folder that your images and masks are in"
+    how_to_get = "give the folder of your images and masks"
 
     def __init__(
         self,
@@ -60,12 +60,12 @@ class Folder(FileDataModule):
             loader=loader,
         )
         if not _is_name(name):
-            raise UserError(f"data.name={name!r}: give a name, in quotes where YAML reads more in it")
+            raise UserError(f"data.name={name!r}: give a text, in quotes if YAML reads it as something else")
         if not isinstance(mask_suffix, str):
-            raise UserError(f"data.mask_suffix={mask_suffix}: give what mask names have behind it, or ''")
-        _require_two_classes(classes, palette, remap)
+            raise UserError(f"data.mask_suffix={mask_suffix}: give the text after the image name in mask names, or ''")
+        _check_types(classes, palette, remap)
         _check_splits(splits)
-        self.spec, self.read_mask = _labels(name, classes, palette, remap, masks)
+        self.spec, self.read_mask = _spec_and_reader(name, classes, palette, remap, masks)
         self.mask_suffix, self.splits = mask_suffix, splits
 
     @property
@@ -76,55 +76,50 @@ class Folder(FileDataModule):
         return FileSource(pairs, self.read_mask, upright=True)
 
     def pairs(self, split: str) -> Pairs:
-        given = {name: paths for name, paths in self.splits.items() if paths}
-        if split not in given:
-            raise UserError(f"{self.spec.name} has no split {split}, only {listed([*given])}: set data.splits.{split}")
-        paths = {key: self.root / path for key, path in given[split].items() if path is not None}
+        if split not in self.split_names:
+            raise UserError(
+                f"{self.spec.name} has no split {split}, only {listed(self.split_names)}: set data.splits.{split}"
+            )
+        paths = {key: self.root / path for key, path in (self.splits[split] or {}).items() if path is not None}
         if "list" in paths:
             images, masks = paths.get("images", self.root), paths.get("masks", self.root)
-            return in_list(paths["list"], self.root, images, masks, self.mask_suffix)
+            return pair_list(paths["list"], self.root, images, masks, self.mask_suffix)
         for key in ("images", "masks"):
             if key not in paths:
-                raise UserError(f"data.splits.{split}.{key} is not set: name a folder below data.root, or a list")
-        return in_folders(paths["images"], paths["masks"], self.mask_suffix)
+                raise UserError(f"data.splits.{split}.{key} is not set: give a folder below data.root, or a list")
+        return pair_folders(paths["images"], paths["masks"], self.mask_suffix)
 
 
-def _labels(
+def _spec_and_reader(
     name: str, classes: list[str], palette: list[list[int]] | None, remap: dict[int, int] | None, masks: str
 ) -> tuple[DatasetSpec, MaskReader]:
-    """Return the classes, and what reads their masks."""
+    """Return the classes and the reader of their masks."""
     colors = [(r, g, b) for r, g, b in palette or []]
-    shown = tuple(colors) if palette is not None else voc_colors(range(len(classes)))
+    display_colors = tuple(colors) if palette is not None else voc_colors(range(len(classes)))
     if masks == "ids":
-        spec = DatasetSpec(name, tuple(classes), shown, remap or {})
+        spec = DatasetSpec(name, tuple(classes), display_colors, remap or {})
         require_two_classes(spec)
         return spec, read_ids
     if masks != "colors":
         raise UserError(f"data.masks={masks}: no such kind of mask; {suggest(str(masks), ('ids', 'colors'))}")
     if not colors and not remap:
-        raise UserError(
-            "data.palette is not set, and data.masks=colors needs it: give [red, green, blue] of each class"
-        )
+        raise UserError("data.masks=colors needs data.palette: give [red, green, blue] for each class")
     by_color = {r << 16 | g << 8 | b: index for index, (r, g, b) in enumerate(colors)}
     if len(by_color) < len(colors):
-        raise UserError("data.palette has one colour twice, and data.masks=colors cannot tell its classes apart")
-    spec = DatasetSpec(name, tuple(classes), shown, {**by_color, **(remap or {})})
+        raise UserError("data.palette repeats a colour: data.masks=colors needs a different one for each class")
+    spec = DatasetSpec(name, tuple(classes), display_colors, {**by_color, **(remap or {})})
     require_two_classes(spec)
     return replace(spec, remap={}), ColorReader(spec.remap)
 
 
-def _require_two_classes(classes: Any, palette: Any, remap: Any) -> None:
-    """Raise UserError for values of a wrong kind; what they say is checked by the spec."""
+def _check_types(classes: Any, palette: Any, remap: Any) -> None:
+    """Raise UserError for values of the wrong type; `DatasetSpec` checks the values themselves."""
     if not isinstance(classes, list) or not all(map(_is_name, classes)):
-        raise UserError(
-            f"data.classes={classes}: list the names of the classes, in quotes where YAML reads more in them"
-        )
+        raise UserError(f"data.classes={classes}: give a list of names, in quotes if YAML reads one as something else")
     if palette is not None and not (isinstance(palette, list) and all(map(_is_color, palette))):
-        raise UserError(f"data.palette={palette}: list [red, green, blue] of each class, 0 to 255, or give null")
+        raise UserError(f"data.palette={palette}: give [red, green, blue], 0 to 255, for each class, or null")
     if remap is not None and not (isinstance(remap, dict) and all(map(_is_id, [*remap, *remap.values()]))):
-        raise UserError(
-            f"data.remap={remap}: map the ids in the files to class indices, all whole numbers, or give null"
-        )
+        raise UserError(f"data.remap={remap}: map the ids in the files to class indices, all integers, or give null")
 
 
 def _is_name(value: Any) -> bool:
@@ -140,14 +135,14 @@ def _is_id(value: Any) -> bool:
 
 
 def _check_splits(splits: Any) -> None:
-    """Raise UserError for a misspelt key, or a value that is no path."""
+    """Raise UserError for an unknown key or a value that is not a path."""
     if not isinstance(splits, dict):
         raise UserError(f"data.splits={splits}: give {listed(SPLITS)}, each with {listed(KEYS)}, or null")
     for split, paths in splits.items():
         if split not in SPLITS:
             raise UserError(f"data.splits.{split}: no such split; {suggest(str(split), SPLITS)}")
         if paths is not None and not isinstance(paths, dict):
-            raise UserError(f"data.splits.{split}={paths}: give it {listed(KEYS)}, or null")
+            raise UserError(f"data.splits.{split}={paths}: give {listed(KEYS)}, or null")
         for key, path in (paths or {}).items():
             if key not in KEYS:
                 raise UserError(f"data.splits.{split}.{key}: no such key; {suggest(str(key), KEYS)}")

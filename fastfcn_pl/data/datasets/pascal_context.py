@@ -1,4 +1,4 @@
-"""PASCAL Context: 4,998 / 5,105 images of VOC 2010, 59 classes, or 60 with the background."""
+"""PASCAL Context: 4,998 / 5,105 images of VOC 2010, 59 classes, or 60 with background."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import ClassVar
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
-from fastfcn_pl.data.io.name_lists import names
+from fastfcn_pl.data.io.name_lists import read_names
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 
-# The 59 classes with their ids among the 459 of the authors' `labels.txt`. Masks number them 1 to 59 in this order, as
-# the Detail API, the official FastFCN's weights and mmsegmentation do; the authors' `59_labels.txt` has another one.
+# The 59 classes with their ids among the 459 in the authors' `labels.txt`. Masks number them 1 to 59 in this order, as
+# do the Detail API, the official FastFCN weights and mmsegmentation; the authors' `59_labels.txt` has another order.
 _TABLE = """
 2: aeroplane
 9: bag
@@ -76,23 +76,23 @@ _TABLE = """
 458: wood
 """
 IDS_OF_459 = {name: int(number) for number, name in (line.split(": ") for line in _TABLE.strip().splitlines())}
-COLOURS = voc_colors(range(60))
+COLORS = voc_colors(range(60))
 
 
 class PascalContext(FileDataModule):
-    """Mottaghi et al. 2014; ids 1 to 59 are the classes, 0 is all else: ignored, or with `background` the first of 60.
+    """Mottaghi et al. 2014; ids 1 to 59 are the classes, and 0 is ignored, or with `background` the first of 60.
 
-    `root` is `VOCdevkit/VOC2010` with images in `JPEGImages`, masks in `SegmentationClassContext`, and names in
-    `ImageSets/SegmentationContext/{train,val}.txt`, as mmsegmentation lays them out.
+    `root` is `VOCdevkit/VOC2010` in mmsegmentation's layout: images in `JPEGImages`, masks in
+    `SegmentationClassContext`, names in `ImageSets/SegmentationContext/{train,val}.txt`.
     """
 
     spec = DatasetSpec(
         name="pascal_context",
         classes=tuple(IDS_OF_459),
-        palette=COLOURS[1:],
+        palette=COLORS[1:],
         remap={0: IGNORE, **{i + 1: i for i in range(59)}},
     )
-    spec_of_60 = DatasetSpec("pascal_context_60", ("background", *IDS_OF_459), COLOURS)
+    spec_of_60 = DatasetSpec("pascal_context_60", ("background", *IDS_OF_459), COLORS)
     split_sizes: ClassVar = {"train": 4998, "val": 5105}
     how_to_get = (
         "run python -m fastfcn_pl.prepare data=pascal_context data.root=<dir>, or lay it out as "
@@ -124,6 +124,6 @@ class PascalContext(FileDataModule):
             self.spec = self.spec_of_60
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        listed = names(self.place("ImageSets", "SegmentationContext", f"{split}.txt"))
+        image_names = read_names(self.require("ImageSets", "SegmentationContext", f"{split}.txt"))
         images, masks = self.root / "JPEGImages", self.root / "SegmentationClassContext"
-        return [(images / f"{name}.jpg", masks / f"{name}.png") for name in listed]
+        return [(images / f"{name}.jpg", masks / f"{name}.png") for name in image_names]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.datamodule import FileDataModule
-from fastfcn_pl.data.io.name_lists import names
+from fastfcn_pl.data.io.name_lists import read_names
 from fastfcn_pl.data.io.palette import voc_colors
 
 # In the order of `VOCinit.m` in the development kit.
@@ -21,8 +21,8 @@ CLASSES = tuple(_TABLE.split())
 class PascalVOC(FileDataModule):
     """Everingham et al. 2012, with the labels of Hariharan et al. 2011 (SBD) in the split `trainaug`; 255 is ignored.
 
-    `root` is `VOCdevkit/VOC2012`. Masks are in `SegmentationClass`; those of images that `trainaug` has and `train` has
-    not are in `SegmentationClassAug`.
+    `root` is `VOCdevkit/VOC2012`. Masks are in `SegmentationClass`, and those of images that only `trainaug` contains
+    are in `SegmentationClassAug`.
     """
 
     spec = DatasetSpec("pascal_voc", CLASSES, voc_colors(range(len(CLASSES))))
@@ -35,18 +35,18 @@ class PascalVOC(FileDataModule):
     )
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        listed = self._names(split)
-        added = set(listed).difference(self._names("train")) if split == "trainaug" else ()
+        image_names = self._names(split)
+        added = set(image_names).difference(self._names("train")) if split == "trainaug" else ()
         return [
             (
                 self.root / "JPEGImages" / f"{name}.jpg",
                 self.root / ("SegmentationClassAug" if name in added else "SegmentationClass") / f"{name}.png",
             )
-            for name in listed
+            for name in image_names
         ]
 
     def images(self, split: str) -> list[Path]:
         return [self.root / "JPEGImages" / f"{name}.jpg" for name in self._names(split)]
 
     def _names(self, split: str) -> list[str]:
-        return names(self.place("ImageSets", "Segmentation", f"{split}.txt"))
+        return read_names(self.require("ImageSets", "Segmentation", f"{split}.txt"))

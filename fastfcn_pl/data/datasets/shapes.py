@@ -1,11 +1,11 @@
-"""Shapes: generated pictures whose classes are told by shape, pattern and surroundings, never by colour.
+"""Shapes: generated pictures in which classes differ by shape, pattern and surroundings, never by colour.
 
-Nothing is downloaded, and a small network learns it on a CPU in about a minute. Figures overlap on a patterned,
-littered ground under uneven light. Each draws its colour and its pattern from one distribution:
+Nothing is downloaded, and a small network can be trained on a CPU in about a minute. Figures overlap on a patterned,
+littered background under uneven light. All of them draw colour and pattern from the same distribution:
 
-- disc, triangle, cross and ring are told by their outline;
-- plank and ladder have the same outline: a plank's stripes run along it, a ladder's across it;
-- hole is ground like any other, but surrounded by a ring.
+- disc, triangle, cross and ring differ by their outline;
+- plank and ladder share an outline, but stripes run along a plank and across a ladder;
+- hole is background that is surrounded by a ring.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Array = NDArray[np.floating]
 Window = tuple[slice, slice]
 
 BORDER = 0.75
-"""Half the width of the ignored band along every outline, in pixels: more than half a step, so that it has no gaps."""
+"""Half the width in pixels of the ignored band along outlines; more than 0.5, so that the band has no gaps."""
 
 
 def _box(u: Array, v: Array, half_u: float, half_v: float) -> Array:
@@ -58,18 +58,18 @@ OUTLINES: dict[int, Callable[[Array, Array, float], Array]] = {
     PLANK: lambda u, v, r: _box(u, v, r, 0.52 * r),
     LADDER: lambda u, v, r: _box(u, v, r, 0.52 * r),
 }
-"""Signed distance in pixels, negative inside, from the points `(u, v)` to a figure of radius `r` about the origin."""
+"""Signed distance in pixels, negative inside, of points `(u, v)` from a figure of radius `r` at the origin."""
 
 
-def _colour(rng: np.random.Generator, hue: float) -> Array:
-    """Draw a colour of this hue (in turns): `(3,)`, 0 to 1."""
+def _color(rng: np.random.Generator, hue: float) -> Array:
+    """Draw an RGB colour `(3,)`, 0 to 1, of the given hue, 0 to 1."""
     saturation, value = rng.uniform(0.25, 0.75), rng.uniform(0.6, 1.0)
     wheel = 0.5 + 0.5 * np.cos(2 * pi * (hue - np.arange(3) / 3))
     return (value * (1 - saturation * (1 - wheel))).astype(np.float32)
 
 
 def _pattern(rng: np.random.Generator, u: Array, v: Array, figure: int, unit: float) -> Array:
-    """Draw stripes, checks, dots or nothing: how dark each point is, 0 to 1."""
+    """Draw stripes, checks, dots or no pattern; return the darkness of each point, 0 to 1."""
     wave = 2 * pi / (rng.uniform(6, 9) * unit)
     u, v, kind = u * wave + rng.uniform(0, 2 * pi), v * wave + rng.uniform(0, 2 * pi), rng.integers(4)
     if figure == PLANK:
@@ -85,37 +85,37 @@ def _pattern(rng: np.random.Generator, u: Array, v: Array, figure: int, unit: fl
     return np.clip(0.5 + 1.5 * tone, 0, 1)
 
 
-class _Picture:
-    """A picture in the making: `image` `(size, size, 3)`, 0 to 1, and `labels` `(size, size)`.
+class _Canvas:
+    """Canvas with an `image` `(size, size, 3)`, 0 to 1, and its `labels` `(size, size)`.
 
-    `unit` is the length that is one pixel in a picture of 128.
+    `unit` is the length of a pixel in a picture of 128 pixels.
     """
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         self.rng, self.size, self.unit = rng, size, size / 128
         self.x = np.arange(size, dtype=np.float32)[None] + 0.5
         self.y = self.x.T
-        self.light_from, self.hue = rng.uniform(0, 2 * pi), rng.uniform()
+        self.light_angle, self.hue = rng.uniform(0, 2 * pi), rng.uniform()
         self.image = np.zeros((size, size, 3), np.float32)
         self.labels = np.full((size, size), BACKGROUND, np.uint8)
-        everywhere = self._window(size / 2, size / 2, size / 2)
-        u, v = self._local(everywhere, size / 2, size / 2, rng.uniform(0, pi))
-        self.image += _colour(rng, self.hue) * (1 - 0.25 * _pattern(rng, u, v, BACKGROUND, self.unit))[..., None]
+        whole = self._window(size / 2, size / 2, size / 2)
+        u, v = self._local(whole, size / 2, size / 2, rng.uniform(0, pi))
+        self.image += _color(rng, self.hue) * (1 - 0.25 * _pattern(rng, u, v, BACKGROUND, self.unit))[..., None]
 
-    def litter(self) -> None:
-        """Draw a short line or a speck, which is background."""
+    def draw_litter(self) -> None:
+        """Draw a short line or a speck, labelled as background."""
         half, thick = self.rng.uniform(0, 6) * self.unit, self.rng.uniform(0.6, 1.6) * self.unit
         x, y = self.rng.uniform(0, self.size), self.rng.uniform(0, self.size)
         window = self._window(x, y, half + thick)
         u, v = self._local(window, x, y, self.rng.uniform(0, pi))
         self._fill(window, np.hypot(np.maximum(np.abs(u) - half, 0), v) - thick, np.zeros_like(u))
 
-    def figure(self, figure: int, x: float, y: float, radius: float) -> None:
-        """Draw a figure over what is there, with its shadow, and label it."""
-        angle, cast = self.rng.uniform(0, 2 * pi), 3 * self.unit
-        window = self._window(x, y, 1.2 * radius + 2 * cast)
-        shadow = self._local(window, x - cast * cos(self.light_from), y - cast * sin(self.light_from), angle)
-        depth = np.clip(0.5 - OUTLINES[figure](*shadow, radius) / (2 * cast), 0, 1)
+    def draw_figure(self, figure: int, x: float, y: float, radius: float) -> None:
+        """Draw a figure with its shadow over the picture, and label it."""
+        angle, offset = self.rng.uniform(0, 2 * pi), 3 * self.unit
+        window = self._window(x, y, 1.2 * radius + 2 * offset)
+        shadow = self._local(window, x - offset * cos(self.light_angle), y - offset * sin(self.light_angle), angle)
+        depth = np.clip(0.5 - OUTLINES[figure](*shadow, radius) / (2 * offset), 0, 1)
         self.image[window] *= (1 - 0.4 * depth)[..., None]
 
         u, v = self._local(window, x, y, angle)
@@ -128,43 +128,43 @@ class _Picture:
         labels[distance < BORDER] = IGNORE
         labels[distance < -BORDER] = figure
 
-    def shade(self) -> None:
-        """Light the picture from one side, past a cloud, and add a camera's noise."""
-        along = (self.x * cos(self.light_from) + self.y * sin(self.light_from)) / self.size
+    def apply_light(self) -> None:
+        """Apply light from one side, the shadow of a cloud, and camera noise."""
+        along = (self.x * cos(self.light_angle) + self.y * sin(self.light_angle)) / self.size
         x, y = self.rng.uniform(0, self.size), self.rng.uniform(0, self.size)
         cloud = np.exp(-((self.x - x) ** 2 + (self.y - y) ** 2) / (0.35 * self.size) ** 2)
         self.image *= ((0.95 + 0.3 * (along - along.mean())) * (1 - 0.3 * cloud))[..., None]
         self.image += 0.025 * self.rng.standard_normal((self.size, self.size, 1), dtype=np.float32)
 
     def _window(self, x: float, y: float, reach: float) -> Window:
-        """Return the rows and columns around a point."""
+        """Return the rows and columns within `reach` of a point."""
         return slice(max(int(y - reach), 0), int(y + reach) + 2), slice(max(int(x - reach), 0), int(x + reach) + 2)
 
     def _local(self, window: Window, x: float, y: float, angle: float) -> tuple[Array, Array]:
-        """Return the window's coordinates in the frame of a figure at `(x, y)` turned by `angle`."""
+        """Return the window's coordinates in the frame of a figure at `(x, y)` rotated by `angle`."""
         dx, dy = self.x[:, window[1]] - x, self.y[window[0]] - y
         return dx * cos(angle) + dy * sin(angle), dy * cos(angle) - dx * sin(angle)
 
     def _fill(self, window: Window, distance: Array, darkness: Array) -> None:
-        """Paint the inside of an outline in one colour, which is not the ground's but over all pictures is any."""
-        colour = _colour(self.rng, self.hue + self.rng.uniform(0.12, 0.88))
+        """Fill the inside of an outline with a random colour that differs from the background's."""
+        color = _color(self.rng, self.hue + self.rng.uniform(0.12, 0.88))
         under = self.image[window]
-        under += (colour * (1 - darkness)[..., None] - under) * np.clip(0.5 - distance, 0, 1)[..., None]
+        under += (color * (1 - darkness)[..., None] - under) * np.clip(0.5 - distance, 0, 1)[..., None]
 
 
-def _places(rng: np.random.Generator, count: int) -> Array:
-    """Draw places `(count, 2)` in the unit square that keep apart somewhat: each is the best of a few tries."""
-    places = rng.uniform(0.15, 0.85, (1, 2))
+def _scattered_points(rng: np.random.Generator, count: int) -> Array:
+    """Draw points `(count, 2)` in the unit square; each is the farthest from the others among six candidates."""
+    points = rng.uniform(0.15, 0.85, (1, 2))
     for _ in range(count - 1):
-        tries = rng.uniform(0.15, 0.85, (6, 2))
-        nearest = np.hypot(*(tries[:, None] - places).T).min(axis=0)
-        places = np.vstack([places, tries[nearest.argmax()]])
-    return places
+        candidates = rng.uniform(0.15, 0.85, (6, 2))
+        nearest = np.hypot(*(candidates[:, None] - points).T).min(axis=0)
+        points = np.vstack([points, candidates[nearest.argmax()]])
+    return points
 
 
 @dataclass(frozen=True)
 class ShapesSource:
-    """`count` pictures of `size` by `size` pixels. Picture `i` depends on `(seed, i)` alone."""
+    """Source of `count` pictures of `size` by `size` pixels; picture `i` depends on `(seed, i)` alone."""
 
     count: int
     size: int
@@ -175,15 +175,15 @@ class ShapesSource:
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((self.seed, index))
-        picture = _Picture(rng, self.size)
+        canvas = _Canvas(rng, self.size)
         for _ in range(rng.integers(8, 16)):
-            picture.litter()
+            canvas.draw_litter()
         kinds = list(OUTLINES)
-        for x, y in _places(rng, int(rng.integers(4, 7))).tolist():
-            kind, radius = kinds[rng.integers(len(kinds))], rng.uniform(22, 29) * picture.unit
-            picture.figure(kind, x * self.size, y * self.size, radius)
-        picture.shade()
-        return (picture.image.clip(0, 1) * 255).astype(np.uint8), picture.labels
+        for x, y in _scattered_points(rng, int(rng.integers(4, 7))).tolist():
+            kind, radius = kinds[rng.integers(len(kinds))], rng.uniform(22, 29) * canvas.unit
+            canvas.draw_figure(kind, x * self.size, y * self.size, radius)
+        canvas.apply_light()
+        return (canvas.image.clip(0, 1) * 255).astype(np.uint8), canvas.labels
 
     def name(self, index: int) -> str:
         return f"shapes-{self.seed}-{index:04d}"
@@ -193,7 +193,7 @@ class ShapesSource:
 
 
 class Shapes(SegmentationDataModule):
-    """`train_images` and `val_images` pictures of `size` by `size` pixels, drawn when they are read."""
+    """Data set of `train_images` and `val_images` pictures of `size` by `size` pixels, drawn on reading."""
 
     spec = SPEC
 
@@ -219,5 +219,5 @@ class Shapes(SegmentationDataModule):
     def source(self, split: str) -> ShapesSource:
         if split not in self.counts:
             raise UserError(f"shapes has no split {split}: use {' or '.join(self.counts)}")
-        # The pictures are the same whatever the run's seed, so that scores of different runs compare.
+        # Pictures do not depend on the run's seed, so that scores of different runs are comparable.
         return ShapesSource(self.counts[split], self.size, seed=list(self.counts).index(split))

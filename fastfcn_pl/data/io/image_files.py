@@ -1,4 +1,4 @@
-"""Reading image files and label files, whatever their format."""
+"""Reading of image files and label files."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.label_ids import look_up
-from fastfcn_pl.data.io.png import indices
-from fastfcn_pl.data.io.walk import strangeness
+from fastfcn_pl.data.io.png import decode_ids
+from fastfcn_pl.data.io.walk import non_file_kind
 from fastfcn_pl.data.transforms.image_ops import decode_image
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
-"""The formats that are read, in Pillow's words: it knows others, one of which starts another program."""
+"""Pillow's names of the accepted formats; it knows others, and for EPS it starts another program."""
 MAX_PIXELS = "FASTFCN_MAX_PIXELS"
-"""The environment variable for the pixels that an image may have; without it Pillow's own limit holds."""
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that it reads past, and of half the pixels that it takes
+"""Environment variable for the maximum number of pixels of an image; the default is Pillow's limit."""
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about recoverable damage and half of the pixel limit
 
 MaskReader = Callable[[Image.Image, Path], np.ndarray]
-"""Turns what a label file holds into a map of ids `(H, W)`; the path is for messages."""
+"""Converts a label image to ids `(H, W)`; the path is for messages."""
 
 
 def read_ids(mask: Image.Image, path: Path) -> np.ndarray:
-    """Return ids as they are stored: numbers of 8 to 32 bits, or indices of a palette image, whose colours say nothing.
+    """Return stored ids: integers of 8 to 32 bits, or palette indices, whose colours are ignored.
 
-    Raises UserError for colours.
+    Raises UserError for an RGB image.
     """
     if mask.mode in ("L", "P") or mask.mode.startswith("I"):
         return np.asarray(mask)
     if mask.mode == "1":
         return np.asarray(mask, dtype=np.uint8)
     raise UserError(
-        f"{path} is not a map of ids (its mode is {mask.mode}): store one integer a pixel, or, if its colours are "
-        f"the classes, read it with data=folder data.masks=colors"
+        f"{path} is not a map of ids (its mode is {mask.mode}): store one integer a pixel, or, if its colours "
+        "are the classes, set data=folder data.masks=colors"
     )
 
 
 @dataclass(frozen=True)
 class ColorReader:
-    """Reads colours as classes: `labels` leads from 0xRRGGBB to a class index or `IGNORE`."""
+    """Mask reader for colours; `labels` maps 0xRRGGBB to a class index or `IGNORE`."""
 
     labels: Mapping[int, int]
 
@@ -58,18 +58,18 @@ class ColorReader:
         if labels.min() < 0:
             unknown = [f"#{color:06x}" for color in np.unique(colors[labels < 0])]
             raise UserError(
-                f"{path} holds the colour {listed(unknown)}, which is no class's: mend the mask, add it to "
-                f"data.palette, or to data.remap (0x{unknown[0][1:]}: 255 ignores it)"
+                f"{path} has the colour {listed(unknown)}, which belongs to no class: fix the mask, or add the colour "
+                f"to data.palette or data.remap (0x{unknown[0][1:]}: 255 ignores it)"
             )
         return labels.astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """Pairs of image file and label file: PNG, JPEG, TIFF, WebP or BMP, of several pages the first.
+    """Pairs of image and label files in PNG, JPEG, TIFF, WebP or BMP; only the first page is read.
 
-    Images become RGB of 8 bits: of 16 bits the high byte is taken, alpha is dropped, not blended. With `upright`,
-    image and mask are each turned by the EXIF orientation that they carry; published data sets are labelled as stored.
+    Images become 8-bit RGB: 16-bit values keep their high byte, and alpha is dropped, not blended. With `upright`,
+    image and mask are each rotated by their own EXIF orientation; published data sets are labelled as stored.
     """
 
     pairs: list[tuple[Path, Path]]
@@ -91,20 +91,20 @@ class FileSource:
     def ids(self, index: int) -> np.ndarray:
         """Return the ids `(H, W)` of a pair."""
         path = self.pairs[index][1]
-        if self.read_mask is read_ids and (ids := _indices(path)) is not None:
+        if self.read_mask is read_ids and (ids := _read_ids_fast(path)) is not None:
             return ids
         mask = _open(path, self.upright)
         if mask.format in ("JPEG", "MPO"):
-            raise UserError(f"{path} is a JPEG, which blurs what it stores: make masks anew, as PNG")
+            raise UserError(f"{path} is a JPEG, whose compression changes labels: create the masks again as PNG")
         return self.read_mask(mask, path)
 
     def check_sizes(self, index: int, image: np.ndarray, ids: np.ndarray) -> None:
-        """Raise UserError where image and ids of a pair differ in size."""
+        """Raise UserError if image and ids of a pair differ in size."""
         if image.shape[:2] == ids.shape:
             return
         image_path, mask_path = self.pairs[index]
-        turned = self.upright and image.shape[:2] == ids.shape[::-1]
-        remedy = "label the image as its EXIF orientation turns it" if turned else "make them equal"
+        rotated = self.upright and image.shape[:2] == ids.shape[::-1]
+        remedy = "label the image as its EXIF orientation shows it" if rotated else "make them equal"
         raise UserError(f"{mask_path} is {_size(ids)} but its image {image_path} is {_size(image)}: {remedy}")
 
     def name(self, index: int) -> str:
@@ -115,14 +115,14 @@ class FileSource:
 
 
 def read_image(path: Path, upright: bool) -> Image.Image:
-    """Return the RGB image of a file, turned `upright` if asked; raises UserError where it is not an image."""
+    """Read a file as RGB image, `upright` by its EXIF orientation or as stored; raises UserError if it is not one."""
     return _rgb(_open(path, upright), path)
 
 
 def rgb_pixels(image: object) -> np.ndarray:
-    """Return the pixels `(H, W, 3)`, uint8, of a file, a PIL image, or an array that has this form already.
+    """Return the pixels `(H, W, 3)`, uint8, of a file, a PIL image or an array of this form.
 
-    A file is turned by its EXIF orientation. Raises UserError for anything else, such as numbers between 0 and 1.
+    A file is rotated by its EXIF orientation. Raises UserError for anything else, such as floats from 0 to 1.
     """
     if isinstance(image, (str, os.PathLike)):
         return np.asarray(read_image(Path(image), upright=True))
@@ -131,73 +131,73 @@ def rgb_pixels(image: object) -> np.ndarray:
             pixels = np.asarray(_rgb(image if image.mode == "RGB" else image.copy(), "the image"))
         except (MemoryError, UserError):
             raise
-        except Exception as error:  # its file is read only now, and fails as in `_open`
+        except Exception as error:  # Pillow reads the file only now, see `_open`
             raise UserError(f"the image cannot be read ({' '.join(str(error).split())}): restore its file") from error
     elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         pixels = np.asarray(image)
     else:
         shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
-        form = "" if shape is None else f" of {dtype}, of shape {tuple(shape)}"
+        form = "" if shape is None else f" of {dtype} and shape {tuple(shape)}"
         raise UserError(
-            f"the image is of type {type(image).__name__}{form}: give RGB of 0 to 255 as a numpy array of uint8, of "
-            "shape (H, W, 3), a PIL image, or the path of a file"
+            f"the image is a {type(image).__name__}{form}: give a uint8 RGB array of shape (H, W, 3), a PIL image, or "
+            "the path of a file"
         )
     if pixels.size == 0:
-        raise UserError(f"the image has no pixels (it is {_size(pixels)}): give one of 1x1 at least")
+        raise UserError(f"the image is empty ({_size(pixels)}): give one of at least 1x1")
     return pixels
 
 
 def _pixels(path: Path, upright: bool) -> np.ndarray:
-    """Return the RGB image `(H, W, 3)` of a file; a usual JPEG goes past Pillow, whose copies take half of its time."""
+    """Return the RGB image `(H, W, 3)` of a file; OpenCV decodes ordinary JPEGs with fewer copies than Pillow."""
     try:
         content = _content(path)
-        with _identified(BytesIO(content)) as image:
-            stored = not upright or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            usual = image.format == "JPEG" and image.mode == "RGB" and stored
-        pixels = decode_image(np.frombuffer(content, np.uint8)) if usual else None
-    except Exception:  # Pillow's way says what is wrong
+        with _open_header(BytesIO(content)) as image:
+            unrotated = not upright or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            ordinary = image.format == "JPEG" and image.mode == "RGB" and unrotated
+        pixels = decode_image(np.frombuffer(content, np.uint8)) if ordinary else None
+    except Exception:  # reading with Pillow then raises the right message
         pixels = None
     if pixels is not None:
         return pixels
     return np.asarray(_rgb(_open(path, upright), path))
 
 
-def _indices(path: Path) -> np.ndarray | None:
-    """Return the ids `(H, W)` of a usual mask, which go past Pillow; None for any other file, and for none at all."""
+def _read_ids_fast(path: Path) -> np.ndarray | None:
+    """Return the ids `(H, W)` of a PNG mask without Pillow; None if the file is missing or needs Pillow."""
     try:
         content = _content(path)
-    except (OSError, UserError):  # Pillow's way says what is wrong
+    except (OSError, UserError):  # reading with Pillow then raises the right message
         return None
-    pixels = int.from_bytes(content[16:20]) * int.from_bytes(content[20:24])  # if it is a PNG
-    return None if pixels > 2 * _half_of_limit() else indices(content)
+    pixels = int.from_bytes(content[16:20]) * int.from_bytes(content[20:24])  # in the header of a PNG
+    return None if pixels > 2 * _half_pixel_limit() else decode_ids(content)
 
 
 def _content(path: Path) -> bytes:
-    """Return the bytes of a file; raises UserError for a FIFO and its like, which might never end."""
-    if (strange := strangeness(path)) and not path.is_dir():
-        raise UserError(f"{path} cannot be read as an image (it is {strange}): leave it out")
+    """Return the bytes of a file; raises UserError for a FIFO or device, which may never end."""
+    if (kind := non_file_kind(path)) and not path.is_dir():
+        raise UserError(f"{path} cannot be read as an image (it is {kind}): leave it out")
     return path.read_bytes()
 
 
-def _half_of_limit() -> int:
-    """Return half of the pixels that an image may have, which is what Pillow knows the limit by, and tell it to."""
-    if given := os.environ.get(MAX_PIXELS):
-        if not given.isdecimal() or int(given) == 0:
-            raise UserError(f"{MAX_PIXELS}={given}: give the pixels that an image may have, such as 400000000")
-        Image.MAX_IMAGE_PIXELS = -(-int(given) // 2)
+def _half_pixel_limit() -> int:
+    """Apply `MAX_PIXELS` to Pillow and return half of the limit, which is how Pillow stores it."""
+    if limit := os.environ.get(MAX_PIXELS):
+        if not limit.isdecimal() or int(limit) == 0:
+            raise UserError(f"{MAX_PIXELS}={limit}: give the largest number of pixels of an image, such as 400000000")
+        Image.MAX_IMAGE_PIXELS = -(-int(limit) // 2)
     return Image.MAX_IMAGE_PIXELS or 2**62
 
 
-def _identified(file: BinaryIO) -> Image.Image:
-    """Open an image of one of `FORMATS`, of no more pixels than are allowed."""
-    _half_of_limit()
+def _open_header(file: BinaryIO) -> Image.Image:
+    """Open an image in one of `FORMATS` without decoding it."""
+    _half_pixel_limit()
     return Image.open(file, formats=FORMATS)
 
 
 def _open(path: Path, upright: bool) -> Image.Image:
-    """Read a whole file, so that a truncated one is found here and named."""
+    """Open and decode a file, so that a damaged one is reported by name."""
     try:
-        with _identified(BytesIO(_content(path))) as image:
+        with _open_header(BytesIO(_content(path))) as image:
             image.load()
             if upright:
                 ImageOps.exif_transpose(image, in_place=True)
@@ -206,29 +206,29 @@ def _open(path: Path, upright: bool) -> Image.Image:
     except UserError:
         raise
     except MemoryError as error:
-        raise UserError(f"{path} does not fit into memory: make it smaller, or leave it out") from error
+        raise UserError(f"{path} does not fit into memory: shrink it, or leave it out") from error
     except Image.DecompressionBombError as error:
         pixels = (re.findall(r"\d+", str(error)) or ["?"])[0]
         raise UserError(
-            f"{path} has {pixels} pixels, more than a file of unknown origin should: if you trust it, allow so many by "
-            f"the environment variable {MAX_PIXELS}={pixels}"
+            f"{path} has {pixels} pixels, too many for a file of unknown origin: if you trust it, set the environment "
+            f"variable {MAX_PIXELS}={pixels}"
         ) from error
-    except Exception as error:  # a file that is not an image makes its decoder fail in any way
+    except Exception as error:  # decoders raise anything for a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            reason = f"it is none of {', '.join(FORMATS)}"
-        raise UserError(f"{path} cannot be read as an image ({reason}): restore it or leave it out") from error
+            reason = f"not one of {', '.join(FORMATS)}"
+        raise UserError(f"{path} cannot be read as an image ({reason}): restore it, or leave it out") from error
     return image
 
 
 def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16"):  # Pillow would clip it
+    if image.mode.startswith("I;16"):  # Pillow would clip values
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UserError(f"{path} holds numbers of 32 bits, whose range is not known: store 8 or 16 bits a channel")
-    image.info.pop("transparency", None)  # Pillow would warn that it is dropped
+        raise UserError(f"{path} has 32 bits a channel, whose range is unknown: store 8 or 16 bits a channel")
+    image.info.pop("transparency", None)  # Pillow would warn about dropping it
     return image.convert("RGB")
 
 

@@ -1,4 +1,4 @@
-"""Work shared among processes, one to a core."""
+"""Parallel map over processes."""
 
 from __future__ import annotations
 
@@ -17,66 +17,68 @@ from fastfcn_pl.core.types import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-_WAITING = 4
-"""Tasks to a process that are worked on or wait: memory stays flat, however many there are."""
-LOCKS = 1 << 18
-"""Bytes of shared memory that are enough for the locks between processes."""
+_TASKS_PER_WORKER = 4
+"""Tasks submitted ahead for each process; the limit keeps memory flat for long inputs."""
+LOCK_BYTES = 1 << 18
+"""Shared memory that is enough for the locks between processes."""
 _SHARED_MEMORY = Path("/dev/shm")
 MORE_SHARED_MEMORY = "give the container more (docker run --shm-size=8g, or --ipc=host)"
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shared_memory(without: str) -> int | None:
-    """Return how many bytes of shared memory are free; None where there is no limit, or none that is known.
+def free_shared_memory(alternative: str) -> int | None:
+    """Return the free bytes of shared memory; None if there is no limit or it is unknown.
 
-    Raises UserError where there is none to write to, with the key that does `without`.
+    Raises UserError if shared memory is not writable; the message names the setting that is the `alternative`.
     """
     if sys.platform != "linux":
         return None
     if not os.access(_SHARED_MEMORY, os.W_OK):
         raise UserError(
-            f"{_SHARED_MEMORY}, the shared memory that processes hand data over in, cannot be written to: mount it "
-            f"writable (docker run --shm-size=8g, or --ipc=host), or set {without}"
+            f"{_SHARED_MEMORY}, through which processes exchange data, is not writable: mount it writable "
+            f"(docker run --shm-size=8g, or --ipc=host), or set {alternative}"
         )
     status = os.statvfs(_SHARED_MEMORY)
     return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
-def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], num_workers: int | None) -> Iterator[Result]:
-    """Yield what `work` returns for each of `tasks`, in their order.
+def parallel_map(
+    function: Callable[[Task], Result], tasks: Iterable[Task], num_workers: int | None
+) -> Iterator[Result]:
+    """Yield `function(task)` for each task, in order, computed by `num_workers` processes.
 
-    `num_workers` processes do it; None for as many as there are cores, 0 for none but this one.
+    None starts one process for each core; 0 computes in this process.
     """
     if num_workers is None:
-        num_workers = cores()
+        num_workers = available_cores()
     if num_workers < 0:
-        raise UserError(f"num_workers={num_workers}: use 0 for none, or null for as many as there are cores")
+        raise UserError(f"num_workers={num_workers}: give 0 for none, or null for one for each core")
     if num_workers == 0:
-        yield from map(work, tasks)
+        yield from map(function, tasks)
         return
-    if (free := shared_memory("num_workers=0")) is not None and free < LOCKS:
+    if (free := free_shared_memory("num_workers=0")) is not None and free < LOCK_BYTES:
         raise UserError(
-            f"/dev/shm has {free} bytes free, too few for processes: {MORE_SHARED_MEMORY}, or num_workers=0"
+            f"/dev/shm has only {free} bytes free, too few for workers: {MORE_SHARED_MEMORY}, or set num_workers=0"
         )
-    # Spawned, since torch has threads by now; Ctrl-C is for this process, which then ends the others.
+    # Spawn, since forking is unsafe with torch's threads. Ctrl-C is for this process, which then ends the workers.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(num_workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    waiting: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            waiting.append(pool.submit(work, task))
-            if len(waiting) == _WAITING * num_workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(function, task))
+            if len(pending) == _TASKS_PER_WORKER * num_workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, as happens where memory runs out: run again, which goes "
-            f"on where it can, with num_workers={num_workers // 2}"
+            "a worker process was killed, probably because memory ran out: run again with "
+            f"num_workers={num_workers // 2}"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

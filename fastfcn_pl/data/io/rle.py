@@ -1,4 +1,4 @@
-"""Masks as COCO's run lengths."""
+"""COCO's run-length encoding of masks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def decode(size: tuple[int, int], counts: str | Sequence[int]) -> np.ndarray:
-    """Return the mask `(H, W)`, bool, of COCO's `segmentation`: lengths of runs, column by column, unset ones first.
+    """Return the mask `(H, W)`, bool, of run lengths in column-major order that start with a run of zeros.
 
-    `counts` are the lengths, or their text as `maskApi.c` writes it. Raises ValueError where they are not of this size.
+    `counts` are the lengths, or their text as written by `maskApi.c`. Raises ValueError if they do not fit `size`.
     """
     lengths = _lengths(counts) if isinstance(counts, str) else list(counts)
     if sum(lengths) != size[0] * size[1] or min(lengths) < 0:
@@ -19,14 +19,14 @@ def decode(size: tuple[int, int], counts: str | Sequence[int]) -> np.ndarray:
 
 
 def _lengths(text: str) -> list[int]:
-    """Read numbers of 5 bits a character, lowest first; from the fourth on, less the one two before."""
+    """Decode numbers of 5 bits a character, lowest first; from the fourth on, differences to the one two before."""
     lengths: list[int] = []
     number = shift = 0
     for byte in text.encode():
         bits = byte - 48
         number |= (bits & 0x1F) << shift
         shift += 5
-        if bits & 0x20:  # more of it follows
+        if bits & 0x20:  # the number continues
             continue
         if bits & 0x10:  # it is negative
             number -= 1 << shift
@@ -36,7 +36,7 @@ def _lengths(text: str) -> list[int]:
 
 
 def encode(mask: np.ndarray) -> str:
-    """Return the text of the run lengths of a mask `(H, W)`, bool; `decode` reads it."""
+    """Return the run lengths of a mask `(H, W)`, bool, as text for `decode`."""
     pixels = mask.ravel(order="F")
     ends = np.append(np.flatnonzero(np.diff(pixels)) + 1, pixels.size)
     lengths = np.diff(ends, prepend=0).tolist()
@@ -44,7 +44,7 @@ def encode(mask: np.ndarray) -> str:
 
 
 def _text(lengths: list[int]) -> str:
-    """Write numbers as `_lengths` reads them."""
+    """Encode numbers as text, the inverse of `_lengths`."""
     characters = []
     for i, length in enumerate(lengths):
         number = length - lengths[i - 2] if i > 2 else length

@@ -1,4 +1,4 @@
-"""Walk over folders as people keep them: with links, hidden files, and things that are no files."""
+"""Recursive listing of folders that copes with links, loops, hidden files and special files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SYSTEM = {
     "thumbs.db",
     "desktop.ini",
 }
-"""Names that operating systems, archives and file servers leave in folders, in lower case."""
+"""Names in lower case that operating systems, archives and file servers leave in folders."""
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -27,26 +27,26 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-Identity = tuple[int, int]
-"""Device and inode of a folder, whatever path leads to it."""
+Inode = tuple[int, int]
+"""Device and inode, which are the same for all paths to a folder."""
 
 
 def is_hidden(path: str | os.PathLike[str]) -> bool:
-    """Tell whether the last part of a path is the name of a hidden file, or of one that an operating system left."""
+    """Return whether a path names a hidden file, or one that an operating system leaves behind."""
     name = os.path.basename(os.fspath(path))
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
-def strangeness(path: str | os.PathLike[str]) -> str | None:
-    """Return what is in the place of a regular file, such as "a FIFO"; None for a file, and for a path to nothing."""
+def non_file_kind(path: str | os.PathLike[str]) -> str | None:
+    """Return what a path is if not a regular file, such as "a FIFO"; None for a file or a missing path."""
     try:
         return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
     except OSError:
         return None
 
 
-def identity(path: str | os.PathLike[str]) -> Identity:
-    """Return what two paths to one folder have in common."""
+def inode(path: str | os.PathLike[str]) -> Inode:
+    """Return the device and inode of a path."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
@@ -55,49 +55,49 @@ def walk(
     folder: Path,
     suffixes: Collection[str],
     *,
-    without: Callable[[Path], bool] = lambda folder: False,
-    say: Callable[[str], None] = warnings.warn,
+    skip: Callable[[Path], bool] = lambda folder: False,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Path]:
-    """Yield the files in `folder` and below whose name ends in one of `suffixes`, in order of their paths.
+    """Yield the files in `folder` and below whose name ends in one of `suffixes`, sorted by path.
 
-    Links to folders are followed. Hidden files and folders are left out, and so are the subfolders for which `without`
-    is true. `say` gets a line for a name with such a suffix that is no file (a FIFO, say), for a link that leads back
-    to a folder around it, and for a folder that cannot be listed. A link to nothing is yielded: its file is missing.
+    Links are followed; a broken link is yielded like a missing file. Hidden files and folders are skipped, and so are
+    subfolders for which `skip` is true. `warn` is called with a line about each other skipped entry: a special file
+    with one of the suffixes, a link to a parent folder, a folder that cannot be listed.
     """
     root = Path(folder)
-    pending: list[tuple[os.DirEntry[str], frozenset[Identity]]] = []
+    pending: list[tuple[os.DirEntry[str], frozenset[Inode]]] = []
 
-    def enter(place: Path, around: frozenset[Identity]) -> None:
+    def enter(folder: Path, parents: frozenset[Inode]) -> None:
         try:
-            with os.scandir(place) as listing:
+            with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name, reverse=True)
-            inside = around | {identity(place)}
+            parents = parents | {inode(folder)}
         except OSError as error:
-            say(f"{place} cannot be listed ({error.strerror}): it is left out")
+            warn(f"{folder} cannot be listed ({error.strerror}): it is skipped")
             return
-        pending.extend((entry, inside) for entry in entries if not is_hidden(entry.name))
+        pending.extend((entry, parents) for entry in entries if not is_hidden(entry.name))
 
-    enter(root, frozenset(identity(parent) for parent in root.resolve().parents))
+    enter(root, frozenset(inode(parent) for parent in root.resolve().parents))
     while pending:
-        entry, around = pending.pop()
+        entry, parents = pending.pop()
         path = Path(entry)
-        named = path.suffix.lower() in suffixes
-        if _is(entry, "dir"):
-            if named:
-                say(f"{path} is a folder, not a file: only what is in it is read")
-            if identity(path) in around:
-                say(f"{path} leads back to a folder that it is in: it is left out")
-            elif not without(path):
-                enter(path, around)
-        elif named and not _is(entry, "file") and (strange := strangeness(path)):
-            say(f"{path} is {strange}, not a file: it is left out")
-        elif named:
+        has_suffix = path.suffix.lower() in suffixes
+        if _is(entry, "folder"):
+            if has_suffix:
+                warn(f"{path} is a folder, not a file: only the files in it are read")
+            if inode(path) in parents:
+                warn(f"{path} leads back to a folder that contains it: it is skipped")
+            elif not skip(path):
+                enter(path, parents)
+        elif has_suffix and not _is(entry, "file") and (kind := non_file_kind(path)):
+            warn(f"{path} is {kind}, not a file: it is skipped")
+        elif has_suffix:
             yield path
 
 
 def _is(entry: os.DirEntry[str], kind: str) -> bool:
-    """Tell whether an entry is a file or a folder; a link in circles is neither."""
+    """Return whether an entry is a "folder" or a "file", without a system call except for links."""
     try:
-        return entry.is_dir() if kind == "dir" else entry.is_file()
-    except OSError:
+        return entry.is_dir() if kind == "folder" else entry.is_file()
+    except OSError:  # a circular link
         return False

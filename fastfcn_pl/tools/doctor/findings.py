@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastfcn_pl.core.types import IGNORE, listed
-from fastfcn_pl.data.class_check import nonsense
+from fastfcn_pl.data.class_check import find_label_error
 from fastfcn_pl.tools.doctor.statistics import Split, trained
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _of_split(data: SegmentationDataModule, name: str, split: Split) -> Iterator
         yield Finding("warning", "duplicate", name, message)
     if not split.labelled:
         return
-    if wrong := nonsense(f"split {name}", tally.pixels, data.spec, split.ignored_by_default):
+    if wrong := find_label_error(f"split {name}", tally.pixels, data.spec, split.ignored_by_default):
         kind = "nothing labelled" if set(tally.pixels) == {IGNORE} else "one class"
         yield Finding("fault" if needed else "warning", kind, name, wrong)
     elif tally.blank:

@@ -15,7 +15,7 @@ from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.class_check import ignored_by_default
 from fastfcn_pl.data.io.image_files import FileSource
 from fastfcn_pl.data.io.label_ids import look_up, unknown_ids
-from fastfcn_pl.data.io.parallel import in_order
+from fastfcn_pl.data.io.parallel import parallel_map
 
 if TYPE_CHECKING:
     from fastfcn_pl.data.datamodule import SegmentationDataModule
@@ -140,7 +140,7 @@ def inspect(
     update(done, total)
     parts = (_part(source, indices, splits[name].labelled) for name, source, indices in tasks)
     for (name, _, indices), tally in zip(
-        tasks, in_order(partial(_examine, data.spec), parts, num_workers), strict=True
+        tasks, parallel_map(partial(_examine, data.spec), parts, num_workers), strict=True
     ):
         splits[name].tally.add(tally)
         update(done := done + len(indices), total)

@@ -19,7 +19,7 @@ from fastfcn_pl.core import atomic_io, provenance
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.datasets.shapes import ShapesSource
-from fastfcn_pl.data.io.find_images import found_images
+from fastfcn_pl.data.io.find_images import find_images
 from fastfcn_pl.data.io.image_files import read_image
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.tools.export import formats, writers
@@ -123,7 +123,7 @@ def _output(cfg: DictConfig) -> Path:
 def _pictures(cfg: DictConfig, datamodule: SegmentationDataModule | None) -> list[Tensor]:
     """Return images `(3, H, W)` to check with: the user's, else those of the data set's val, else drawn ones."""
     if cfg.images is not None:
-        _, paths = found_images(cfg.images)
+        _, paths = find_images(cfg.images)
         arrays = [np.array(read_image(path, upright=True)) for path in paths[: cfg.count]]
     else:
         assert datamodule is not None

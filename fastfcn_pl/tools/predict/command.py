@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from fastfcn_pl.core import atomic_io
 from fastfcn_pl.core.types import UserError, suggest
-from fastfcn_pl.data.io.find_images import found_images
+from fastfcn_pl.data.io.find_images import find_images
 from fastfcn_pl.data.io.image_files import read_image
 from fastfcn_pl.tools.predict import output_folder, prediction, video
 from fastfcn_pl.tools.predict.output_folder import Targets
@@ -97,7 +97,7 @@ def _targets(source: str, output: Path, kinds: list[str]) -> tuple[Path, Targets
     if video.is_camera(source):
         base, found = Path(), [Path(source)]
     else:
-        base, found = found_images(source, video.SUFFIXES, output_folder.is_output(output, prediction.SUFFIXES))
+        base, found = find_images(source, video.SUFFIXES, output_folder.is_output(output, prediction.SUFFIXES))
     targets: Targets = {}
     owners: dict[Path, Path] = {}
     for path in found:

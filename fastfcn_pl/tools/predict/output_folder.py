@@ -14,7 +14,7 @@ from typing import Any
 
 from fastfcn_pl.core.atomic_io import atomic_write, write_error
 from fastfcn_pl.core.types import UserError, listed
-from fastfcn_pl.data.io.walk import identity
+from fastfcn_pl.data.io.walk import inode
 
 FILE = "PROVENANCE"
 """The record, in JSON, of what made the labels. It is older than they: what is older still is of another network."""
@@ -24,11 +24,11 @@ Targets = dict[str, dict[str, Path]]
 
 def is_output(output: Path, kinds: Collection[str]) -> Callable[[Path], bool]:
     """Return a test that tells the folders of labels in `output`, and in other outputs, from folders of images."""
-    ours = identity(output) if os.path.isdir(output) else None
+    ours = inode(output) if os.path.isdir(output) else None
 
     def test(folder: Path) -> bool:
         around = folder.parent
-        return folder.name in kinds and (os.path.isfile(around / FILE) or identity(around) == ours)
+        return folder.name in kinds and (os.path.isfile(around / FILE) or inode(around) == ours)
 
     return test
 

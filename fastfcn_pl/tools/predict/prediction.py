@@ -14,7 +14,7 @@ from PIL import Image
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.io import rle
-from fastfcn_pl.data.io.label_ids import own_ids
+from fastfcn_pl.data.io.label_ids import dataset_ids
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.evaluation.visualize import colorize, legend, overlay
 
@@ -34,7 +34,7 @@ class Prediction:
 
     def ids(self) -> np.ndarray:
         """Return the labels in the data set's own ids, as its server takes them: `(H, W)`, uint8 or uint16."""
-        return own_ids(self.spec)[self.labels]
+        return dataset_ids(self.spec)[self.labels]
 
     def colors(self) -> np.ndarray:
         """Return the labels in the data set's colours, `(H, W, 3)`."""
@@ -65,7 +65,7 @@ class Prediction:
 
     def segments(self) -> list[dict[str, object]]:
         """Return each class in sight, in COCO's form: its own id, its name, its pixels, and their run lengths."""
-        ids, size = own_ids(self.spec), list(self.labels.shape)
+        ids, size = dataset_ids(self.spec), list(self.labels.shape)
         return [
             {
                 "category_id": int(ids[index]),

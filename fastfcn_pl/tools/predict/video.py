@@ -15,7 +15,7 @@ import numpy as np
 
 from fastfcn_pl.core.atomic_io import DISK_ERRORS
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.data.io.walk import strangeness
+from fastfcn_pl.data.io.walk import non_file_kind
 
 SUFFIXES = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"}
 _FORMATS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,wav"
@@ -47,7 +47,7 @@ class Reader:
                 )
             form, place = _CAMERAS[sys.platform]
             name, options = place.format(source), {}
-        elif strange := strangeness(source):
+        elif strange := non_file_kind(source):
             raise UserError(f"input={source} cannot be opened as a video (it is {strange})")
         try:
             self.container = av.open(name, format=form, options=options)

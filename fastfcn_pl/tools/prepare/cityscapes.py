@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.data.io.pairs import visible
+from fastfcn_pl.data.io.pairs import glob_visible
 from fastfcn_pl.tools.prepare.write_masks import write_all
 
 
@@ -23,7 +23,7 @@ def train_ids(root: Path, num_workers: int | None, *, labels: str) -> None:
     from fastfcn_pl.data.datasets.cityscapes import REMAPS  # here: its imports would slow each process
 
     table = np.array([REMAPS["labelIds"][i] for i in sorted(REMAPS["labelIds"])], np.uint8)
-    masks = visible(root / "gtFine", "*/*/*_gtFine_labelIds.png")
+    masks = glob_visible(root / "gtFine", "*/*/*_gtFine_labelIds.png")
     tasks = [(mask, mask.with_name(mask.name.replace("labelIds", labels))) for mask in masks]
     write_all(partial(_read, table), tasks, num_workers)
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.data.io.name_lists import lines
-from fastfcn_pl.data.io.parallel import in_order
+from fastfcn_pl.data.io.name_lists import read_lines
+from fastfcn_pl.data.io.parallel import parallel_map
 from fastfcn_pl.tools.progress_bar import bar
 
 Origin = TypeVar("Origin")
@@ -33,7 +33,7 @@ def write_all(
     before = len(tasks) - len(lacking)
     with bar("converting labels", of_bytes=False) as update:
         update(before, len(tasks))
-        for done, _ in enumerate(in_order(partial(_write, read), lacking, num_workers), start=before + 1):
+        for done, _ in enumerate(parallel_map(partial(_write, read), lacking, num_workers), start=before + 1):
             update(done, len(tasks))
 
 
@@ -55,7 +55,7 @@ def read_list(path: Path) -> list[str]:
     remedy = f"remove the folder {path.parent.name} and run again, which unpacks it anew"
     if not path.is_file():
         raise UserError(f"{path} is missing: {remedy}")
-    names = [name for line in lines(path, remedy) for name in line.split()]
+    names = [name for line in read_lines(path, remedy) for name in line.split()]
     if wrong := [name for name in names if not NAME.fullmatch(name)]:
         raise UserError(f"{path} holds {wrong[0][:40]!a}, which is no name of an image: {remedy}")
     return names

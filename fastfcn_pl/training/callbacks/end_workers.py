@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lightning as L
 
-from fastfcn_pl.data.workers import end_workers
+from fastfcn_pl.data.workers import kill_workers
 from fastfcn_pl.training.distributed import FAILED, note
 
 
@@ -17,4 +17,4 @@ class EndWorkers(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if trainer.is_global_zero:
             note(FAILED)
-        end_workers()
+        kill_workers()

@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
-from fastfcn_pl.data.workers import end_workers
+from fastfcn_pl.data.workers import kill_workers
 from fastfcn_pl.training.resume_command import goes_on_by
 
 _DUPLICATE_SECONDS = 1.0
@@ -66,7 +66,7 @@ class StopRequest:
                 message = "\nCtrl-C: saving the run (press again to end without saving)"
                 print(message, file=sys.stderr, flush=True)
         elif now - self._interrupted_at > _DUPLICATE_SECONDS:
-            end_workers()
+            kill_workers()
             Console(stderr=True).show_cursor()  # hidden by a progress bar
             os._exit(128 + signal.SIGINT)
 

@@ -1,4 +1,4 @@
-"""What a user's input names: an existing path whatever its name, a folder, or a glob."""
+"""Files that a user's input names: an existing path, a folder or a glob."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.data.io.find_images import found_images
+from fastfcn_pl.data.io.find_images import find_images
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def _touch(*names: str) -> None:
 
 
 def _found(source: str) -> tuple[str, list[str]]:
-    base, found = found_images(source)
+    base, found = find_images(source)
     return str(base), [str(path.relative_to(base)) for path in found]
 
 
@@ -53,18 +53,18 @@ def test_an_existing_folder_is_that_folder() -> None:
     assert _found("[ab]/*.jpg") == (".", ["a/y.jpg", "b/y.jpg"])  # the folder of that name holds none
 
 
-def test_globs_are_told_from_the_folder_before_the_first_wildcard() -> None:
+def test_glob_results_are_relative_to_the_folder_before_the_first_wildcard() -> None:
     _touch("in/a/1.jpg", "in/b/deep/2.jpg", "in/3.jpg", "in/4.png", "in/notes.txt")
     assert _found("in/*/*.jpg") == ("in", ["a/1.jpg"])
     assert _found("in/**/*.jpg") == ("in", ["3.jpg", "a/1.jpg", "b/deep/2.jpg"])
     assert _found("in/b/**/*.jpg") == ("in/b", ["deep/2.jpg"])
     assert _found("./in/?.[jp][pn]g") == ("in", ["3.jpg", "4.png"])
     assert _found(f"{Path.cwd()}/in/a/*") == (f"{Path.cwd()}/in/a", ["1.jpg"])
-    with pytest.raises(UserError, match=r"input=\*/\.\./in/\*: \.\. behind a wildcard"):
-        found_images("*/../in/*")
+    with pytest.raises(UserError, match=r"input=\*/\.\./in/\*: \.\. after a wildcard"):
+        find_images("*/../in/*")
 
 
-def test_hidden_files_are_taken_where_they_are_spelled_out() -> None:
+def test_hidden_files_are_found_if_spelled_out() -> None:
     _touch("in/._a.jpg", "in/.thumbnails/a.jpg", "in/__MACOSX/a.jpg", "in/@eaDir/a.jpg", "in/a.jpg", ".b.jpg")
     for source in ("in", "in/**/*.jpg", "**/*.jpg"):
         base, found = _found(source)
@@ -73,20 +73,20 @@ def test_hidden_files_are_taken_where_they_are_spelled_out() -> None:
         assert len(_found(source)[1]) == 1, source
 
 
-def test_globs_pass_over_loops_fifos_and_folders_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_globs_skip_loops_fifos_and_excluded_folders(capsys: pytest.CaptureFixture[str]) -> None:
     _touch("in/a.jpg", "in/out/a.jpg", "elsewhere/b.jpg", "in/folder.png/c.jpg")
     Path("in/loop").symlink_to("../in")
     Path("in/link").symlink_to("../elsewhere")
     os.mkfifo("in/fifo.jpg")
-    base, found = found_images("in/**/*.*", without=lambda folder: folder.name == "out")
+    base, found = find_images("in/**/*.*", skip=lambda folder: folder.name == "out")
     assert [str(path.relative_to(base)) for path in found] == ["a.jpg", "folder.png/c.jpg", "link/b.jpg"]
     assert capsys.readouterr().err.splitlines() == [
-        "note: in/fifo.jpg is a FIFO, not a file: it is left out",
-        "note: in/folder.png is a folder, not a file: it is left out",
+        "note: in/fifo.jpg is a FIFO, not a file: it is skipped",
+        "note: in/folder.png is a folder, not a file: it is skipped",
     ]
 
 
-def test_notes_go_nowhere_else_if_stderr_is_closed(
+def test_notes_are_dropped_if_stderr_is_closed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _touch("in/a.jpg", "in/b.jpg/c.jpg")
@@ -96,16 +96,16 @@ def test_notes_go_nowhere_else_if_stderr_is_closed(
 
 
 @pytest.mark.parametrize("source", ["", "nothing", "no/*.jpg", "x" * 5000, "y/" * 3000, "empty", "[", "in/**"])
-def test_nothing_is_one_line(source: str) -> None:
+def test_no_match_raises_one_line(source: str) -> None:
     Path("empty").mkdir()
-    with pytest.raises(UserError, match=r"input=.*: no image there; give"):
-        found_images(source)
+    with pytest.raises(UserError, match=r"input=.*: no image found; give"):
+        find_images(source)
 
 
-def test_an_input_that_is_no_file_is_refused_and_not_opened() -> None:
+def test_special_files_are_refused_and_not_opened() -> None:
     os.mkfifo("fifo.jpg")
     Path("zeros.png").symlink_to("/dev/zero")
     with pytest.raises(UserError, match=r"input=fifo\.jpg is a FIFO, not a file: give an image"):
-        found_images("fifo.jpg")
+        find_images("fifo.jpg")
     with pytest.raises(UserError, match=r"input=zeros\.png is a device, not a file"):
-        found_images("zeros.png")
+        find_images("zeros.png")

@@ -1,4 +1,4 @@
-"""From ids to class indices: a table for 8 bits, a search for more."""
+"""Mapping of ids to class indices: a table for 8 bits, a search for more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders as people keep them: what is in them once, in order, and nothing that makes a reader wait."""
+"""Recursive listing: every file once, in order, and nothing that blocks a reader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl.data.io.walk import is_hidden, strangeness, walk
+from fastfcn_pl.data.io.walk import is_hidden, non_file_kind, walk
 
 SUFFIXES = {".png", ".jpg"}
 
@@ -21,9 +21,9 @@ def _touch(root: Path, *names: str) -> None:
 
 
 def _walked(root: Path, **options: object) -> tuple[list[str], list[str]]:
-    said: list[str] = []
-    found = [path.relative_to(root).as_posix() for path in walk(root, SUFFIXES, say=said.append, **options)]  # type: ignore[arg-type]
-    return found, said
+    warnings: list[str] = []
+    found = [path.relative_to(root).as_posix() for path in walk(root, SUFFIXES, warn=warnings.append, **options)]  # type: ignore[arg-type]
+    return found, warnings
 
 
 def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
@@ -37,13 +37,13 @@ def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["._a.png", ".a.png", ".thumbnails/a.png", "__MACOSX/a.png", "deep/@eaDir/a.png", "$RECYCLE.BIN/a.png"]
 )
-def test_what_is_hidden_is_left_out(tmp_path: Path, name: str) -> None:
+def test_hidden_files_are_skipped(tmp_path: Path, name: str) -> None:
     _touch(tmp_path / ".kept", "a.png", name)
     assert _walked(tmp_path / ".kept") == (["a.png"], [])
     assert any(map(is_hidden, Path(name).parts))
 
 
-def test_links_are_followed_and_loops_are_said(tmp_path: Path) -> None:
+def test_links_are_followed_and_loops_are_reported(tmp_path: Path) -> None:
     _touch(tmp_path, "in/a.png", "in/deep/b.png", "elsewhere/c.png", "second/d.png")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in" / "again").symlink_to("link")
@@ -53,21 +53,23 @@ def test_links_are_followed_and_loops_are_said(tmp_path: Path) -> None:
     (tmp_path / "second" / "up").symlink_to("../elsewhere")
     (tmp_path / "in" / "out").symlink_to(tmp_path)
     (tmp_path / "in" / "circle").symlink_to("circle")
-    found, said = _walked(tmp_path / "in")
+    found, warnings = _walked(tmp_path / "in")
     linked = [f"{link}/{name}" for link in ("again", "link") for name in ("c.png", "second/d.png")]
     assert found == sorted(["a.png", "deep/b.png", "e.png", *linked])
     loops = ["again/second/up", "deep/loop", "link/second/up", "out"]
-    assert said == [f"{tmp_path}/in/{loop} leads back to a folder that it is in: it is left out" for loop in loops]
+    assert warnings == [
+        f"{tmp_path}/in/{loop} leads back to a folder that contains it: it is skipped" for loop in loops
+    ]
 
 
-def test_two_links_that_lead_to_each_other_end(tmp_path: Path) -> None:
+def test_two_links_to_each_other_terminate(tmp_path: Path) -> None:
     _touch(tmp_path, "a/x.png", "b/y.png")
     (tmp_path / "a" / "to_b").symlink_to("../b")
     (tmp_path / "b" / "to_a").symlink_to("../a")
     assert _walked(tmp_path)[0] == ["a/to_b/y.png", "a/x.png", "b/to_a/x.png", "b/y.png"]
 
 
-def test_what_is_no_file_is_said_and_never_opened(tmp_path: Path) -> None:
+def test_special_files_are_reported_and_never_opened(tmp_path: Path) -> None:
     _touch(tmp_path, "a.png", "folder.png/b.png")
     os.mkfifo(tmp_path / "fifo.png")
     os.mkfifo(tmp_path / "fifo")
@@ -75,29 +77,29 @@ def test_what_is_no_file_is_said_and_never_opened(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nothing")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket.png"))
-        found, said = _walked(tmp_path)
+        found, warnings = _walked(tmp_path)
     assert found == ["a.png", "folder.png/b.png", "gone.png"]
-    assert said == [
-        f"{tmp_path}/device.png is a device, not a file: it is left out",
-        f"{tmp_path}/fifo.png is a FIFO, not a file: it is left out",
-        f"{tmp_path}/folder.png is a folder, not a file: only what is in it is read",
-        f"{tmp_path}/socket.png is a socket, not a file: it is left out",
+    assert warnings == [
+        f"{tmp_path}/device.png is a device, not a file: it is skipped",
+        f"{tmp_path}/fifo.png is a FIFO, not a file: it is skipped",
+        f"{tmp_path}/folder.png is a folder, not a file: only the files in it are read",
+        f"{tmp_path}/socket.png is a socket, not a file: it is skipped",
     ]
-    assert strangeness(tmp_path / "a.png") is None
-    assert strangeness(tmp_path / "gone.png") is None
+    assert non_file_kind(tmp_path / "a.png") is None
+    assert non_file_kind(tmp_path / "gone.png") is None
 
 
-def test_folders_may_be_left_out_and_be_missing(tmp_path: Path) -> None:
+def test_folders_may_be_skipped_or_missing(tmp_path: Path) -> None:
     _touch(tmp_path, "a.png", "out/a.png", "deep/out/a.png")
-    assert _walked(tmp_path, without=lambda folder: folder.name == "out") == (["a.png"], [])
+    assert _walked(tmp_path, skip=lambda folder: folder.name == "out") == (["a.png"], [])
     assert _walked(tmp_path / "nothing") == (
         [],
-        [f"{tmp_path}/nothing cannot be listed (No such file or directory): it is left out"],
+        [f"{tmp_path}/nothing cannot be listed (No such file or directory): it is skipped"],
     )
 
 
 @pytest.mark.slow
-def test_folders_deeper_than_python_calls(tmp_path: Path) -> None:
+def test_folders_deeper_than_the_recursion_limit(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     for _ in range(1010):
         os.mkdir("d", dir_fd=descriptor)

@@ -107,7 +107,7 @@ def _lab(rgb: tuple[int, ...], eye: np.ndarray) -> np.ndarray:
 def test_colours_that_we_choose_are_told_apart_by_every_eye(eye: str) -> None:
     """A difference of 10 in L*a*b* is seen at a glance; red and green of one lightness come below 4."""
     charts = [tuple(bytes.fromhex(color[1:])) for color in COLORS]
-    for pair in [*combinations(charts, 2), (visualize._RIGHT, visualize._WRONG)]:
+    for pair in [*combinations(charts, 2), (visualize._CORRECT, visualize._WRONG)]:
         a, b = (_lab(color, EYES[eye]) for color in pair)
         assert np.linalg.norm(a - b) > 10, pair
     assert len({style(i) for i in range(NAMED)}) == NAMED, "groups of one colour differ by their line"

@@ -69,7 +69,7 @@ def _is_of(group: int, stat: Path) -> bool:
 @pytest.mark.parametrize(
     ("accident", "line"),
     [
-        ("a worker is killed", "error: a worker process that reads the data (pid "),
+        ("a worker is killed", "error: a data worker (pid "),
         ("the folder is renamed", "error: {folder}/run/metrics/metrics.csv is gone: "),
     ],
 )
