@@ -1,11 +1,12 @@
-"""What tests share: composing configs as the command line would, running commands, the shared folder of real data."""
+"""Fixtures and settings of all tests: composed configurations, commands, the folder of real data."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from fastfcn_pl.config import schema
-from tests.support import forked
+from fastfcn_pl.config.composition import ConfigLoader
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,24 +32,37 @@ TINY = [
 """The smallest net that is still a whole one: timm's network for tests, JPU, head and auxiliary head."""
 
 os.environ.setdefault("WANDB_MODE", "offline")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the server that forks commands
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for GPUs run in Python
+os.fsync = lambda descriptor: None  # no test loses power
 torch.set_num_threads(1)  # workers of pytest-xdist share two cores
 schema.register()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is exhaustive is slow."""
+    """Mark exhaustive tests as slow, too."""
     for item in items:
         if item.get_closest_marker("exhaustive"):
             item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:
-    """What is there now stays, and is not looked through again: a configuration composes in 0.26 s in place of 0.36."""
+    """Keep the garbage collector from going through what was imported: it takes a third of the time of composing."""
     gc.freeze()
+
+
+@functools.lru_cache(maxsize=200)
+def _composed(name: str, overrides: tuple[str, ...]) -> tuple[DictConfig, tuple[str, ...]]:
+    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
+        return compose(name, overrides=list(overrides)), ConfigLoader.notes
+
+
+def composed(*overrides: str, name: str = "train") -> DictConfig:
+    """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does; the same one again takes no time."""
+    cfg, ConfigLoader.notes = _composed(name, overrides)
+    return copy.deepcopy(cfg)
 
 
 @pytest.fixture
@@ -56,28 +70,26 @@ def make_config(tmp_path: Path) -> Callable[..., DictConfig]:
     """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does, with `run_dir` in the test's folder."""
 
     def make(*overrides: str, name: str = "train", run_dir: bool = True) -> DictConfig:
-        with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
-            return compose(name, overrides=[*([f"run_dir={tmp_path / 'run'}"] if run_dir else []), *overrides])
+        cfg = composed(*overrides, name=name)
+        if run_dir and not any(override.startswith("run_dir=") for override in overrides):
+            cfg.run_dir = str(tmp_path / "run")
+        return cfg
 
     return make
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `python -m fastfcn_pl.<module> <arguments>` in the test's folder, as a user would.
+    """Run `python -m fastfcn_pl.<module> <arguments>` in the test's folder, and return what it said.
 
-    Where `fresh`, it is with an interpreter of its own, which takes 10 seconds more.
+    It runs in the test's process, which is put back afterwards; with `fresh` in one of its own, which takes 10 seconds
+    more.
     """
+    from tests.support import in_process, processes  # imports all of Lightning
 
-    def run(
-        module: str, *arguments: str, timeout: float = 300, fresh: bool = False, **env: str
-    ) -> subprocess.CompletedProcess[str]:
-        words = [f"fastfcn_pl.{module}", *arguments]
+    def run(module: str, *arguments: str, fresh: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path), "COLUMNS": "100", **env}
-        if not fresh:
-            return forked.run(words, tmp_path, env, timeout)
-        words = [sys.executable, "-m", *words]
-        return subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
+        return (processes if fresh else in_process).run([f"fastfcn_pl.{module}", *arguments], tmp_path, env)
 
     return run
 

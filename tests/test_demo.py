@@ -18,7 +18,6 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from omegaconf import DictConfig
 from PIL import Image
 
 from fastfcn_pl import Predictor
@@ -27,7 +26,7 @@ from fastfcn_pl.evaluation.visualize import overlay
 from fastfcn_pl.tools.demo import legend_of
 from fastfcn_pl.tools.predict.prediction import Prediction
 from fastfcn_pl.tools.train import train
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY, composed
 from tests.fakes.folder import photograph
 
 CHROMIUM = shutil.which("chromium")
@@ -42,17 +41,20 @@ def test_the_legend_names_what_is_in_sight_and_nothing_else() -> None:
     assert re.findall(r'"name">(.*?)</span> (.*?) %', html) == [("&lt;b&gt;", "75.0"), ("sky", "25.0")]
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path, make_config: Callable[..., DictConfig]) -> Path:
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
     keys = ["data.size=48", "data.train_images=64", "data.val_images=2", "data.batch_size=8", "data.num_workers=0"]
-    train(make_config(*TINY, *keys, "trainer.max_epochs=4", "callbacks.cost.repeats=0", "optimizer=adamw"))
-    return tmp_path / "run" / "checkpoints" / "last.ckpt"
+    keys += [f"run_dir={folder}", "trainer.max_epochs=4", "callbacks.cost.repeats=0", "optimizer=adamw"]
+    train(composed(*TINY, *keys))
+    return folder / "checkpoints" / "last.ckpt"
 
 
 @pytest.fixture
 def url(checkpoint: Path, tmp_path: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "fastfcn_pl.demo", f"checkpoint={checkpoint}", f"port={_free_port()}"]
-    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert server.stdout is not None
         yield _address(server.stdout)
@@ -125,7 +127,7 @@ def test_uploads_have_a_limit_and_are_gone_at_the_end(checkpoint: Path, tmp_path
     (tmp_path / "drawing.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     (tmp_path / "huge.png").write_bytes((tmp_path / "photo.png").read_bytes() + bytes(2**20))
     words = [sys.executable, "-m", "fastfcn_pl.demo", f"checkpoint={checkpoint}", f"port={_free_port()}"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
     pipe = subprocess.PIPE
     server = subprocess.Popen(
         [*words, "max_upload_mib=1"], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, env=environment

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 
 from fastfcn_pl import Predictor
@@ -18,7 +17,7 @@ from fastfcn_pl.data.datasets.shapes import ShapesSource
 from fastfcn_pl.engine import checkpoint
 from fastfcn_pl.tools.export import formats
 from fastfcn_pl.tools.train import train
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,11 +29,12 @@ LEARNS += ["data.val_images=6", "data.batch_size=8", "trainer.max_epochs=3", "tr
 LEARNS += ["loss.terms.cross_entropy.loss.class_weights=[0.1,1,1,1,1,1,1,1]"]
 
 
-@pytest.fixture
-def trained(request: pytest.FixtureRequest, tmp_path: Path, make_config: Callable[..., DictConfig]) -> Path:
+@pytest.fixture(scope="module")
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
     keys = [*TINY[:2], "trainer.accelerator=cpu", "logger=none", "callbacks.cost.repeats=0", "data.num_workers=0"]
-    train(make_config(*keys, f"model/head={request.param}", *LEARNS))
-    return tmp_path / "run" / "checkpoints" / "best.ckpt"
+    train(composed(*keys, f"model/head={request.param}", *LEARNS, f"run_dir={folder}"))
+    return folder / "checkpoints" / "best.ckpt"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def _picture(index: int, size: int) -> torch.Tensor:
     return torch.from_numpy(np.array(ShapesSource(18, size, 7).read(index)[0])).permute(2, 0, 1)
 
 
-@pytest.mark.parametrize("trained", ["fcn"], indirect=True)
+@pytest.mark.parametrize("trained", ["encnet"], indirect=True)
 def test_predict_takes_an_exported_file(trained: Path, command: Command, tmp_path: Path) -> None:
     Image.fromarray(_picture(0, 120).permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
     for gives in ("labels", "logits"):
@@ -104,7 +104,7 @@ def test_predict_takes_an_exported_file(trained: Path, command: Command, tmp_pat
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "small.onnx").stat().st_size < 0.6 * (tmp_path / "labels.onnx").stat().st_size
     stated = formats.load(tmp_path / "small.onnx").metadata["int8"]
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((trained.parents[1] / "results.json").read_text())
     assert stated["mIoU_float"] == pytest.approx(results["mIoU"], abs=1e-3)
     assert f"int8: mIoU {100 * stated['mIoU']:.2f} on shapes val" in done.stdout
     (tmp_path / "small.onnx").unlink()

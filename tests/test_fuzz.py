@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 from PIL import Image
 
-from fastfcn_pl.config import build, schema, validation
+from fastfcn_pl.config import build, validation
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.io.image_files import ColorReader, FileSource, read_ids
@@ -25,7 +24,7 @@ from fastfcn_pl.data.io.pairs import pair_list
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.engine import checkpoint
 from fastfcn_pl.engine.error_messages import one_line
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.fakes.folder import write_folder
 
 CLASSES = 3
@@ -170,8 +169,7 @@ some_values = st.sets(st.sampled_from(sorted(likely)), min_size=1, max_size=2).f
 
 @pytest.fixture(scope="module")
 def folder_config(folder: Path) -> Iterator[DictConfig]:
-    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
-        cfg = compose("train", ["data=folder", f"data.root={folder}", "data.classes=[a,b,c]", "run_dir=."])
+    cfg = composed("data=folder", f"data.root={folder}", "data.classes=[a,b,c]", "run_dir=.")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield cfg
@@ -196,8 +194,7 @@ def test_any_value(folder_config: DictConfig, changed: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder, and the content of a checkpoint as training writes it."""
-    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
-        cfg = compose("train", [*TINY, "run_dir=."])
+    cfg = composed(*TINY, "run_dir=.")
     module = build.module(cfg, DatasetSpec("some", ("a", "b"), voc_colors(range(2))))
     hyper_parameters = {"config": build.plain(cfg), "spec": module.spec.to_dict()}
     return tmp_path_factory.mktemp("ckpt"), {"state_dict": module.state_dict(), "hyper_parameters": hyper_parameters}

@@ -11,7 +11,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 
 from fastfcn_pl import Predictor
@@ -20,7 +19,7 @@ from fastfcn_pl.data.io import rle
 from fastfcn_pl.data.io.label_ids import dataset_ids
 from fastfcn_pl.tools.predict import prediction, video
 from fastfcn_pl.tools.train import train
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.fakes.ade20k import write_ade20k
 from tests.fakes.folder import photograph
 from tests.fakes.video import write_video
@@ -29,14 +28,15 @@ pytestmark = pytest.mark.slow
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path, make_config: Callable[..., DictConfig]) -> Path:
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that has seen two steps of ADE20K's layout, whose ids begin at 1."""
-    root = write_ade20k(tmp_path / "ade", train=4, val=2)
+    home = tmp_path_factory.mktemp("trained")
+    root = write_ade20k(home / "ade", train=4, val=2)
     keys = ["data=ade20k", f"data.root={root}", "data.batch_size=2", "data.num_workers=0", "trainer.max_steps=2"]
     crop = ["data.augmentation.base_size=64", "data.augmentation.crop_size=48", "callbacks.cost.repeats=0"]
-    train(make_config(*TINY, *keys, *crop))
-    return tmp_path / "run" / "checkpoints" / "last.ckpt"
+    train(composed(*TINY, *keys, *crop, f"run_dir={home}/run"))
+    return home / "run" / "checkpoints" / "last.ckpt"
 
 
 def _write_images(folder: Path) -> list[str]:

@@ -109,8 +109,8 @@ def start(tmp_path: Path, command: Callable[..., Any]) -> Callable[..., Any]:
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password canary-netrc-15\n")
     write_camvid(tmp_path / "CamVid", train=4, val=2)
 
-    def run(module: str, *arguments: str, failing: bool = False) -> Any:
-        done = command(module, *arguments, NETRC=str(tmp_path / "netrc"), **FROM_ENVIRONMENT)
+    def run(module: str, *arguments: str, failing: bool = False, fresh: bool = False) -> Any:
+        done = command(module, *arguments, fresh=fresh, NETRC=str(tmp_path / "netrc"), **FROM_ENVIRONMENT)
         assert (done.returncode != 0) == failing, done.stderr
         _clean("stdout", done.stdout.encode())
         _clean("stderr", done.stderr.encode())
@@ -219,6 +219,6 @@ def test_a_run_that_fails_and_a_sweep(start: Callable[..., Any], tmp_path: Path)
 def test_ranks_get_the_values_and_no_file_does(start: Callable[..., Any], tmp_path: Path) -> None:
     quiet = [option for option in OPTIONS if not option.startswith("logger")] + ["logger=none"]
     two = ["trainer.devices=2", "trainer.strategy=ddp"]
-    start("train", *quiet, f"data.root={tmp_path / 'CamVid'}", "hydra.run.dir=run", *two, *_part())
+    start("train", *quiet, f"data.root={tmp_path / 'CamVid'}", "hydra.run.dir=run", *two, *_part(), fresh=True)
     assert not (tmp_path / "run" / ".hydra" / "job.yaml").exists()
     assert _search(tmp_path / "run") > 8

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from pkgutil import resolve_name
@@ -158,7 +158,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
     (folder / sweep.ERROR).unlink(missing_ok=True)
     begun = time.monotonic()
     frozen = FrozenJob.of(module, cfg)
-    process = subprocess.Popen(frozen.command(), env={**without_srun(os.environ), **frozen.environment})
+    process = start_job(frozen.command(), {**without_srun(os.environ), **frozen.environment})
     stopped = 0
 
     def stop(number: int, *_: Any) -> None:
@@ -178,6 +178,11 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
     if stopped:
         sys.exit(128 + stopped)
     return score
+
+
+def start_job(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the process of a sweep's job."""
+    return subprocess.Popen(command, env=environment)
 
 
 def _run_frozen(module: str, job: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 
@@ -28,13 +29,23 @@ def _nodes(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
     return list(validation._targets(cfg, ""))
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_option_fits_its_signature(option: str, make_config: Callable[..., DictConfig]) -> None:
-    group, _, name = option.rpartition("/")
-    if group == "loss/term":  # a term stands wherever a loss, or the command line, puts it
-        _fits(make_config(f"+loss/term@loss.terms.extra={name}"))
-    else:
-        _fits(make_config(f"{group}={name}"))
+def _together() -> list[list[str]]:
+    """Return overrides that choose every option once, one of each group at a time, since composing takes long.
+
+    A whole model chooses its own parts, and a term stands wherever a loss, or the command line, puts it.
+    """
+    groups: dict[str, list[str]] = {}
+    for option in OPTIONS:
+        group, _, name = option.rpartition("/")
+        key = "+loss/term@loss.terms.extra" if group == "loss/term" else group
+        groups.setdefault(key, []).append(f"{key}={name}")
+    models = [[model] for model in groups.pop("model")]
+    return models + [[c for c in choices if c is not None] for choices in itertools.zip_longest(*groups.values())]
+
+
+@pytest.mark.parametrize("options", _together(), ids=" ".join)
+def test_options_fit_their_signatures(options: list[str], make_config: Callable[..., DictConfig]) -> None:
+    _fits(make_config(*options))
 
 
 def test_a_base_is_no_option(make_config: Callable[..., DictConfig]) -> None:

@@ -13,12 +13,10 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from PIL import Image
 
 from fastfcn_pl import Predictor
-from fastfcn_pl.config import schema
 from fastfcn_pl.config.stored_config import restore_withheld
 from fastfcn_pl.config.trust import Trust, plain_data
 from fastfcn_pl.core.types import UserError
@@ -33,7 +31,7 @@ from fastfcn_pl.tools.predict.command import predict
 from fastfcn_pl.tools.report.command import report
 from fastfcn_pl.tools.train import train
 from fastfcn_pl.training.checkpoint_io import moved
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 
 SHORT = [*TINY, "data.train_images=4", "data.val_images=1", "data.size=64", "data.batch_size=2", "data.num_workers=0"]
 SHORT += ["callbacks.cost.repeats=0", "trainer.max_epochs=-1", "trainer.max_steps=1"]
@@ -76,7 +74,7 @@ BUILT = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that trained for a step."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train(_compose("train", *SHORT, f"run_dir={folder}"))
+    train(composed(*SHORT, f"run_dir={folder}"))
     return folder
 
 
@@ -91,11 +89,6 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     yield found
     sys.modules.pop("foreign_part", None)
-
-
-def _compose(name: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
-        return compose(name, list(overrides))
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -135,19 +128,19 @@ def _demo(path: Path, *trust: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "page", page)
         with pytest.raises(ServedError):
-            demo.demo(_compose("demo", f"checkpoint={path}", *trust))
+            demo.demo(composed(f"checkpoint={path}", *trust, name="demo"))
 
 
 def _predict(path: Path, *trust: str) -> None:
     Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save("image.png")
     words = ["input=image.png", "output=out", "save=[labels]", "overwrite=true", *trust]
-    predict(_compose("predict", f"checkpoint={path}", *words))
+    predict(composed(f"checkpoint={path}", *words, name="predict"))
     assert Path("out/labels/image.png").is_file()
 
 
 def _resume(path: Path, *trust: str) -> None:
     given = ["checkpoint=last", *trust]
-    cfg = _compose("train", f"run_dir={path.parents[1]}", *given)
+    cfg = composed(f"run_dir={path.parents[1]}", *given)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastfcn_pl.engine.launch.overrides", lambda: given[1:])
         train(cfg)
@@ -168,17 +161,19 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": _predict,
     "demo": _demo,
     "benchmark": lambda path, *trust: benchmark(
-        _compose(
-            "benchmark",
+        composed(
             *(f"checkpoint={path}", "run_dir=.", "size=[64,64]", "repeats=1", "warm_up=0", "memory=false", *trust),
+            name="benchmark",
         )
     ),
     "export": lambda path, *trust: export(
-        _compose("export", f"checkpoint={path}", "output=out.torchscript", "format=torchscript", *trust)
+        composed(f"checkpoint={path}", "output=out.torchscript", "format=torchscript", *trust, name="export")
     ),
-    "evaluate": lambda path, *trust: evaluate(_compose("evaluate", f"checkpoint={path}", "run_dir=scored", *trust)),
+    "evaluate": lambda path, *trust: evaluate(
+        composed(f"checkpoint={path}", "run_dir=scored", *trust, name="evaluate")
+    ),
     "resume": _resume,
-    "init_from": lambda path: train(_compose("train", *SHORT, f"init_from={path}", "run_dir=tuned")),
+    "init_from": lambda path: train(composed(*SHORT, f"init_from={path}", "run_dir=tuned")),
     "report": _report,
 }
 
@@ -207,7 +202,7 @@ def test_no_part_of_others_runs(name: str, run: Path, tmp_path: Path, marker: Pa
 def test_convert_builds_nothing_of_a_file(run: Path, tmp_path: Path, marker: Path) -> None:
     path = _hostile(run, tmp_path / "theirs", PLACES)
     with pytest.raises(UserError, match=r"cannot be used"):
-        convert(_compose("convert", f"source={path}", "output=out.ckpt"))
+        convert(composed(f"source={path}", "output=out.ckpt", name="convert"))
     assert not marker.exists()
 
 
@@ -248,7 +243,7 @@ def test_a_target_is_the_very_name_of_an_option_for_that_part(node: Any, key: st
 
 def test_the_options_of_conf_are_admitted_for_their_part() -> None:
     for overrides in (["model=fastfcn_encnet_r50"], ["data=ade20k", "optimizer=adamw", "logger=all", "loss=dice"]):
-        cfg = _compose("train", *overrides, "run_dir=/run", "model.neck.width=8")
+        cfg = composed(*overrides, "run_dir=/run", "model.neck.width=8")
         OmegaConf.set_struct(cfg, False)
         cfg.logger = {}  # what it takes of a job of Hydra
         cfg.callbacks.pop("facts")
@@ -389,7 +384,7 @@ def own_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         neck = ["model/neck=none", "+model.neck.width=8", "model.neck._target_=own_part.Mixer"]
-        train(_compose("train", *[o for o in SHORT if not o.startswith("model.neck")], *neck, f"run_dir={folder}/run"))
+        train(composed(*[o for o in SHORT if not o.startswith("model.neck")], *neck, f"run_dir={folder}/run"))
         yield folder / "run"
 
 

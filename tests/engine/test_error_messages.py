@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 
 from fastfcn_pl.tools.train import train
@@ -186,7 +187,7 @@ def test_bad_checkpoints(trained: Path, tmp_path: Path, refused: Callable[..., N
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """Let no file of a child process grow beyond 100 kB: as a full disk does, writing fails half-way."""
+    """Let no file grow beyond 100 kB: as on a full disk, writing fails half-way."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     yield
@@ -195,7 +196,7 @@ def small_disk() -> Iterator[None]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of a file's size is Linux's")
 def test_a_full_disk(command: Command, camvid: Path, small_disk: None, tmp_path: Path) -> None:
-    done = command("train", *FAST, fresh=True)
+    done = command("train", *FAST)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert ".ckpt cannot be written (File too large): make room" in line
@@ -203,10 +204,13 @@ def test_a_full_disk(command: Command, camvid: Path, small_disk: None, tmp_path:
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_weights_that_cannot_be_fetched(refused: Callable[..., None], camvid: Path) -> None:
+def test_weights_that_cannot_be_fetched(
+    refused: Callable[..., None], camvid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read from the environment when it is imported
     kept = [a for a in FAST if not a.startswith("model.backbone.")]
     words = (
         "pretrained weights of resnet18 are not in the cache, and HF_HUB_OFFLINE is set",
         "model.backbone.pretrained=false",
     )
-    refused("train", *kept, "model/backbone=resnet18", words=words, fresh=True, HF_HUB_OFFLINE="1")
+    refused("train", *kept, "model/backbone=resnet18", words=words, HF_HUB_OFFLINE="1")

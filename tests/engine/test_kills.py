@@ -18,7 +18,7 @@ import torch
 
 from fastfcn_pl.training.checkpoint_io import moved
 from tests.conftest import TINY
-from tests.support.processes import start
+from tests.support import in_process, processes
 
 pytestmark = pytest.mark.slow
 TRAIN = "fastfcn_pl.train"
@@ -91,11 +91,18 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[s
         if kind not in done:
             folder = home / kind.replace(" ", "_") / "run"
             folder.parent.mkdir()
-            assert start(folder.parent, TRAIN, *RUN, *KINDS[kind], "hydra.run.dir=run", "checkpoint=auto").wait() == 0
+            _finish(kind, folder)
             done[kind] = _all(folder)
         return done[kind]
 
     return run
+
+
+def _finish(kind: str, folder: Path) -> None:
+    """Run to the end what was begun in `folder`, or all of it."""
+    run = processes.run if kind == "two ranks" else in_process.run
+    done = run([TRAIN, *RUN, *KINDS[kind], f"hydra.run.dir={folder.name}", "checkpoint=auto"], folder.parent)
+    assert done.returncode == 0, done.stderr
 
 
 def _run_to_the_end(kind: str, kills: list[int], folder: Path) -> int:
@@ -103,11 +110,9 @@ def _run_to_the_end(kind: str, kills: list[int], folder: Path) -> int:
     given = [*RUN, *KINDS[kind], f"hydra.run.dir={folder.name}", "checkpoint=auto"]
     killed = 0
     for change in kills:
-        process = start(folder.parent, "tests.support.killed", str(change), str(folder), TRAIN, *given)
-        killed += process.wait() == -signal.SIGKILL
-    process = start(folder.parent, TRAIN, *given)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
+        done = processes.run(["tests.support.killed", str(change), str(folder), TRAIN, *given], folder.parent)
+        killed += done.returncode == -signal.SIGKILL
+    _finish(kind, folder)
     return killed
 
 

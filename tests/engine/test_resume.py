@@ -25,12 +25,13 @@ from fastfcn_pl.tools.train import train
 from fastfcn_pl.training.checkpoint_io import moved
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
+from tests.support import in_process, processes
 from tests.support.processes import age, start, wait
 
 pytestmark = pytest.mark.slow
 TRAIN = "fastfcn_pl.train"
-SHORT = [*TINY, "data.train_images=11", "data.val_images=2", "data.size=64", "data.batch_size=2", "data.num_workers=0"]
-SHORT += ["trainer.max_epochs=3", "trainer.log_every_n_steps=1", "callbacks.last.every_n_steps=2"]
+SHORT = [*TINY, "data.train_images=11", "data.val_images=2", "data.size=32", "data.batch_size=2", "data.num_workers=0"]
+SHORT += ["trainer.max_epochs=2", "trainer.log_every_n_steps=1", "callbacks.last.every_n_steps=2"]
 SHORT += ["callbacks.cost.repeats=0", "callbacks.samples.count=1", "optimizer=adamw"]
 STATE = ("epoch", "global_step", "total_steps", "state_dict", "optimizer_states", "lr_schedulers")
 STATE += ("current_model_state", "averaging_state")
@@ -97,7 +98,7 @@ def _assert_equal(found: Any, expected: Any, path: str = "") -> None:
     "overrides",
     [
         pytest.param([], id="epochs"),
-        pytest.param(["trainer.max_epochs=-1", "trainer.max_steps=12"], id="steps"),
+        pytest.param(["trainer.max_epochs=-1", "trainer.max_steps=8"], id="steps"),
         pytest.param(["callbacks=ema", "callbacks.last.every_n_steps=3"], id="averaged weights"),
         pytest.param(["trainer.accumulate_grad_batches=2"], id="accumulated batches"),
         pytest.param(["trainer.val_check_interval=0.5"], id="validation inside of an epoch"),
@@ -185,6 +186,11 @@ def _broken(ranks: int) -> list[str]:
     return BROKEN if ranks == 1 else [*BROKEN, f"trainer.devices={ranks}", f"data.train_images={16 * ranks}"]
 
 
+def _finish(given: list[str], ranks: int, folder: Path) -> None:
+    done = (in_process if ranks == 1 else processes).run([TRAIN, *given], folder)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """Return the folder of a run of so many ranks that was never stopped."""
@@ -193,7 +199,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     def run(ranks: int) -> Path:
         folder = home / str(ranks)
         if not folder.exists():
-            assert start(home, TRAIN, *_broken(ranks), f"hydra.run.dir={folder}").wait() == 0
+            _finish([*_broken(ranks), f"hydra.run.dir={folder}"], ranks, home)
         return folder
 
     return run
@@ -201,7 +207,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 
 @pytest.mark.parametrize(
     ("ranks", "kills"),
-    [(2, 1), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ((1, 1), (1, 6), (2, 6)))],
+    [(1, 1), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ((1, 6), (2, 1), (2, 6)))],
 )
 @pytest.mark.parametrize(
     "moment", [pytest.param("inside of an epoch", marks=pytest.mark.exhaustive), "inside of a save"]
@@ -230,9 +236,7 @@ def test_a_killed_run_ends_like_one_that_was_not(
             break
     assert killed >= (kills if kills == 1 else 5), "the run ended before it could be killed"
     assert moment != "inside of a save" or torn >= kills - 1, "saves ended before they could be killed"
-    process = start(tmp_path, TRAIN, f"checkpoint={last}", "trust=[tests]")
-    _, stderr = process.communicate()
-    assert process.returncode == 0, stderr
+    _finish([f"checkpoint={last}", "trust=[tests]"], ranks, tmp_path)
     assert [path.name for path in broken.rglob(".*.ckpt")] == []
     expected = unbroken(ranks)
     _assert_equal(_state(broken), moved(_state(expected), str(expected), str(broken)))
@@ -258,6 +262,6 @@ def test_a_full_disk_ends_a_run_of_two_ranks_which_then_goes_on(
     assert stderr.strip().splitlines()[-1].startswith(f"error: {broken}/checkpoints/last.ckpt cannot be written (File")
     assert [path.name for path in broken.rglob(".*.ckpt")] == []
     assert torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
-    assert start(tmp_path, TRAIN, f"checkpoint={broken}/checkpoints/last.ckpt", "trust=[tests]").wait() == 0
+    _finish([f"checkpoint={broken}/checkpoints/last.ckpt", "trust=[tests]"], 2, tmp_path)
     expected = unbroken(2)
     _assert_equal(_state(broken), moved(_state(expected), str(expected), str(broken)))

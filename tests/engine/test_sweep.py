@@ -43,7 +43,7 @@ def _launched_by(launcher: str) -> list[str]:
 def test_a_sweep_runs_its_jobs_and_says_which_failed(launcher: str, command: Command, tmp_path: Path) -> None:
     extra = _launched_by(launcher)
     small = [override for override in SMALL if override != "data.batch_size=2"]
-    done = command("train", "-m", *small, "data.batch_size=2,100,4", *extra)
+    done = command("train", "-m", *small, "data.batch_size=2,100,4", *extra, fresh=launcher != "basic")
     assert done.returncode == 1
     assert [job["status"].partition(":")[0] for job in _jobs(tmp_path)] == ["done", "failed", "done"], done.stderr
     assert "fewer than data.batch_size=100" in _jobs(tmp_path)[1]["status"]
@@ -66,11 +66,9 @@ def test_a_sweep_runs_its_jobs_and_says_which_failed(launcher: str, command: Com
     ],
 )
 def test_each_job_of_a_sweep_has_its_own_ranks(launcher: str, devices: str, command: Command, tmp_path: Path) -> None:
-    extra, fresh = _launched_by(launcher), (launcher, devices) == ("basic", "2,1")
     quiet = [override for override in SMALL if override != "logger=none"]
-    done = command(
-        "train", "-m", *quiet, "logger.wandb.mode=offline", f"trainer.devices={devices}", *extra, fresh=fresh
-    )
+    words = [*quiet, "logger.wandb.mode=offline", f"trainer.devices={devices}", *_launched_by(launcher)]
+    done = command("train", "-m", *words, fresh=True)
     assert done.returncode == 0, done.stderr
     found = _jobs(tmp_path)
     assert [job["world_size"] for job in found] == devices.split(",")
@@ -100,16 +98,18 @@ def test_a_sweep_that_is_told_to_end_says_how_far_it_came(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_optuna_goes_on_behind_a_job_that_failed(command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
+def test_optuna_goes_on_behind_a_job_that_failed(devices: int, command: Command, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     small = [override for override in SMALL if override != "data.batch_size=2"]
     optuna = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
     optuna += ["hydra.sweeper.direction=maximize", "hydra/sweeper/sampler=grid"]
-    done = command("train", "-m", *small, "trainer.devices=2", *optuna, "data.batch_size=choice(2,100)")
+    words = [*small, f"trainer.devices={devices}", *optuna, "data.batch_size=choice(2,100)"]
+    done = command("train", "-m", *words, fresh=devices > 1)
     found = _jobs(tmp_path)
     assert done.returncode == 1
     assert sorted(job["status"][:6] for job in found) == ["done", "failed"], done.stderr
-    assert next(job["world_size"] for job in found if job["status"] == "done") == "2"
+    assert next(job["world_size"] for job in found if job["status"] == "done") == str(devices)
 
 
 SEARCH = "lr_width_search"

@@ -1,44 +1,33 @@
-"""Runs in processes of their own, to be ended before they end by themselves."""
+"""Commands in processes of their own, which take seconds to start: for signals, ranks and what imports read."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.support.forked import Fork
+
+Process = subprocess.Popen[str]
 
 
-class Run(Fork):
-    """A fork with what is asked of a `subprocess.Popen` here."""
-
-    def __init__(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
-        self._stderr = tempfile.NamedTemporaryFile("r")  # noqa: SIM115  # it goes with this object
-        super().__init__(command, folder, env, (Path(os.devnull), Path(self._stderr.name)), leads=True)
-
-    def communicate(self, timeout: float | None = None) -> tuple[None, str]:
-        if self.wait(timeout) is None:
-            raise subprocess.TimeoutExpired("the run", timeout or 0)
-        return None, self._stderr.read()
+def run(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `python -m <command>` in `folder` and return what it said."""
+    env = dict(os.environ if env is None else env)
+    env["PYTHONPATH"] = os.pathsep.join([*filter(None, [env.get("PYTHONPATH")]), str(ROOT)])
+    words = [sys.executable, "-m", *command]
+    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
 
 
-def start(folder: Path, *command: str, fresh: bool = False, **env: str) -> Run | subprocess.Popen[str]:
-    """Start `python -m <command>` in `folder`, as the leader of a process group; what it says is in its stderr.
-
-    Where `fresh`, it is with an interpreter of its own, which takes 10 seconds more.
-    """
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env}
-    if not fresh:
-        return Run(command, folder, env)
+def start(folder: Path, *command: str, **env: str) -> Process:
+    """Start `python -m <command>` in `folder`, as the leader of a process group; what it says is in its stderr."""
     return subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=folder,
-        env=env,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -46,7 +35,7 @@ def start(folder: Path, *command: str, fresh: bool = False, **env: str) -> Run |
     )
 
 
-def wait(process: Run | subprocess.Popen[str], reached: Callable[[], bool]) -> bool:
+def wait(process: Process, reached: Callable[[], bool]) -> bool:
     """Wait until `reached` or until the process ended; return which."""
     while process.poll() is None:
         if reached():
@@ -59,8 +48,6 @@ def age(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def ranks_of(process: Run) -> list[int]:
-    """Return the ids of the processes that `process` has started as further ranks: the server forks them, too."""
-    server = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1]
-    forks = [int(fork) for fork in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
-    return [fork for fork in forks if fork != process.pid and os.getpgid(fork) == process.pid]
+def children_of(process: Process) -> list[int]:
+    """Return the ids of the processes that `process` has started, oldest first: further ranks, and workers."""
+    return [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]

@@ -27,7 +27,7 @@ from fastfcn_pl.evaluation.visualize import comparison
 from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
-from tests.support import forked, wandb_file
+from tests.support import in_process, wandb_file
 
 pytestmark = pytest.mark.slow
 KEY = "local-" + "5ec4e7" * 6 + "5ec4"
@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "WANDB_API_KEY": KEY}
     question = f"question='What says https://me:{LOGIN}@example.org?'"
     command = ["fastfcn_pl.train", *OPTIONS, f"data.root={root}", question]
-    done = forked.run(command, home, environment, timeout=300)
+    done = in_process.run(command, home, environment)
     assert done.returncode == 0, done.stderr
     (home / "stdout.txt").write_text(done.stdout + done.stderr)
     return home / "run"
@@ -269,7 +269,7 @@ def test_jobs_of_a_sweep_are_a_group_whatever_their_ranks_and_a_study_names_its_
     small = [*TINY[:-1], "data.train_images=4", "data.val_images=2", "data.size=32", "data.batch_size=2"]
     small += ["data.num_workers=0", "trainer.max_epochs=1", "trainer.strategy=ddp", "logger.wandb.mode=offline"]
     small += ["callbacks.cost.repeats=0", "callbacks.samples.count=0", "callbacks.images.worst=0"]
-    swept = command("train", "-m", *small, "trainer.devices=1,2", "hydra.sweep.dir=sweeps/ranks")
+    swept = command("train", "-m", *small, "trainer.devices=1,2", "hydra.sweep.dir=sweeps/ranks", fresh=True)
     assert swept.returncode == 0, swept.stderr
     for job, ranks in enumerate((1, 2)):
         (started,) = wandb_file.of_kind(tmp_path / "sweeps" / "ranks" / str(job), "run")[:1]

@@ -16,7 +16,7 @@ from fastfcn_pl.engine import checkpoint
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 from tests.fakes.wandb_server import Server, StoredRun, wandb_server
-from tests.support import forked, wandb_file
+from tests.support import in_process, processes, wandb_file
 
 pytestmark = pytest.mark.slow
 KEY = "local-" + "5ec4e7" * 6 + "5ec4"
@@ -32,7 +32,7 @@ class Killer(L.Callback):
     def on_train_batch_end(self, trainer, *args):
         if trainer.current_epoch == 1 and not pathlib.Path("killed").exists():
             pathlib.Path("killed").touch()
-            time.sleep(17)  # W&B sends what is logged each 15 seconds
+            time.sleep(3)  # W&B sends what is logged each second
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -46,12 +46,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
         assert not running.unknown, "the client asks for what the server does not know"
 
 
-def _run(server: Server, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def _run(server: Server, folder: Path, *command: str, fresh: bool = False) -> subprocess.CompletedProcess[str]:
     """Run a command as a user who is logged in; nothing that is left of it may hold the user's key."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "HOME": str(folder / "home")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
-    done = forked.run(command, folder, environment, timeout=300)
+    environment |= {"WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1"}
+    done = (processes if fresh else in_process).run(command, folder, environment)
     assert KEY not in done.stdout + done.stderr
     assert not [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert not [request for request in server.requests if KEY in request]
@@ -67,7 +68,7 @@ def _only(server: Server) -> StoredRun:
 
 def test_a_run_that_was_killed_goes_on_as_the_same_run(server: Server, tmp_path: Path) -> None:
     killer = ["+callbacks.killer._target_=killer.Killer", "callbacks.files.checkpoint=true"]
-    killed = _run(server, tmp_path, "fastfcn_pl.train", *OPTIONS, *killer)
+    killed = _run(server, tmp_path, "fastfcn_pl.train", *OPTIONS, *killer, fresh=True)
     assert killed.returncode == -9, killed.stderr
     run = _only(server)
     assert run.state == "running", "until the server, hearing nothing, calls it crashed"
@@ -120,7 +121,7 @@ def test_a_sync_uploads_all_of_an_offline_run(server: Server, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert not server.requests, "it was offline"
     folder = done.stdout.split("wandb sync ")[1].split(")")[0]
-    synced = _run(server, tmp_path, "wandb", "sync", folder)
+    synced = _run(server, tmp_path, "wandb", "sync", folder, fresh=True)
     assert synced.returncode == 0, synced.stderr
     run, stored = _only(server), tmp_path / "run"
     assert (run.state, run.exit_code) == ("finished", 0)

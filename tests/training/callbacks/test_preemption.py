@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import TINY
 from tests.fakes.command import write_command
-from tests.support.processes import ranks_of, start, wait
+from tests.support.processes import Process, children_of, start, wait
 
 pytestmark = pytest.mark.slow
 TRAIN = "fastfcn_pl.train"
@@ -32,7 +32,7 @@ def test_sigterm_saves_and_ends(told: str, tmp_path: Path) -> None:
     """Whichever rank hears of it; the group has workers, too, whose end would be an error in the middle of a step."""
     process = start(tmp_path, TRAIN, *LONG, *([] if told == "the only rank" else ["trainer.devices=2"]))
     assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
-    heard = {"rank 1": ranks_of(process)[-1:], "the group": [-process.pid]}.get(told, [process.pid])
+    heard = {"rank 1": children_of(process)[:1], "the group": [-process.pid]}.get(told, [process.pid])
     os.kill(heard[0], signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
@@ -77,8 +77,7 @@ def test_an_accident_is_one_line_and_leaves_no_process(accident: str, line: str,
     process = start(tmp_path, TRAIN, *LONG)
     assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
     if accident == "a worker is killed":
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGKILL)
+        os.kill(children_of(process)[0], signal.SIGKILL)
     else:
         (tmp_path / "run").rename(tmp_path / "other")
     _, stderr = process.communicate(timeout=30)
@@ -90,19 +89,16 @@ def test_an_accident_is_one_line_and_leaves_no_process(accident: str, line: str,
 
 
 def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path) -> None:
-    """Two tasks as srun starts them, by the variables that it sets; the signal reaches each.
-
-    Where it matters what they say, their interpreters are fresh: torch reads while it is imported what it is to say.
-    """
+    """Two tasks as srun starts them, by the variables that it sets; the signal reaches each."""
     asked = write_command(tmp_path / "bin" / "scontrol")
     slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     slurm |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}
     slurm |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     command = [TRAIN, *LONG, "trainer.devices=2"]
 
-    def srun(*more: str, fresh: bool = True) -> list:
+    def srun(*more: str) -> list[Process]:
         tasks = ({"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1"))
-        return [start(tmp_path, *command, *more, fresh=fresh, **slurm, **task) for task in tasks]
+        return [start(tmp_path, *command, *more, **slurm, **task) for task in tasks]
 
     tasks = srun()
     assert wait(tasks[0], (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), tasks[0].communicate()
@@ -116,7 +112,7 @@ def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path
     assert not list(tmp_path.rglob("hpc_ckpt*"))
     stopped = _step(tmp_path)
 
-    tasks = srun(fresh=False)
+    tasks = srun()
     assert wait(tasks[0], lambda: _step(tmp_path) > stopped), tasks[0].communicate()
     for task in tasks:
         task.kill()

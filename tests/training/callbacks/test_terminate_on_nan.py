@@ -105,7 +105,7 @@ def test_a_run_stops_at_a_poisoned_loss(command: Command, poisoned: list[str], t
 @pytest.mark.slow
 def test_all_ranks_stop_at_the_loss_of_one(command: Command, poisoned: list[str], tmp_path: Path) -> None:
     ddp = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1", "loss.terms.poison.loss.rank=1"]
-    done = command("train", *poisoned, *ddp, "+callbacks.slow._target_=poison.Slow")
+    done = command("train", *poisoned, *ddp, "+callbacks.slow._target_=poison.Slow", fresh=True)
     assert done.returncode == 1
     assert done.stderr.count("error: ") == 1
     assert "error: at step 2 the loss is not finite on rank 1 (loss nan" in done.stderr
