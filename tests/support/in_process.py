@@ -190,7 +190,7 @@ def _hydra() -> Iterator[None]:
 @contextmanager
 def _package() -> Iterator[None]:
     """Put back what the package knows of its process, and start jobs of sweeps in this one."""
-    known, redaction._known, redaction._pattern = redaction._known, {}, None
+    known, redaction._replacements, redaction._pattern = redaction._replacements, {}, None
     values = [(FrozenJob, "current", None), (sweep, "_current", None), (ConfigLoader, "notes", ())]
     values += [(ConfigLoader, "shows", False), (shutdown, "_end_in", lambda *_: None), (launch, "start_job", _Job)]
     with ExitStack() as stack:
@@ -203,7 +203,7 @@ def _package() -> Iterator[None]:
         finally:
             for cached in (Started.this, reachability.attempt):
                 cached.cache_clear()
-            redaction._known, redaction._pattern = known, None
+            redaction._replacements, redaction._pattern = known, None
 
 
 @contextmanager
