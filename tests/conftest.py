@@ -6,6 +6,7 @@ import copy
 import functools
 import gc
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import schema
 from fastfcn_pl.config.composition import ConfigLoader
+from fastfcn_pl.core import provenance
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,21 +38,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for GPUs run in Python
 os.fsync = lambda descriptor: None  # no test loses power
+provenance._git = functools.cache(provenance._git)  # the checkout stays as it is
 torch.set_num_threads(1)  # workers of pytest-xdist share two cores
 schema.register()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark exhaustive tests as slow, too."""
+    """Mark exhaustive tests as slow, too, and begin with the slow ones: no worker then waits for another's last one."""
     for item in items:
         if item.get_closest_marker("exhaustive"):
             item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from going through what was imported: it takes a third of the time of composing."""
     gc.freeze()
+
+
+_PLACE = re.compile(r"([\w.]+)=((http:/)?/[\w./:-]+)")
 
 
 @functools.lru_cache(maxsize=200)
@@ -60,9 +67,16 @@ def _composed(name: str, overrides: tuple[str, ...]) -> tuple[DictConfig, tuple[
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
-    """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does; the same one again takes no time."""
-    cfg, ConfigLoader.notes = _composed(name, overrides)
-    return copy.deepcopy(cfg)
+    """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does.
+
+    The same one takes no time again: paths and addresses, which differ from test to test, are set afterwards.
+    """
+    places = {override: match for override in overrides if (match := _PLACE.fullmatch(override))}
+    cfg, ConfigLoader.notes = _composed(name, tuple(override for override in overrides if override not in places))
+    cfg = copy.deepcopy(cfg)
+    for match in places.values():
+        OmegaConf.update(cfg, match[1], match[2])
+    return cfg
 
 
 @pytest.fixture

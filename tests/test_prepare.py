@@ -30,6 +30,7 @@ from fastfcn_pl.data.io import rle
 from fastfcn_pl.engine.error_messages import one_line
 from fastfcn_pl.tools.prepare import write_masks
 from fastfcn_pl.tools.prepare.command import prepare
+from tests.conftest import composed
 from tests.fakes.archives import run_lengths, run_lengths_as_text, write_archives
 from tests.fakes.cityscapes import write_cityscapes
 from tests.support.file_server import Site, serving
@@ -53,8 +54,7 @@ def config(source: str, root: Path, *overrides: str) -> DictConfig:
     """Compose as `python -m fastfcn_pl.prepare` does, without the checksums, which are of the real archives."""
     name = source.removesuffix("_json")
     keys = [f"data={name}", f"prepare={source}", f"data.root={root}", "num_workers=0", "download.wait=0.01"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("prepare", [*keys, *overrides])
+    cfg = composed(*keys, *overrides, name="prepare")
     for archive in cfg.prepare.archives.values():
         archive.checksum = None
     return cfg
