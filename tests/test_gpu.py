@@ -57,8 +57,8 @@ def test_it_gives_the_logits_of_the_cpu(head: str, make_config: Make) -> None:
     model = _module(make_config, f"model/head={head}").model.eval()
     with torch.no_grad():
         expected = model(_image(65, 97)).logits
-        found = optimize_for_inference(model.to(GPU), device=GPU)(_image(65, 97).to(GPU)).logits
-    assert (found.cpu() - expected).abs().max() < 1e-4 * expected.std()
+        actual = optimize_for_inference(model.to(GPU), device=GPU)(_image(65, 97).to(GPU)).logits
+    assert (actual.cpu() - expected).abs().max() < 1e-4 * expected.std()
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(None, 1e-4), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
@@ -74,8 +74,8 @@ def test_it_records_the_size_that_comes_again(
             with torch.no_grad():
                 expected = model(x).logits
             with torch.inference_mode(i % 2 == 0), torch.no_grad():
-                found = fast(x).logits
-            assert (found.float() - expected).abs().max() < error * expected.std(), (size, i)
+                actual = fast(x).logits
+            assert (actual.float() - expected).abs().max() < error * expected.std(), (size, i)
             recorded.append(fast.forward._graph is not None)  # type: ignore[attr-defined]
     assert recorded == [False, False, True, True, True, False, False, True, True, False]
 
@@ -89,8 +89,8 @@ def test_other_families_are_recorded(backbone: str, make_config: Make, monkeypat
         x = _image(96, 128).to(GPU)
         expected, fast = model(x).logits, optimize_for_inference(model, device=GPU)
         for _ in range(3):
-            found = fast(x).logits
-    assert (found - expected).abs().max() < 1e-3 * expected.std()
+            actual = fast(x).logits
+    assert (actual - expected).abs().max() < 1e-3 * expected.std()
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (3, 8), (5, 4)])
@@ -116,8 +116,8 @@ def test_a_dilated_depthwise_convolution_is_the_plain_one(
         assert torch.equal(predicted, out) or bias, "the bias is added before rounding, or after it"
         gradients = torch.autograd.grad((out * torch.arange(37, device=device) / 37).sum(), leaves)
         results.append([v.detach().double().cpu() for v in (out, predicted, *gradients)])
-    for expected, found in zip(*results, strict=True):
-        assert (found - expected).norm() < error * expected.norm()
+    for expected, actual in zip(*results, strict=True):
+        assert (actual - expected).norm() < error * expected.norm()
 
 
 @pytest.mark.parametrize("classes", [5, 150])
@@ -142,8 +142,8 @@ def test_the_loss_is_the_formula(classes: int, smoothing: float, weighted: bool,
             value = loss(x, target, align_corners)
         value.backward()
         results.append((value.detach(), x.grad))
-    (value, gradient), (found, of_bands) = results
-    assert abs(found / value - 1) < 1e-6
+    (value, gradient), (actual, of_bands) = results
+    assert abs(actual / value - 1) < 1e-6
     assert (of_bands - gradient).abs().max() < 2e-6 * gradient.abs().max()
 
 
@@ -208,13 +208,13 @@ def test_gradients_in_bfloat16_are_as_good_as_those_of_the_default_memory_format
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_network_is_trained_scored_and_predicts(precision: str, command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    found = command(
+    actual = command(
         *("train", "-cn", "quickstart", f"run_dir={run}", "logger=none", "trainer.accelerator=gpu"),
         *(f"trainer.precision={precision}", "trainer.gradient_clip_val=10"),
         fresh=True,
     )
-    assert found.returncode == 0, found.stderr
-    assert "mIoU" in found.stdout
+    assert actual.returncode == 0, actual.stderr
+    assert "mIoU" in actual.stdout
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).resize((320, 240))
     best = next((run / "checkpoints").glob("best*.ckpt"))
@@ -225,18 +225,18 @@ def test_a_network_is_trained_scored_and_predicts(precision: str, command: Comma
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["compile=true", "callbacks=ema", "trainer.strategy=ddp", "trainer.benchmark=true"])
 def test_options_of_training(option: str, command: Command, tmp_path: Path) -> None:
-    found = command(
+    actual = command(
         *("train", "-cn", "quickstart", f"run_dir={tmp_path / 'run'}", "logger=none", "trainer.accelerator=gpu"),
         *("trainer.max_epochs=1", "trainer.precision=bf16-mixed", option),
         fresh=True,
     )
-    assert found.returncode == 0, found.stderr
+    assert actual.returncode == 0, actual.stderr
 
 
 @pytest.mark.slow
 def test_the_cost_is_measured_on_it(command: Command, tmp_path: Path) -> None:
-    found = command(
+    actual = command(
         "benchmark", f"run_dir={tmp_path}", "device=cuda", "precision=bf16-mixed", "size=[128,160]", *TINY[:2]
     )
-    assert found.returncode == 0, found.stderr
-    assert torch.cuda.get_device_name() in found.stdout + (tmp_path / "benchmark.json").read_text()
+    assert actual.returncode == 0, actual.stderr
+    assert torch.cuda.get_device_name() in actual.stdout + (tmp_path / "benchmark.json").read_text()

@@ -1,4 +1,4 @@
-"""The network that predicts, made for the device and the precision that it predicts in."""
+"""The network that predicts, optimized for its device and precision."""
 
 from __future__ import annotations
 

@@ -19,7 +19,12 @@ backbones import timm."""
 
 def make_contiguous(conv: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """Hand a convolution its input in the default memory format while gradients are computed (a forward pre-hook)."""
-    return (inputs[0].contiguous(), *inputs[1:]) if torch.is_grad_enabled() else None
+    return (with_default_strides(inputs[0]), *inputs[1:]) if torch.is_grad_enabled() else None
+
+
+def with_default_strides(x: Tensor) -> Tensor:
+    """Return `x` in the default memory format, which `contiguous` does not do if a dimension is 1."""
+    return x.flatten().view(x.shape)
 
 
 def is_untouched(module: nn.Module) -> bool:

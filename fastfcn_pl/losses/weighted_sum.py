@@ -1,4 +1,4 @@
-"""A loss made of named terms, each on one output of the network."""
+"""A weighted sum of named loss terms, each on one output of the network."""
 
 from __future__ import annotations
 

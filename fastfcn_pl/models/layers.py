@@ -1,4 +1,4 @@
-"""Layers that necks and heads are made of."""
+"""Layers of necks and heads."""
 
 from __future__ import annotations
 

@@ -104,8 +104,8 @@ def _convolve(
         factor = tl.load(weight_pointer + of_weight, mask=c < channels, other=0.0)
         total += seen.to(tl.float32) * factor.to(tl.float32)[None, :]
     place = ((first + y) * width + x[:, None]) * channels + c[None, :]
-    made = total.to(out_pointer.dtype.element_ty)
-    tl.store(out_pointer + place, made, mask=(x < width)[:, None] & (c < channels)[None, :])
+    rounded = total.to(out_pointer.dtype.element_ty)
+    tl.store(out_pointer + place, rounded, mask=(x < width)[:, None] & (c < channels)[None, :])
 
 
 @triton.jit

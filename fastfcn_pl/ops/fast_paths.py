@@ -35,7 +35,7 @@ def is_enabled(path: str) -> bool:
 
 @contextmanager
 def without(*paths: str) -> Iterator[None]:
-    """Turn off the fast paths named `paths` for networks that are made, and losses that are computed, meanwhile."""
+    """Turn off the fast paths named `paths`, for networks that are optimized and losses that are computed meanwhile."""
     unknown = set(paths) - set(FAST_PATHS)
     assert not unknown, f"no fast paths: {unknown}"
     added = set(paths) - _disabled

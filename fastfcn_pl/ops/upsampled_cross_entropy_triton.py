@@ -50,16 +50,16 @@ def loss(wide: Tensor, target: Tensor, rows: Rows, formula: Formula) -> tuple[Te
 def gradient(wide: Tensor, target: Tensor, rows: Rows, formula: Formula, logarithms: Tensor) -> Tensor:
     """Return the gradient of the sum with respect to `wide`."""
     (batch, source, width, classes), height = wide.shape, target.shape[1]
-    made = torch.empty_like(wide)
+    grad_wide = torch.empty_like(wide)
     pixels, block = _tile(classes)
     grid = batch * source, triton.cdiv(width, pixels)
     of_classes = formula.hits, formula.spreads
     with torch.cuda.device_of(wide):
         _gradient[grid](
-            *(wide, target.contiguous(), rows.first, rows.weight, *of_classes, logarithms, made),
+            *(wide, target.contiguous(), rows.first, rows.weight, *of_classes, logarithms, grad_wide),
             *(source, height, width, classes, formula.ignore, pixels, block),
         )
-    return made
+    return grad_wide
 
 
 def _tile(classes: int) -> tuple[int, int]:
@@ -169,7 +169,7 @@ def _gradient(
     hits,
     spreads,
     logarithms,
-    made,
+    grad_wide,
     source,
     height,
     width,
@@ -200,4 +200,4 @@ def _gradient(
                       image, height, width, x, c, classes, ignore, 0.0, 1.0)
     # fmt: on
     out = (place.to(tl.int64) * width + x[:, None]) * classes + c[None, :]
-    tl.store(made + out, total, mask=known)
+    tl.store(grad_wide + out, total, mask=known)

@@ -36,13 +36,13 @@ def test_bfloat16_labels_as_float32_does(model: Segmenter) -> None:
     x = torch.randn(1, 3, 64, 96)
     low = optimize_for_inference(model, device=CPU, dtype=LOW)
     with torch.no_grad():
-        expected, found = model(x).logits, low(x).logits
+        expected, actual = model(x).logits, low(x).logits
         with torch.autocast("cpu", LOW):
             around, plain = optimize_for_inference(model, device=CPU)(x).logits, model(x).logits
-    assert found.dtype == LOW
-    assert torch.equal(found, around)
+    assert actual.dtype == LOW
+    assert torch.equal(actual, around)
     error = (plain.float() - expected).abs().max()  # that autocast makes
-    assert (found.float() - expected).abs().max() < 1.5 * error < 0.1 * expected.std()
+    assert (actual.float() - expected).abs().max() < 1.5 * error < 0.1 * expected.std()
 
 
 def test_weights_of_convolutions_and_products_are_cast_once(model: Segmenter) -> None:

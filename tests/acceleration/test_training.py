@@ -10,12 +10,15 @@ import sys
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fastfcn_pl.acceleration.depthwise_conv import DepthwiseConv
-from fastfcn_pl.acceleration.training import corrupts_memory, optimize_for_training
+from fastfcn_pl.acceleration.training import is_wrong_in_channels_last, optimize_for_training
 from fastfcn_pl.config import build
 from fastfcn_pl.models.segmenter import Segmenter
+from tests.support.acceleration_parts import Blocks, blocks, network
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # weights stay where they are: no GPU is needed
 
@@ -37,9 +40,9 @@ def test_gradients_are_those_of_the_default_format(backbone: str) -> None:
         torch.testing.assert_close(outputs[1].named()[name], expected, atol=1e-4, rtol=1e-4)
     for output in outputs:
         sum(value.square().mean() for value in output.named().values()).backward()
-    for (name, expected), found in zip(plain.named_parameters(), optimized.parameters(), strict=True):
+    for (name, expected), actual in zip(plain.named_parameters(), optimized.parameters(), strict=True):
         if expected.grad is not None:
-            error = (found.grad - expected.grad).norm() / expected.grad.norm().clamp(min=1e-6)
+            error = (actual.grad - expected.grad).norm() / expected.grad.norm().clamp(min=1e-6)
             assert error < 1e-3, name
 
 
@@ -57,6 +60,7 @@ def test_depthwise_gradients_in_bfloat16_are_float32s(
     expected = net[0].weight.grad.clone()
 
     net.zero_grad()
+    net.to(memory_format=memory_format)  # as a network is that was built to score
     options = {"precision": "bf16-mixed", "channels_last": True, "accelerate": accelerate}
     for _ in range(2):  # a second call changes nothing
         assert optimize_for_training(net, device=CPU, **options) is torch.contiguous_format
@@ -97,8 +101,9 @@ def test_the_format(
 
 @pytest.mark.parametrize("backbone", ["mobileone_s0", "fastvit_t8", "test_byobnet"])
 def test_convolutions_that_corrupt_memory_are_found(backbone: str) -> None:
-    found = any(map(corrupts_memory, _network(backbone).modules()))
-    assert found == (backbone != "test_byobnet")
+    network = _network(backbone)
+    actual = any(is_wrong_in_channels_last(module, half=False) for module in network.modules())
+    assert actual == (backbone != "test_byobnet")
 
 
 @pytest.mark.parametrize("accelerate", [True, False])
@@ -112,16 +117,82 @@ def test_a_gpu_has_its_own_dilated_depthwise_convolutions(accelerate: bool) -> N
     optimize_for_training(network, device=CPU, **options)
 
 
+@given(
+    head=st.lists(blocks, min_size=1, max_size=3),
+    channels_last=st.booleans(),
+    device=st.sampled_from([CPU, GPU]),  # the layers for GPUs run on a CPU, too
+)
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_gradients_of_generated_heads(head: Blocks, channels_last: bool, device: torch.device) -> None:
+    _compare_gradients(head, channels_last, device)
+
+
+@pytest.mark.exhaustive
+@given(head=st.lists(blocks, min_size=1, max_size=4), channels_last=st.booleans(), device=st.sampled_from([CPU, GPU]))
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+def test_gradients_of_many_generated_heads(head: Blocks, channels_last: bool, device: torch.device) -> None:
+    _compare_gradients(head, channels_last, device)
+
+
+def _compare_gradients(head: Blocks, channels_last: bool, device: torch.device) -> None:
+    plain, optimized = network(head).train(), network(head).train()
+    for model in (plain, optimized):
+        model.backbone.stem.requires_grad_(False)
+    form = optimize_for_training(optimized, device=device, precision="32-true", channels_last=channels_last)
+    results: list[dict[str, Tensor | None]] = []
+    for model, image_form in ((plain, torch.contiguous_format), (optimized, form)):
+        torch.manual_seed(0)
+        x = torch.randn(2, 3, 48, 64).contiguous(memory_format=image_form)
+        logits = model(x).logits
+        logits.square().mean().backward()
+        results.append({"logits": logits, **{name: p.grad for name, p in model.named_parameters()}})
+    assert results[0].keys() == results[1].keys()
+    largest = max(float(value.detach().norm()) for value in results[0].values() if value is not None)
+    for name, expected in results[0].items():
+        gradient = results[1][name]
+        assert (gradient is None) == (expected is None), name
+        if expected is not None and gradient is not None:
+            assert (gradient - expected).norm() <= 1e-3 * expected.norm() + 1e-5 * largest, name
+
+
+def test_modules_hooks_and_attributes_stay() -> None:
+    model, calls = network([("chain", "dilated depthwise", "batch", "relu in place")]), []
+    conv = model.head.blocks[0].conv
+    conv.note = "mine"
+    optimize_for_training(model, device=GPU, precision="32-true", channels_last=True)
+    assert type(conv) is DepthwiseConv
+    conv.register_forward_hook(lambda *_: calls.append(1))
+    model(torch.randn(2, 3, 64, 96))
+    assert model.head.blocks[0].conv is conv
+    assert (conv.note, len(calls)) == ("mine", 1)
+
+
+def test_copies_and_functional_calls_are_as_in_torch() -> None:
+    blocks = [("chain", "dilated depthwise", "batch", "relu in place")]
+    plain, optimized, x = network(blocks), network(blocks), torch.randn(1, 3, 48, 64)
+    optimize_for_training(optimized, device=GPU, precision="32-true", channels_last=True)
+    copied = copy.deepcopy(optimized)
+    with torch.no_grad():
+        copied.head.blocks[0].conv.weight.zero_()
+    gradients = []
+    for model in (plain, optimized):
+        weights = dict(model.named_parameters())
+        loss = lambda values, model=model: torch.func.functional_call(model, values, x).logits.square().mean()  # noqa: E731
+        gradients.append(torch.func.grad(loss)(weights))
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, atol=1e-5, rtol=1e-3)
+
+
 _CHECKED = "libc_malloc_debug.so.0"
 _STEP = """
 import torch
+from torch import nn
 from fastfcn_pl.acceleration.training import optimize_for_training
-from tests.acceleration.test_training import CPU, _network
-network = _network("mobileone_s0").train()
-form = optimize_for_training(network, device=CPU, precision="32-true", channels_last=True)
+from fastfcn_pl.models.backbones.timm import TimmBackbone
+net = TimmBackbone(name="mobileone_s0", output_stride=32, pretrained=False)
+form = optimize_for_training(net, device=torch.device("cpu"), precision="32-true", channels_last=True)
 for size in ((97, 129), (64, 64)):
-    x = torch.randn(2, 3, *size).contiguous(memory_format=form)
-    network(x).logits.sum().backward()
+    sum(level.sum() for level in net(torch.randn(2, 3, *size).contiguous(memory_format=form))).backward()
 """
 
 

@@ -73,8 +73,8 @@ def test_parameters_of_a_recipe_are_golden(recipe: str) -> None:
     golden = OmegaConf.load(schema.CONF_DIR.parent / "tests" / "golden" / "parameters.yaml")
     with torch.device("meta"):
         model = build.model(build.compose([f"model={recipe}", "run_dir=.", "model.backbone.pretrained=false"]), 59)
-    found = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-    assert found == OmegaConf.to_container(golden)[recipe]  # type: ignore[call-overload, index]
+    actual = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    assert actual == OmegaConf.to_container(golden)[recipe]  # type: ignore[call-overload, index]
 
 
 OTHER_BACKBONES = ("r101", "r101_d8", "convnext_t", "swin_t", "mobilenetv3", "efficientnet_lite0")

@@ -27,8 +27,7 @@ def _model(cfg: DictConfig, num_classes: int = 5) -> Segmenter:
     return instantiate(cfg.model, num_classes, _convert_="all")
 
 
-@pytest.mark.parametrize("neck", NECKS)
-@pytest.mark.parametrize("aux", ["fcn", "none"])
+@pytest.mark.parametrize(("neck", "aux"), [*((neck, "fcn") for neck in NECKS), ("jpu", "none")])
 def test_logits_come_at_the_necks_stride(neck: str, aux: str, make_config: Callable[..., DictConfig]) -> None:
     small = [o for o in SMALL if aux != "none" or "aux_head" not in o]
     if neck in ("jpu", "jpu_x", "fpn"):

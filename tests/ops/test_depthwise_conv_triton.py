@@ -21,12 +21,12 @@ def test_it_is_the_plain_one(kernel: int, dilation: int, size: tuple[int, int, i
     x = torch.randn(*size, device=DEVICE).contiguous(memory_format=torch.channels_last).requires_grad_()
     weight = torch.randn(size[1], 1, kernel, kernel, device=DEVICE, requires_grad=True)
     plain = F.conv2d(x.double(), weight.double(), None, 1, dilation * (kernel // 2), dilation, size[1])
-    found = DepthwiseConv2d.apply(x, weight, dilation)
-    torch.testing.assert_close(found.double(), plain, atol=1e-5, rtol=1e-5)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    actual = DepthwiseConv2d.apply(x, weight, dilation)
+    torch.testing.assert_close(actual.double(), plain, atol=1e-5, rtol=1e-5)
+    assert actual.is_contiguous(memory_format=torch.channels_last)
     above = torch.randn(*size, device=DEVICE)
     expected = torch.autograd.grad(plain, (x, weight), above.double())
-    for gradient, of_plain in zip(torch.autograd.grad(found, (x, weight), above), expected, strict=True):
+    for gradient, of_plain in zip(torch.autograd.grad(actual, (x, weight), above), expected, strict=True):
         torch.testing.assert_close(gradient, of_plain, atol=1e-4, rtol=1e-4)
 
 
@@ -49,10 +49,10 @@ def test_only_the_gradient_that_is_asked_for_is_made() -> None:
 def test_gradient_of_second_order() -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 3, 5, 6, device=DEVICE).contiguous(memory_format=torch.channels_last)
-    weight, found = torch.randn(3, 1, 3, 3, device=DEVICE), []
+    weight, actual = torch.randn(3, 1, 3, 3, device=DEVICE), []
     for convolve_with in (DepthwiseConv2d.apply, lambda x, w, d: reference(x, w, None, d)):
         leaves = x.clone().requires_grad_(), weight.clone().requires_grad_()
         gradients = torch.autograd.grad(convolve_with(*leaves, 2).square().sum(), leaves, create_graph=True)
-        found.append(torch.autograd.grad(sum(g.square().sum() for g in gradients), leaves))
-    for one, other in zip(*found, strict=True):
+        actual.append(torch.autograd.grad(sum(g.square().sum() for g in gradients), leaves))
+    for one, other in zip(*actual, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)

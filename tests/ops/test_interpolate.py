@@ -31,8 +31,8 @@ def test_any_rows_are_those_of_the_whole(source: tuple[int, int], target: tuple[
         needed = source_rows(rows, source[0], target[0], align_corners)
         assert 0 <= needed.start < needed.stop <= source[0]
         part = x.permute(0, 2, 3, 1)[:, needed.start : needed.stop]
-        found = resize_rows(part, rows, source[0], *target, align_corners)
-        torch.testing.assert_close(found, whole[:, first : rows.stop], rtol=1e-5, atol=1e-6)
+        actual = resize_rows(part, rows, source[0], *target, align_corners)
+        torch.testing.assert_close(actual, whole[:, first : rows.stop], rtol=1e-5, atol=1e-6)
 
 
 def test_a_band_needs_few_rows() -> None:

@@ -76,9 +76,9 @@ def test_value_and_gradient_are_the_plain_formulas(
     logits, target = _random(source, size)
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-13)):
         expected = _value_and_gradient(_plain, logits.to(dtype), target, *options)
-        found = _value_and_gradient(upsampled_cross_entropy, logits.to(dtype), target, *options)
-        assert found[0].dtype == found[1].dtype == dtype
-        for one, other in zip(found, expected, strict=True):
+        actual = _value_and_gradient(upsampled_cross_entropy, logits.to(dtype), target, *options)
+        assert actual[0].dtype == actual[1].dtype == dtype
+        for one, other in zip(actual, expected, strict=True):
             assert (one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1)
 
 
@@ -88,9 +88,9 @@ def test_of_150_classes_at_the_size_of_the_paper(align_corners: bool) -> None:
     logits = 4 * torch.randn(1, 150, 60, 60, generator=rng)
     target = torch.randint(0, 150, (1, 480, 480), generator=rng)
     target[torch.rand(1, 480, 480, generator=rng) < 0.1] = IGNORE
-    found = _value_and_gradient(upsampled_cross_entropy, logits, target, None, 0.0, align_corners)
+    actual = _value_and_gradient(upsampled_cross_entropy, logits, target, None, 0.0, align_corners)
     expected = _value_and_gradient(_plain, logits, target, None, 0.0, align_corners)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         assert (one - other).abs().max() < 1e-6 * other.abs().max()
 
 
@@ -107,13 +107,13 @@ def test_gradient_is_that_of_the_value(align_corners: bool) -> None:
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_gradient_of_second_order(align_corners: bool, weights: Tensor | None, label_smoothing: float) -> None:
     logits, target = _random((3, 4), (9, 7))
-    found = []
+    actual = []
     for loss in (upsampled_cross_entropy, _plain):
         leaf = logits.clone().requires_grad_()
         value = loss(leaf, target, weights, label_smoothing, align_corners)
         (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
-        found.append(torch.autograd.grad(gradient.square().sum(), leaf)[0])
-    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+        actual.append(torch.autograd.grad(gradient.square().sum(), leaf)[0])
+    torch.testing.assert_close(*actual, rtol=1e-5, atol=1e-5)
 
 
 def _masked(case: str, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -136,17 +136,17 @@ def _masked(case: str, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("case", ["nan", "-inf", "class", "labelled", "true class"])
 def test_logits_that_are_not_finite_count_as_in_torch(case: str, align_corners: bool, size: tuple[int, int]) -> None:
     logits, target = _masked(case, size)
-    found = upsampled_cross_entropy(logits, target, None, 0.0, align_corners)
+    actual = upsampled_cross_entropy(logits, target, None, 0.0, align_corners)
     expected = _plain(logits, target, None, 0.0, align_corners)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
     logits, target = _random((4, 4), (17, 17))
-    found = _value_and_gradient(upsampled_cross_entropy, 1e3 * logits, target, None, 0.0, True)
+    actual = _value_and_gradient(upsampled_cross_entropy, 1e3 * logits, target, None, 0.0, True)
     expected = _value_and_gradient(_plain, 1e3 * logits, target, None, 0.0, True)
-    assert all(x.isfinite().all() for x in found)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    assert all(x.isfinite().all() for x in actual)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4)
 
 
 class _Largest(TorchDispatchMode):
@@ -187,11 +187,18 @@ def test_memory_format_and_gradients_that_nobody_wants() -> None:
     logits, target = _random((6, 7), (48, 56))
     expected, gradient = _value_and_gradient(upsampled_cross_entropy, logits, target, None, 0.0, True)
     other = logits.to(memory_format=torch.channels_last)
-    found = _value_and_gradient(upsampled_cross_entropy, other, target, None, 0.0, True)
-    torch.testing.assert_close(found, (expected, gradient), rtol=0, atol=0)
+    actual = _value_and_gradient(upsampled_cross_entropy, other, target, None, 0.0, True)
+    torch.testing.assert_close(actual, (expected, gradient), rtol=0, atol=0)
     with torch.no_grad():
         torch.testing.assert_close(upsampled_cross_entropy(logits, target, None, 0.0, True), expected)
     assert not upsampled_cross_entropy(logits, target, None, 0.0, True).requires_grad
+
+
+def test_gradient_by_torch_func() -> None:
+    logits, target = _random((6, 7), (48, 56))
+    options = target, None, 0.1, True
+    actual = torch.func.grad(lambda x: upsampled_cross_entropy(x, *options))(logits)
+    torch.testing.assert_close(actual, _value_and_gradient(_plain, logits, *options)[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -199,5 +206,5 @@ def test_compiled() -> None:
     logits, target = _random((6, 7), (48, 56))
     options = target, WEIGHTS, 0.1, True
     expected = _value_and_gradient(upsampled_cross_entropy, logits, *options)
-    found = _value_and_gradient(torch.compile(upsampled_cross_entropy), logits, *options)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    actual = _value_and_gradient(torch.compile(upsampled_cross_entropy), logits, *options)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)

@@ -41,8 +41,8 @@ def test_value_and_gradient(
         value = upsampled_cross_entropy(logits, target.to(device), weights, smoothing, align_corners)
         (gradient,) = torch.autograd.grad(3 * value, logits)
         results.append([value.detach().cpu(), gradient.cpu()])
-    for found, expected in zip(*results, strict=True):
-        assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
+    for actual, expected in zip(*results, strict=True):
+        assert (actual - expected).abs().max() <= 2e-6 * expected.abs().max()
 
 
 @pytest.mark.parametrize("size", [(48, 56), (24, 7)])
@@ -53,9 +53,9 @@ def test_logits_that_are_not_finite_count_as_in_torch(
 ) -> None:
     logits, target = _masked(case, size)
     monkeypatch.setattr(triton_support, "runs_on", lambda x: True)
-    found = upsampled_cross_entropy(logits.to(DEVICE), target.to(DEVICE), None, 0.0, align_corners).cpu()
+    actual = upsampled_cross_entropy(logits.to(DEVICE), target.to(DEVICE), None, 0.0, align_corners).cpu()
     expected = _plain(logits, target, None, 0.0, align_corners)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def test_nothing_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Heads, backbones and layers as users write them, of which acceleration may change some, and must leave others."""
+"""Heads, backbones and layers as users write them: acceleration may change some, and must leave others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
@@ -34,7 +35,7 @@ class ShiftingNorm(nn.BatchNorm2d):
 
 
 class ChannelNorm(nn.Module):
-    """A norm of one's own, which is none of torch's."""
+    """A user's own norm."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -173,6 +174,9 @@ FORMS: dict[str, Callable[[Block, Tensor], Tensor]] = {
         else b.norm(b.conv(x))
     ),
 }
+Blocks = list[tuple[str, str, str, str]]
+"""Forms of blocks, and their convolutions, norms and activations, by name."""
+blocks = st.tuples(*(st.sampled_from(sorted(names)) for names in (FORMS, CONVS, NORMS, ACTIVATIONS)))
 
 
 class Camera(Backbone):
@@ -221,7 +225,7 @@ def network(head: Sequence[tuple[str, str, str, str]], backbone: Sequence[tuple[
 
 
 def seem_trained(model: Segmenter) -> Segmenter:
-    """Give norms statistics and weights as if they had learnt, and return `model` in eval mode."""
+    """Give norms statistics and weights as if they were trained, and return `model` in eval mode."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if module.running_mean is not None and module.running_var is not None:

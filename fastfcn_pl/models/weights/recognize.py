@@ -39,8 +39,8 @@ def recognise(state: dict[str, Tensor]) -> Published:
             f"its tensors ({names}, ...) are those of no network of FastFCN, PyTorch-Encoding or mmsegmentation"
         )
     try:
-        found = reader.architecture(state)
+        network = reader.architecture(state)
     except KeyError as name:
         raise UserError(f"the tensor {name} is missing") from name
-    renamed, dropped = rename(state, reader.rules(found.options["head"]))
-    return Published(source, found, count_batches(renamed), dropped)
+    renamed, dropped = rename(state, reader.rules(network.options["head"]))
+    return Published(source, network, count_batches(renamed), dropped)

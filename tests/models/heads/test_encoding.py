@@ -37,6 +37,6 @@ def test_autocast_leaves_it_in_float32() -> None:
     torch.manual_seed(0)
     layer, x = Encoding(64, 32), torch.randn(1, 64, 20, 20)
     with torch.autocast("cpu", torch.bfloat16):
-        found = layer(x.bfloat16())
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, layer(x.bfloat16().float()))
+        actual = layer(x.bfloat16())
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, layer(x.bfloat16().float()))

@@ -57,10 +57,10 @@ def test_outputs_loss_and_gradients_are_the_published_ones(name: str, shared: Pa
     x = torch.randn(*case["input"], generator=torch.Generator().manual_seed(0))
     output = model(x, extras=True)
     for key, expected in case["outputs_every_4th_pixel"].items():
-        found = output.named()[key]
-        if found.ndim == 4:
-            found = resize(found, x.shape[-2:], model.align_corners)[:, :, ::4, ::4]
-        assert (found - expected).abs().max() < 1e-4 * expected.std(), key
+        actual = output.named()[key]
+        if actual.ndim == 4:
+            actual = resize(actual, x.shape[-2:], model.align_corners)[:, :, ::4, ::4]
+        assert (actual - expected).abs().max() < 1e-4 * expected.std(), key
     if "loss" not in case:
         return
 
@@ -131,7 +131,7 @@ def test_the_papers_evaluation_gives_the_published_scores(name: str, shared: Pat
     for key, expected in options["results"].items():
         shape, flip, scales = key.split(" ", 2)  # such as "90x140 flip=True scales=[0.5, 1.0]"
         height, width = map(int, shape.split("x"))
-        found = encoding(
+        actual = encoding(
             model,
             torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(options["input_seed"])),
             (height, width),
@@ -140,8 +140,8 @@ def test_the_papers_evaluation_gives_the_published_scores(name: str, shared: Pat
             scales=json.loads(scales.removeprefix("scales=")),
             flip=flip == "flip=True",
         ).scores()
-        torch.testing.assert_close(found[:, :, ::4, ::4], expected["scores_every_4th_pixel"], rtol=1e-4, atol=0)
-        assert (found.argmax(1) == expected["argmax"]).double().mean() >= 0.9999, key
+        torch.testing.assert_close(actual[:, :, ::4, ::4], expected["scores_every_4th_pixel"], rtol=1e-4, atol=0)
+        assert (actual.argmax(1) == expected["argmax"]).double().mean() >= 0.9999, key
 
 
 @pytest.fixture

@@ -90,10 +90,10 @@ def test_what_varies_from_file_to_file() -> None:
         state = state_dict("official", "resnet50s", "jpu fcn")
         expected = recognise(state)
         old = {f"module.{k}": v for k, v in state.items() if "num_batches" not in k and ".fc." not in k}
-        found = recognise(old)
-    assert found.architecture == expected.architecture
-    assert found.state.keys() == expected.state.keys()
-    assert (found.dropped, expected.dropped) == ([], ["pretrained.fc.weight", "pretrained.fc.bias"])
+        actual = recognise(old)
+    assert actual.architecture == expected.architecture
+    assert actual.state.keys() == expected.state.keys()
+    assert (actual.dropped, expected.dropped) == ([], ["pretrained.fc.weight", "pretrained.fc.bias"])
 
 
 @pytest.mark.parametrize(
