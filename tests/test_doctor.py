@@ -120,9 +120,9 @@ def test_what_training_survives_is_a_warning(tmp_path: Path, examine: Callable[[
     for kind, split, words in (
         ("absent class", "", "class sign symbol is in no split: check the classes"),
         ("absent class", "val", "class road is in no image of split val, and left out of the mean IoU"),
-        ("absent class", "train", "class car is in no image of split train, and never learned"),
+        ("absent class", "train", "class car is in no image of split train, and never trained"),
         ("nothing labelled", "train", "1 masks of split train ignore every pixel, such as "),
-        ("duplicate", "train", "shows the same picture as"),
+        ("duplicate", "train", "has the same picture as"),
     ):
         assert [w for w in warnings if w[:2] == (kind, split) and words in w[2]], (kind, split, warnings)
     assert result["verdict"] == "ok"

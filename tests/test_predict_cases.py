@@ -277,9 +277,9 @@ def test_labels_of_another_network_are_not_taken_for_this_ones(run: Run, monkeyp
     Path("net.ckpt").write_text("other weights")
     monkeypatch.setattr(predicting, "Predictor", Inverse)
     for keys in ({}, {"input": "in/b.png"}, {"save": ["colors"]}):
-        with pytest.raises(UserError, match=r"^out holds what another network made \(sha256: .*overwrite=true$"):
+        with pytest.raises(UserError, match=r"^out has labels of another network \(sha256: .*overwrite=true$"):
             run(**keys)
-    with pytest.raises(UserError, match="precision: 32-true then, 16-mixed now"):
+    with pytest.raises(UserError, match="precision: was 32-true, is 16-mixed"):
         run(precision="16-mixed")
     assert run(input="in/a.png", overwrite=True) == {"a.png": 2, "b.png": 0}
     assert run() == {"a.png": 2, "b.png": 2}, "b.png was still the first network's"
@@ -330,7 +330,7 @@ def test_two_at_once_share_a_folder_or_the_second_is_told(run: Run, monkeypatch:
     monkeypatch.setattr(predicting, "Predictor", Second)
     assert run() == {"a.png": 0, "b.png": 2}
     for line, start in zip(
-        told, ["another process is at work in out", "out holds what", "out/labels/a.png was"] * 2, strict=True
+        told, ["another process is writing to out", "out has labels", "out/labels/a.png belongs"] * 2, strict=True
     ):
         assert line.startswith(start)
 
@@ -356,9 +356,7 @@ def test_labels_of_unknown_origin_are_kept_and_said(run: Run) -> None:
     write_shade(Path("in/a.png"), 0)
     write_shade(Path("out/labels/a.png"), 2)
     kept = Path("out/labels/a.png").read_bytes()
-    with pytest.raises(
-        UserError, match=r"^out/labels/a\.png is there already, and no PROVENANCE in out says what made"
-    ):
+    with pytest.raises(UserError, match=r"^out/labels/a\.png exists, and no PROVENANCE in out says which"):
         run(save=["labels", "colors"])
     assert Path("out/labels/a.png").read_bytes() == kept
     assert run(overwrite=True) == {"a.png": 0}
@@ -405,5 +403,5 @@ def test_other_frames_of_a_video_are_not_taken_for_these(run: Run) -> None:
     Path("in").mkdir()
     write_video(Path("in/a.mp4"), [np.full((48, 64, 3), 250, np.uint8)] * 4)
     run(frames=1)
-    with pytest.raises(UserError, match="frames: 1 then, None now"):
+    with pytest.raises(UserError, match="frames: was 1, is None"):
         run(frames=None)

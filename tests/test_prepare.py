@@ -186,7 +186,9 @@ def test_a_conversion_onto_a_full_disk_is_one_line_and_another_run_heals(unconve
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        with pytest.raises(UserError, match=rf"^{masks}/\S+\.png cannot be written \(File too large\): make room"):
+        with pytest.raises(
+            UserError, match=rf"^{masks}/\S+\.png cannot be written \(File too large\): check permissions"
+        ):
             prepare(cfg)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -243,7 +245,7 @@ def test_a_truncated_archive_is_set_aside_and_another_run_heals(original: Path, 
         archive.write_bytes(archive.read_bytes()[:-1000])
         cfg = config("ade20k", root, f"archives={folder}", f"mirror={site.url}")
         with pytest.raises(
-            UserError, match=rf"{archive} cannot be unpacked .* set aside as {archive.name}\.broken; run ag"
+            UserError, match=rf"{archive} cannot be unpacked .* renamed to {archive.name}\.broken; run ag"
         ):
             prepare(cfg)
         assert not archive.exists()
@@ -256,7 +258,7 @@ def test_an_archive_on_disk_is_checked(original: Path, tmp_path: Path) -> None:
     folder = write_archives("ade20k", original, tmp_path / "archives")
     cfg = config("ade20k", tmp_path / "new", f"archives={folder}")
     cfg.prepare.archives.all.checksum = "md5:" + 32 * "0"
-    with pytest.raises(UserError, match=r"ADEChallengeData2016\.zip is not the file that was expected \(md5 is "):
+    with pytest.raises(UserError, match=r"ADEChallengeData2016\.zip is not the expected file \(md5 is "):
         prepare(cfg)
     assert not (tmp_path / "new").exists()
 
@@ -268,11 +270,13 @@ def test_damaged_labels_are_named(original: Path, tmp_path: Path) -> None:
     mat = next((root / "LabelMaps459" / "trainval").iterdir())
     (root / "SegmentationClassContext" / f"{mat.stem}.png").unlink()
     mat.write_bytes(mat.read_bytes()[:200])
-    with pytest.raises(UserError, match=rf"{mat} has no label map LabelMap that can be read .*: remove the folder"):
+    with pytest.raises(UserError, match=rf"{mat} has no readable label map LabelMap .*: remove the folder"):
         prepare(cfg)
     detail = config("pascal_context_json", root, f"archives={folder}")
     (folder / "trainval_merged.json").write_text('{"images": []}')
-    with pytest.raises(UserError, match=r"trainval_merged\.json does not hold PASCAL Context .*annos_segmentation"):
+    with pytest.raises(
+        UserError, match=r"trainval_merged\.json is not the JSON of PASCAL Context .*annos_segmentation"
+    ):
         prepare(detail)
 
 
@@ -322,7 +326,9 @@ def test_what_is_no_file_in_an_archives_place_is_said(kind: str, original: Path,
     archive = folder / "ADEChallengeData2016.zip"
     archive.unlink()
     (Path.mkdir if kind == "folder" else os.mkfifo)(archive)
-    with pytest.raises(UserError, match=rf"^{archive} is not a file: remove it, or name another folder with archives="):
+    with pytest.raises(
+        UserError, match=rf"^{archive} is not a file: remove it, or choose another folder with archives="
+    ):
         prepare(config("ade20k", tmp_path / "new", f"archives={folder}"))
     assert not (tmp_path / "new").exists()
 
@@ -333,19 +339,19 @@ def test_a_file_where_an_archive_should_have_a_folder_is_not_taken(original: Pat
         for name in ("images", "annotations"):
             archive.writestr(f"ADEChallengeData2016/{name}", b"")
     with pytest.raises(
-        UserError, match=r"2016\.zip has only a file ADEChallengeData2016/images in it: it is set aside"
+        UserError, match=r"2016\.zip has a file ADEChallengeData2016/images instead of a folder: it was renamed"
     ):
         prepare(config("ade20k", root, f"archives={folder}"))
     assert not root.exists() or not _tree(root)
 
 
 GARBAGE = {
-    "../../../evil": "which is no name of an image",
-    "a b\n/etc/passwd": "which is no name of an image",
+    "../../../evil": "which is not a valid image name",
+    "a b\n/etc/passwd": "which is not a valid image name",
     "caf\u00e9".encode("latin-1"): "is not UTF-8",
     "\ufeff2008".encode("utf-16"): "it is stored as UTF-16",
     b"\x89PNG\r\n\x1a\n\0\0": "zero bytes",
-    "n" * 5000: "which is no name of an image",
+    "n" * 5000: "which is not a valid image name",
 }
 
 
@@ -380,7 +386,7 @@ def test_a_json_of_garbage_is_one_line(change: dict[str, Any], original: Path, t
     content = json.loads((folder / "trainval_merged.json").read_text())
     content |= {"annos_segmentation": []} | change
     (folder / "trainval_merged.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"does not hold PASCAL Context|segments of image a are damaged") as caught:
+    with pytest.raises(UserError, match=r"is not the JSON of PASCAL Context|segments of image a are damaged") as caught:
         prepare(config("pascal_context_json", root, f"archives={folder}"))
     assert "\n" not in str(caught.value)
 
@@ -398,7 +404,7 @@ def test_a_damaged_mask_of_cityscapes_is_one_line(content: bytes | str, original
     else:
         pixels = np.zeros((9, 9, 3), np.uint8) if content == "three colours" else np.zeros((9, 9), np.uint16)
         Image.fromarray(pixels).save(mask)
-    with pytest.raises(UserError, match=rf"^{mask} (cannot be read as a PNG|is not a map of ids of 8 bits)"):
+    with pytest.raises(UserError, match=rf"^{mask} (cannot be read as a PNG|is not a map of 8-bit ids)"):
         prepare(cfg)
 
 

@@ -1,4 +1,4 @@
-"""What the counts of an inspection say about training: faults, which make it wrong, and warnings."""
+"""Findings of an inspection: faults that make training wrong, warnings and notes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line about a split: a `fault`, a `warning` or a `note`; of which kind, with cause, place and remedy."""
+    """One line about a split; `level` is `fault`, `warning` or `note`, and `kind` groups similar findings."""
 
     level: str
     kind: str
@@ -25,14 +25,14 @@ class Finding:
 
 
 def findings(data: SegmentationDataModule, splits: dict[str, Split]) -> list[Finding]:
-    """Return what is to be said about the splits, the worst first."""
-    found = [finding for name, split in splits.items() for finding in _of_split(data, name, split)]
+    """Return the findings about the splits, the worst first."""
+    found = [finding for name, split in splits.items() for finding in _split_findings(data, name, split)]
     found += _duplicates(data, splits)
-    found += _classes_nowhere(data, splits)
+    found += _absent_classes(data, splits)
     return sorted(found, key=lambda finding: ("fault", "warning", "note").index(finding.level))
 
 
-def _of_split(data: SegmentationDataModule, name: str, split: Split) -> Iterator[Finding]:
+def _split_findings(data: SegmentationDataModule, name: str, split: Split) -> Iterator[Finding]:
     tally, needed = split.tally, name in (*trained(data), "val")
     if split.absent is not None:
         level = "fault" if needed else "warning" if split.labelled else "note"
@@ -43,31 +43,29 @@ def _of_split(data: SegmentationDataModule, name: str, split: Split) -> Iterator
         yield Finding("fault" if needed else "warning", "empty split", name, message)
         return
     yield from (Finding("fault", kind, name, message) for kind, message in tally.faults)
-    yield from _size(data, name, split)
+    yield from _size_findings(data, name, split)
     for first, second in tally.twins:
-        message = f"{second} shows the same picture as {first}, in the same split: take one out"
+        message = f"{second} has the same picture as {first} in the same split: remove one"
         yield Finding("warning", "duplicate", name, message)
     if not split.labelled:
         return
-    if wrong := find_label_error(f"split {name}", tally.pixels, data.spec, split.ignored_by_default):
+    if error := find_label_error(f"split {name}", tally.pixels, data.spec, split.ignored_by_default):
         kind = "nothing labelled" if set(tally.pixels) == {IGNORE} else "one class"
-        yield Finding("fault" if needed else "warning", kind, name, wrong)
+        yield Finding("fault" if needed else "warning", kind, name, error)
     elif tally.blank:
-        message = (
-            f"{len(tally.blank)} masks of split {name} ignore every pixel, such as {tally.blank[0]}: leave them out"
-        )
+        message = f"{len(tally.blank)} masks of split {name} ignore every pixel, such as {tally.blank[0]}: remove them"
         yield Finding("warning", "nothing labelled", name, message)
 
 
-def _size(data: SegmentationDataModule, name: str, split: Split) -> Iterator[Finding]:
+def _size_findings(data: SegmentationDataModule, name: str, split: Split) -> Iterator[Finding]:
     official = data.split_sizes.get(name)
     if official is not None and split.listed < official:
         message = (
-            f"split {name} has {split.listed} of the official {official} pairs: scores do not compare with others'"
+            f"split {name} has {split.listed} of the official {official} pairs: scores are not comparable with others"
         )
         yield Finding("note", "split size", name, message)
     elif official is not None and split.listed > official:
-        message = f"split {name} has {split.listed} pairs, more than the official {official}: take out what is not its"
+        message = f"split {name} has {split.listed} pairs, more than the official {official}: remove the extra ones"
         yield Finding("warning", "split size", name, message)
     if trained(data) == (name,) and split.listed < data.batch_size:
         message = f"split {name} has {split.listed} pairs, fewer than data.batch_size={data.batch_size}: lower it"
@@ -75,46 +73,45 @@ def _size(data: SegmentationDataModule, name: str, split: Split) -> Iterator[Fin
 
 
 def _duplicates(data: SegmentationDataModule, splits: dict[str, Split]) -> Iterator[Finding]:
-    """Yield the pictures of `val` and `test` that a split to train on has, too, or that both of them have."""
-    judged = [name for name in ("val", "test") if name in splits]
-    for i, judge in enumerate(judged):
-        others = [name for name in splits if name not in judged] + judged[:i]
+    """Yield pictures that `val` or `test` share with another split."""
+    evaluated = [name for name in ("val", "test") if name in splits]
+    for i, judge in enumerate(evaluated):
+        others = [name for name in splits if name not in evaluated] + evaluated[:i]
         for other in others:
-            mine, its = splits[judge].tally.names, splits[other].tally.names
-            spoils = other in trained(data) and judge not in trained(data) and splits[judge].labelled
-            for digest in (digest for digest in mine if digest in its):
-                message = f"{mine[digest]} ({judge}) shows the same picture as {its[digest]} ({other}): "
+            pictures, other_pictures = splits[judge].tally.names, splits[other].tally.names
+            leaks = other in trained(data) and judge not in trained(data) and splits[judge].labelled
+            for digest in (digest for digest in pictures if digest in other_pictures):
+                name, other_name = pictures[digest], other_pictures[digest]
+                message = f"{name} ({judge}) has the same picture as {other_name} ({other}): "
                 message += (
-                    f"take it off {other}"
-                    if mine[digest] != its[digest]
-                    else f"it is listed twice, take it off {other}"
+                    f"remove it from {other}" if name != other_name else f"it is listed twice, remove it from {other}"
                 )
-                yield Finding("fault" if spoils else "warning", "duplicate", judge, message)
+                yield Finding("fault" if leaks else "warning", "duplicate", judge, message)
 
 
-def _classes_nowhere(data: SegmentationDataModule, splits: dict[str, Split]) -> Iterator[Finding]:
-    """Yield the classes without a pixel: in all of the data set, in what is trained on, in other splits."""
+def _absent_classes(data: SegmentationDataModule, splits: dict[str, Split]) -> Iterator[Finding]:
+    """Yield classes without a pixel in the whole data set, in the training data or in another split."""
     names = data.spec.classes
     read = {name: split for name, split in splits.items() if split.labelled and split.read}
     parts = {data.train_split: [split for name, split in read.items() if name in trained(data)]}
     parts |= {name: [split] for name, split in read.items() if name not in trained(data)}
     absent = {
-        name: {c for c in range(len(names)) if not any(part.tally.pixels[c] for part in of)}
-        for name, of in parts.items()
-        if of
+        name: {c for c in range(len(names)) if not any(part.tally.pixels[c] for part in members)}
+        for name, members in parts.items()
+        if members
     }
     nowhere = set.intersection(*absent.values()) if absent else set()
     if nowhere:
-        message = f"{_these(nowhere, names)} in no split: check the classes and the ids that masks hold"
+        message = f"{_describe(nowhere, names)} in no split: check the classes and the ids in the masks"
         yield Finding("warning", "absent class", "", message)
     for name, classes in absent.items():
-        if lacking := classes - nowhere:
-            effect = "never learned" if name == data.train_split else "left out of the mean IoU"
-            part = " of those read" if any(split.read < split.listed for split in parts[name]) else ""
-            message = f"{_these(lacking, names)} in no image{part} of split {name}, and {effect}: add images with it"
+        if missing := classes - nowhere:
+            effect = "never trained" if name == data.train_split else "left out of the mean IoU"
+            part = " that was read" if any(split.read < split.listed for split in parts[name]) else ""
+            message = f"{_describe(missing, names)} in no image{part} of split {name}, and {effect}: add images with it"
             yield Finding("warning", "absent class", name, message)
 
 
-def _these(classes: set[int], names: tuple[str, ...]) -> str:
+def _describe(classes: set[int], names: tuple[str, ...]) -> str:
     shown = listed([names[c] for c in sorted(classes)], 5)
     return f"class {shown} is" if len(classes) == 1 else f"{len(classes)} classes ({shown}) are"

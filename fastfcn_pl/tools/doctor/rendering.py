@@ -1,4 +1,4 @@
-"""What `doctor` shows of an inspection: tables for a terminal of 80 columns, plain containers for JSON, a picture."""
+"""Output of `doctor`: tables for a terminal of 80 columns, plain containers for JSON, and a picture."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fastfcn_pl.tools.doctor.findings import Finding
 from fastfcn_pl.tools.doctor.statistics import Split, Tally
 
 _TILE, _LINE = 360, 18
-_SHOWN = 10
-"""Lines of one kind on the terminal."""
+_MAX_LINES = 10
+"""Findings of one kind that are printed."""
 
 
 def to_dict(data: SegmentationDataModule, splits: dict[str, Split], found: list[Finding]) -> dict[str, Any]:
-    """Return everything as plain containers; sizes are width and height, mean and std are of RGB from 0 to 1."""
+    """Return the inspection as plain containers; sizes are width and height, mean and std refer to RGB from 0 to 1."""
     wrong = any(finding.level == "fault" for finding in found)
     return {
         "data": data.spec.name,
@@ -33,7 +33,7 @@ def to_dict(data: SegmentationDataModule, splits: dict[str, Split], found: list[
         "train_split": data.train_split,
         "verdict": "wrong" if wrong else "ok",
         "splits": {name: _split(data, name, split) for name, split in splits.items()},
-        "findings": [{k: hide(v) if isinstance(v, str) else v for k, v in vars(it).items()} for it in found],
+        "findings": [{k: hide(v) if isinstance(v, str) else v for k, v in vars(finding).items()} for finding in found],
     }
 
 
@@ -62,8 +62,8 @@ def _sizes(tally: Tally) -> list[tuple[int, int]]:
     if not tally.sizes:
         return []
     by_area = sorted(tally.sizes, key=lambda size: (size[0] * size[1], size))
-    up_to = np.cumsum([tally.sizes[size] for size in by_area])
-    middle = int(np.searchsorted(up_to, up_to[-1] / 2))
+    cumulative = np.cumsum([tally.sizes[size] for size in by_area])
+    middle = int(np.searchsorted(cumulative, cumulative[-1] / 2))
     return [by_area[0], by_area[middle], by_area[-1]]
 
 
@@ -77,17 +77,17 @@ def _mean_std(tally: Tally) -> tuple[list[float] | None, list[float] | None]:
 
 
 def _shares(tally: Tally, spec: DatasetSpec) -> list[float]:
-    """Return the share of each class among the pixels that are not ignored."""
+    """Return each class's share of the pixels that are not ignored."""
     counts = [tally.pixels[c] for c in range(spec.num_classes)]
     return [count / max(sum(counts), 1) for count in counts]
 
 
 def show(data: SegmentationDataModule, splits: dict[str, Split], found: list[Finding]) -> None:
-    """Print the tables and, one a line, the findings."""
+    """Print the tables, and the findings one a line."""
     console = Console()
-    console.print(_of_splits(data, splits))
+    console.print(_splits_table(data, splits))
     if counted := {name: split for name, split in splits.items() if split.labelled and split.read}:
-        console.print(_of_classes(data, counted))
+        console.print(_classes_table(data, counted))
     for name, split in splits.items():
         mean, std = _mean_std(split.tally)
         if mean and std and split.labelled:
@@ -95,13 +95,13 @@ def show(data: SegmentationDataModule, splits: dict[str, Split], found: list[Fin
     kinds = dict.fromkeys((finding.level, finding.kind) for finding in found)
     for level, kind in kinds:
         lines = [finding.message for finding in found if (finding.level, finding.kind) == (level, kind)]
-        for line in lines[:_SHOWN]:
+        for line in lines[:_MAX_LINES]:
             print(f"{level}: {line}")
-        if len(lines) > _SHOWN:
-            print(f"{level}: {len(lines) - _SHOWN} more like this ({kind}): doctor.json has them all")
+        if len(lines) > _MAX_LINES:
+            print(f"{level}: {len(lines) - _MAX_LINES} more like this ({kind}): doctor.json has them all")
 
 
-def _of_splits(data: SegmentationDataModule, splits: dict[str, Split]) -> Table:
+def _splits_table(data: SegmentationDataModule, splits: dict[str, Split]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"{data.spec.name}, width x height by area", title_justify="left")
     for column in ("split", "pairs", "official", "smallest", "median", "largest", "ignored"):
         table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
@@ -120,7 +120,7 @@ def _of_splits(data: SegmentationDataModule, splits: dict[str, Split]) -> Table:
     return table
 
 
-def _of_classes(data: SegmentationDataModule, splits: dict[str, Split]) -> Table:
+def _classes_table(data: SegmentationDataModule, splits: dict[str, Split]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="pixels, their share and the images that have them", title_justify="left")
     table.add_column("class", overflow="fold")
     for name in splits:
@@ -130,15 +130,15 @@ def _of_classes(data: SegmentationDataModule, splits: dict[str, Split]) -> Table
     for c, label in enumerate(data.spec.classes):
         cells = []
         for name, split in splits.items():
-            there = split.tally.pixels[c] > 0
-            cells += [_short(split.tally.pixels[c]), f"{shares[name][c]:.2%}" if there else "-"]
-            cells += [f"{split.tally.images[c]}" if there else "-"]
+            occurs = split.tally.pixels[c] > 0
+            cells += [_short(split.tally.pixels[c]), f"{shares[name][c]:.2%}" if occurs else "-"]
+            cells += [f"{split.tally.images[c]}" if occurs else "-"]
         table.add_row(label, *cells)
     return table
 
 
 def _short(count: int) -> str:
-    """Return a number in three or four digits: 999, 12k, 3.4M, 56G."""
+    """Return a number with at most three digits: 999, 12k, 3.4M, 56G."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.1f}{unit}" if count < 10 * size else f"{count / size:.0f}{unit}"
@@ -150,13 +150,13 @@ def _numbers(values: list[float]) -> str:
 
 
 def picture(data: SegmentationDataModule, splits: dict[str, Split], count: int, seed: int) -> np.ndarray | None:
-    """Return `count` random samples that can be read, each beside its overlay, above a legend; None without any."""
-    everything = [(name, i) for name, split in splits.items() if split.labelled for i in range(split.listed)]
-    order = np.random.default_rng(seed).permutation(len(everything))
+    """Return `count` random readable samples beside their overlays, above a legend; None if there are none."""
+    candidates = [(name, i) for name, split in splits.items() if split.labelled for i in range(split.listed)]
+    order = np.random.default_rng(seed).permutation(len(candidates))
     tiles: list[np.ndarray] = []
     seen: set[int] = set()
     listing = functools.cache(data.listing)
-    for name, index in (everything[i] for i in order[: 4 * count]):  # enough tries where some cannot be read
+    for name, index in (candidates[i] for i in order[: 4 * count]):  # some may be unreadable
         source = listing(name)
         try:
             image, ids = source.read(index)
@@ -171,7 +171,7 @@ def picture(data: SegmentationDataModule, splits: dict[str, Split], count: int, 
 
 
 def _tile(pixels: np.ndarray, labels: np.ndarray, spec: DatasetSpec, title: str) -> np.ndarray:
-    """Return image and overlay side by side, below their name."""
+    """Return image and overlay side by side, below a title."""
     size = _TILE, max(1, round(pixels.shape[0] * _TILE / pixels.shape[1]))
     small = np.asarray(Image.fromarray(pixels).resize(size))
     canvas = Image.new("RGB", (2 * _TILE, _LINE + size[1]), "white")

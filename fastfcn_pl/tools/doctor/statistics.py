@@ -1,4 +1,4 @@
-"""Reading every image and label map of a data set once, and counting what is in them; what is wrong is collected."""
+"""Inspection of a data set: read every image and label map once, count pixels and collect faults."""
 
 from __future__ import annotations
 
@@ -22,84 +22,84 @@ if TYPE_CHECKING:
     from fastfcn_pl.data.dataset import Source
 
 _CHUNK = 8
-"""Images that travel to a process together."""
+"""Images that are sent to a process together."""
 
 
 @dataclass
 class Tally:
-    """What is counted in a split, or in a part of it; classes by index, ignored pixels under `IGNORE`."""
+    """Counts over a split or a part of it; classes by index, ignored pixels under `IGNORE`."""
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Images by width and height."""
+    """Number of images by width and height."""
     levels: np.ndarray = field(default_factory=lambda: np.zeros((3, 256), np.int64))
-    """Pixels by channel and value."""
+    """Number of pixels by channel and value."""
     pixels: Counter[int] = field(default_factory=Counter)
     images: Counter[int] = field(default_factory=Counter)
-    """Images in which a class occurs."""
+    """Number of images in which a class occurs."""
     unknown: Counter[int] = field(default_factory=Counter)
-    """Pixels by ids that the data set does not have."""
+    """Number of pixels by unknown id."""
     blank: list[str] = field(default_factory=list)
-    """Label maps that ignore every pixel."""
+    """Label maps in which every pixel is ignored."""
     faults: list[tuple[str, str]] = field(default_factory=list)
-    """What cannot be trained on: its kind and the line that training would end with."""
+    """Unusable files: the kind of fault and the error message of training."""
     names: dict[bytes, str] = field(default_factory=dict)
-    """Images by what their pixels hash to."""
+    """Images by the hash of their pixels."""
     twins: list[tuple[str, str]] = field(default_factory=list)
-    """Images of equal pixels."""
+    """Pairs of images with equal pixels."""
 
     def add(self, other: Tally) -> None:
-        """Add what was counted in another part."""
-        for mine, its in ((getattr(self, name), getattr(other, name)) for name in vars(self)):
-            if isinstance(mine, list):
-                mine.extend(its)
-            elif isinstance(mine, Counter):
-                mine.update(its)
+        """Add the counts of another part."""
+        for own, added in ((getattr(self, name), getattr(other, name)) for name in vars(self)):
+            if isinstance(own, list):
+                own.extend(added)
+            elif isinstance(own, Counter):
+                own.update(added)
         self.levels += other.levels
         for digest, name in other.names.items():
-            self._remember(digest, name)
+            self._add_name(digest, name)
 
-    def look_at(self, source: Source, index: int, spec: DatasetSpec, labelled: bool) -> None:
-        """Read a pair and count it; where there is a fault, what can be read is counted still."""
+    def inspect(self, source: Source, index: int, spec: DatasetSpec, labelled: bool) -> None:
+        """Read and count a pair; if one of its files is faulty, count the other one."""
         image, ids = self._read(source, index, labelled)
         if image is not None:
             self.sizes[image.shape[1], image.shape[0]] += 1
             self.levels += [np.bincount(image[..., c].ravel(), minlength=256) for c in range(3)]
             digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
-            self._remember(digest, str([*source.files(index), source.name(index)][0]))
+            self._add_name(digest, str([*source.files(index), source.name(index)][0]))
         if ids is not None:
             self._count(ids, source.name(index), spec)
 
     def _read(self, source: Source, index: int, labelled: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
         if not isinstance(source, FileSource):
-            return self._tried("pair", source.read, index) or (None, None)
-        image = self._tried("image", source.image, index)
-        ids = self._tried("mask", source.ids, index) if labelled else None
+            return self._try("pair", source.read, index) or (None, None)
+        image = self._try("image", source.image, index)
+        ids = self._try("mask", source.ids, index) if labelled else None
         if image is not None and ids is not None:
-            self._tried("size", source.check_sizes, index, image, ids)
+            self._try("size", source.check_sizes, index, image, ids)
         return image, ids
 
-    def _tried(self, kind: str, function: Callable, *arguments: object):  # type: ignore[no-untyped-def]
+    def _try(self, kind: str, function: Callable, *arguments: object):  # type: ignore[no-untyped-def]
         try:
             return function(*arguments)
         except UserError as error:
             self.faults.append((kind, str(error)))
 
     def _count(self, ids: np.ndarray, name: str, spec: DatasetSpec) -> None:
-        found, counts = np.unique(ids, return_counts=True) if ids.dtype != np.uint8 else _bytes(ids)
-        labels = look_up(found, spec.labels)
+        values, counts = np.unique(ids, return_counts=True) if ids.dtype != np.uint8 else _count_bytes(ids)
+        labels = look_up(values, spec.labels)
         pixels: Counter[int] = Counter()
         for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
             pixels[label] += count
         if pixels.pop(-1, 0):
-            wrong = labels < 0
-            self.unknown.update(dict(zip(found[wrong].tolist(), counts[wrong].tolist(), strict=True)))
-            self.faults.append(("ids", str(unknown_ids(name, found[wrong].tolist(), spec, found.tolist()))))
+            unknown = labels < 0
+            self.unknown.update(dict(zip(values[unknown].tolist(), counts[unknown].tolist(), strict=True)))
+            self.faults.append(("ids", str(unknown_ids(name, values[unknown].tolist(), spec, values.tolist()))))
         elif set(pixels) == {IGNORE}:
             self.blank.append(name)
         self.pixels.update(pixels)
         self.images.update(pixels.keys())
 
-    def _remember(self, digest: bytes, name: str) -> None:
+    def _add_name(self, digest: bytes, name: str) -> None:
         if digest in self.names:
             self.twins.append((self.names[digest], name))
         else:
@@ -108,7 +108,7 @@ class Tally:
 
 @dataclass
 class Split:
-    """What a split lists, and what was counted in what was read of it; `absent` says why there is none."""
+    """Numbers of listed and read pairs of a split, and its counts; `absent` says why it is missing."""
 
     labelled: bool
     listed: int = 0
@@ -116,13 +116,13 @@ class Split:
     tally: Tally = field(default_factory=Tally)
     absent: str | None = None
     ignored_by_default: bool = False
-    """True if 255 is ignored because nothing else is said of it."""
+    """Whether 255 is ignored only because neither masks nor remap say otherwise."""
 
 
 def inspect(
     data: SegmentationDataModule, limit: int | None, num_workers: int | None, update: Callable[[int, int | None], None]
 ) -> dict[str, Split]:
-    """Read the splits of `data`, of each at most `limit` images, spread evenly; `update` hears of the progress."""
+    """Inspect at most `limit` evenly spread images of each split of `data`; `update` receives the progress."""
     splits: dict[str, Split] = {}
     tasks: list[tuple[str, Source, np.ndarray]] = []
     for name in dict.fromkeys([*data.split_names, *trained(data)]):
@@ -153,7 +153,7 @@ def trained(data: SegmentationDataModule) -> tuple[str, ...]:
 
 
 def _part(source: Source, indices: np.ndarray, labelled: bool) -> tuple[Source, list[int], bool]:
-    """Return what a process needs to read some pairs of a source: not the list of all."""
+    """Return a source with the pairs of `indices` only, so that little is sent to a process."""
     if isinstance(source, FileSource):
         return replace(source, pairs=[source.pairs[i] for i in indices]), [*range(len(indices))], labelled
     return source, indices.tolist(), labelled
@@ -163,12 +163,12 @@ def _examine(spec: DatasetSpec, part: tuple[Source, list[int], bool]) -> Tally:
     source, indices, labelled = part
     tally = Tally()
     for index in indices:
-        tally.look_at(source, index, spec, labelled)
+        tally.inspect(source, index, spec, labelled)
     return tally
 
 
-def _bytes(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of 8 bits that occur, and how often: faster than sorting them."""
+def _count_bytes(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 8-bit values that occur and their counts, faster than by sorting."""
     counts = np.bincount(ids.ravel(), minlength=256)
-    found = np.flatnonzero(counts)
-    return found, counts[found]
+    values = np.flatnonzero(counts)
+    return values, counts[values]

@@ -1,4 +1,4 @@
-"""The folder that `predict` writes to: what made the labels in it, and which are still to be made."""
+"""Output folder of `predict`: a record of the network that wrote it, and the files still to write."""
 
 from __future__ import annotations
 
@@ -17,70 +17,70 @@ from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.walk import inode
 
 FILE = "PROVENANCE"
-"""The record, in JSON, of what made the labels. It is older than they: what is older still is of another network."""
+"""JSON record of the network that made the labels. Labels older than the record come from another network."""
 Targets = dict[str, dict[str, Path]]
-"""The files to write of each input, by kind."""
+"""Output files of each input, by kind."""
 
 
 def is_output(output: Path, kinds: Collection[str]) -> Callable[[Path], bool]:
-    """Return a test that tells the folders of labels in `output`, and in other outputs, from folders of images."""
-    ours = inode(output) if os.path.isdir(output) else None
+    """Return a test for folders of labels, in `output` or in other outputs, which are not inputs."""
+    output_inode = inode(output) if os.path.isdir(output) else None
 
     def test(folder: Path) -> bool:
-        around = folder.parent
-        return folder.name in kinds and (os.path.isfile(around / FILE) or inode(around) == ours)
+        parent = folder.parent
+        return folder.name in kinds and (os.path.isfile(parent / FILE) or inode(parent) == output_inode)
 
     return test
 
 
 @contextmanager
 def opened(output: Path, made_by: dict[str, Any], source: Path, targets: Targets, overwrite: bool) -> Iterator[Targets]:
-    """Make the folder `output` for what is `made_by` a network of images below `source`; yield the targets to make.
+    """Create the folder `output` for labels of images below `source`, and yield the targets still to write.
 
-    It is removed at the end if nothing was written. Others may write to it meanwhile what the same network makes of the
-    same images. Raises UserError where the disk does not take it, and where there are labels made by another network,
-    or of other images, unless they are to be overwritten.
+    `made_by` identifies the network. The folder is removed at the end if nothing was written. Other processes may
+    write to it at the same time with the same network and images. Raises UserError if the folder is not writable, or
+    if it has labels of another network or of other images and `overwrite` is false.
     """
     first = next(file for files in targets.values() for file in files.values())
     missing = [folder for folder in (output, *output.parents) if not os.path.lexists(folder)]
     try:
-        _make(output, first)
+        _create(output, first)
         descriptor = os.open(output, os.O_RDONLY)
         try:
-            alone = _locked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not alone:
-                _locked(descriptor, fcntl.LOCK_SH)
-            wanted, record, time = _plan(output, made_by, str(source.absolute()), targets, overwrite)
-            if record is not None and not alone:
-                raise UserError(f"another process is at work in {output}: wait for its end, or take another output=")
+            exclusive = _try_lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not exclusive:
+                _try_lock(descriptor, fcntl.LOCK_SH)
+            pending, record, time = _plan(output, made_by, str(source.absolute()), targets, overwrite)
+            if record is not None and not exclusive:
+                raise UserError(f"another process is writing to {output}: wait for it, or choose another output=")
             if record is not None:
                 _write(output / FILE, record, time)
-            _locked(descriptor, fcntl.LOCK_SH)
-            yield wanted
+            _try_lock(descriptor, fcntl.LOCK_SH)
+            yield pending
         finally:
-            if _locked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                _tidy(output, targets)
+            if _try_lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                _clean_up(output, targets)
             os.close(descriptor)
     finally:
         for folder in missing:
-            with suppress(OSError):  # what is not empty stays
+            with suppress(OSError):  # not empty
                 folder.rmdir()
 
 
-def _tidy(output: Path, targets: Targets) -> None:
-    """Remove folders of targets in which nothing was written, and the record if it stands alone."""
+def _clean_up(output: Path, targets: Targets) -> None:
+    """Remove empty folders of targets, and the record if nothing else is left."""
     files = [file for files in targets.values() for file in files.values()]
     for folder in sorted(
         {folder for file in files for folder in file.parents if output in folder.parents}, reverse=True
     ):
-        with suppress(OSError):  # it is not empty, or not there
+        with suppress(OSError):  # not empty, or missing
             folder.rmdir()
     if os.listdir(output) == [FILE]:
         os.unlink(output / FILE)
 
 
-def _make(output: Path, first: Path) -> None:
-    """Make a folder that can be written to; raises UserError, which names the `first` file of it."""
+def _create(output: Path, first: Path) -> None:
+    """Create a writable folder; raises UserError that names the `first` file to write."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         if not os.access(output, os.W_OK | os.X_OK):
@@ -94,34 +94,34 @@ def _make(output: Path, first: Path) -> None:
 def _plan(
     output: Path, made_by: dict[str, Any], here: str, targets: Targets, overwrite: bool
 ) -> tuple[Targets, dict[str, Any] | None, int | None]:
-    """Return the targets to make, and the record to write before, if any, with the time that it is to have."""
+    """Return the targets to write, and the record to write first, if any, with its modification time."""
     path = output / FILE
-    there = [file for files in targets.values() for file in files.values() if os.path.isfile(file)]
+    existing = [file for files in targets.values() for file in files.values() if os.path.isfile(file)]
     known, new = _read(path), {**made_by, "inputs": [here]}
     if known is None:
-        if there and not overwrite:
+        if existing and not overwrite:
             raise UserError(
-                f"{there[0]} is there already, and no {FILE} in {output} says what made it: take another output=, or "
-                "overwrite=true"
+                f"{existing[0]} exists, and no {FILE} in {output} says which network made it: choose another output=, "
+                "or set overwrite=true"
             )
         return targets, new, None
     changed = [
-        f"{key}: {str(known[key])[:12]} then, {str(made_by[key])[:12]} now"
+        f"{key}: was {str(known[key])[:12]}, is {str(made_by[key])[:12]}"
         for key in made_by
-        if key in known and made_by[key] != known[key] and key != "checkpoint"  # a file may have been moved
+        if key in known and made_by[key] != known[key] and key != "checkpoint"  # the file may have been moved
     ]
     if overwrite and (changed or here not in known["inputs"]):
         return targets, new, None
     if changed:
         raise UserError(
-            f"{output} holds what another network made ({', '.join(changed)}): take another output=, or overwrite=true"
+            f"{output} has labels of another network ({', '.join(changed)}): choose another output=, or overwrite=true"
         )
     since = path.stat().st_mtime_ns
-    fresh = {file for file in there if file.stat().st_mtime_ns >= since}
+    fresh = {file for file in existing if file.stat().st_mtime_ns >= since}
     if fresh and here not in known["inputs"]:
         raise UserError(
-            f"{min(fresh)} was made of an image in {listed(known['inputs'], 2)}, not in {here}: take another output=, "
-            "or overwrite=true"
+            f"{min(fresh)} belongs to an image in {listed(known['inputs'], 2)}, not in {here}: choose another output=, "
+            "or set overwrite=true"
         )
     merged = {**known, **made_by, "checkpoint": known.get("checkpoint")}
     merged["inputs"] = [*dict.fromkeys([*known["inputs"], here])]
@@ -132,9 +132,9 @@ def _plan(
 
 
 def fingerprint(checkpoint: str) -> str:
-    """Return the SHA-256 of a file, by which it is known under any name."""
+    """Return the SHA-256 of a checkpoint, which identifies it under any name."""
     if not os.path.isfile(checkpoint):
-        raise UserError(f"checkpoint={checkpoint}: no such file; a run's are in its folder checkpoints/")
+        raise UserError(f"checkpoint={checkpoint}: no such file; a run keeps its own in checkpoints/")
     with open(checkpoint, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -146,19 +146,19 @@ def _read(path: Path) -> dict[str, Any] | None:
         known = json.loads(path.read_text(encoding="utf-8"))
         return {**known, "inputs": [str(folder) for folder in known["inputs"]]}
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise UserError(f"{path} cannot be read ({error}): take another output=, or remove it") from error
+        raise UserError(f"{path} cannot be read ({error}): choose another output=, or remove the file") from error
 
 
 def _write(path: Path, record: dict[str, Any], time: int | None = None) -> None:
-    """Write a record, as if at `time` in nanoseconds, or now."""
-    with atomic_write(path) as hidden:
-        hidden.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    """Write a record, with the modification time `time` in nanoseconds if given."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if time is not None:
-            os.utime(hidden, ns=(time, time))
+            os.utime(temporary, ns=(time, time))
 
 
-def _locked(descriptor: int, kind: int) -> bool:
-    """Tell whether a lock was given; a disk without locks gives each."""
+def _try_lock(descriptor: int, kind: int) -> bool:
+    """Return whether the lock was acquired; it always is on a file system without locks."""
     try:
         fcntl.flock(descriptor, kind)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What is shown and stored of an image's labels."""
+"""Prediction of an image: its pictures, statistics and files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.evaluation.visualize import colorize, legend, overlay
 
 SUFFIXES = {"labels": ".png", "colors": ".png", "overlays": ".png", "segments": ".json", "probabilities": ".npy"}
-"""The kinds of file that an image's labels are stored as."""
+"""Kinds of output files of an image, with their suffixes."""
 VIDEO_LEGEND = 60
-"""Rows of the legend below a video: three lines of names."""
+"""Height in pixels of the legend below a video, which has three lines of names."""
 
 
 @dataclass(frozen=True)
@@ -33,38 +33,38 @@ class Prediction:
     spec: DatasetSpec
 
     def ids(self) -> np.ndarray:
-        """Return the labels in the data set's own ids, as its server takes them: `(H, W)`, uint8 or uint16."""
+        """Return the labels as the data set's own ids `(H, W)`, uint8 or uint16, as its evaluation server expects."""
         return dataset_ids(self.spec)[self.labels]
 
     def colors(self) -> np.ndarray:
-        """Return the labels in the data set's colours, `(H, W, 3)`."""
+        """Return the labels in the data set's colours `(H, W, 3)`."""
         return colorize(self.labels, self.spec)
 
     def overlay(self) -> np.ndarray:
-        """Return the colours over the image, above a legend of the classes in sight: `(H + legend, W, 3)`."""
+        """Return the colours blended over the image, above a legend of the predicted classes: `(H + legend, W, 3)`."""
         return np.vstack([self.blended(), self.legend()])
 
     def blended(self, opacity: float = 0.6) -> np.ndarray:
-        """Return the colours over the image, `(H, W, 3)`."""
+        """Return the colours blended over the image, `(H, W, 3)`."""
         return overlay(self.image, self.labels, self.spec, opacity)
 
     def overlay_of_video(self) -> np.ndarray:
-        """Return the overlay with a legend of `VIDEO_LEGEND` rows, cut off there: all pictures have one size."""
+        """Return the overlay with a legend cut or padded to `VIDEO_LEGEND` rows, so that all frames have one size."""
         strip = self.legend()[:VIDEO_LEGEND]
         strip = np.pad(strip, ((0, VIDEO_LEGEND - len(strip)), (0, 0), (0, 0)), constant_values=255)
         return np.vstack([self.blended(), strip])
 
     def legend(self) -> np.ndarray:
-        """Return the strip `(h, W, 3)` that names the classes in sight, those of most pixels first."""
+        """Return the legend `(h, W, 3)` of the predicted classes, largest first."""
         return legend(list(self.shares()), self.spec, self.image.shape[1])
 
     def shares(self) -> dict[int, float]:
-        """Return the share of the pixels that each class in sight has, largest first."""
+        """Return the share of pixels by predicted class, largest first."""
         counts = np.bincount(self.labels.ravel(), minlength=self.spec.num_classes)
         return {int(c): counts[c] / self.labels.size for c in np.argsort(-counts, kind="stable") if counts[c]}
 
     def segments(self) -> list[dict[str, object]]:
-        """Return each class in sight, in COCO's form: its own id, its name, its pixels, and their run lengths."""
+        """Return the predicted classes in COCO's format, with the data set's own ids and run lengths of the pixels."""
         ids, size = dataset_ids(self.spec), list(self.labels.shape)
         return [
             {
@@ -77,37 +77,37 @@ class Prediction:
         ]
 
     def save(self, kind: str, path: Path) -> None:
-        """Write `labels`, `colors`, `overlays` or `segments` to `path`, whole or not at all."""
+        """Write `labels`, `colors`, `overlays` or `segments` atomically to `path`."""
         pictures: dict[str, Callable[[], np.ndarray]] = {
             "labels": self.ids,
             "colors": self.colors,
             "overlays": self.overlay,
         }
-        with atomic_write(path) as hidden:
+        with atomic_write(path) as temporary:
             if kind == "segments":
-                hidden.write_text(json.dumps(self.segments()) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(self.segments()) + "\n", encoding="utf-8")
             else:
-                encoded = BytesIO()  # Pillow's own errors would not say that a disk is full
+                encoded = BytesIO()  # Pillow's errors would hide a full disk
                 Image.fromarray(pictures[kind]()).save(encoded, format="PNG")
-                hidden.write_bytes(encoded.getbuffer())
+                temporary.write_bytes(encoded.getbuffer())
 
 
 def save_probabilities(scores: ScoreMap, path: Path) -> np.ndarray:
-    """Write the probabilities of an image's classes, `(num_classes, H, W)` float16, and return its labels `(H, W)`.
+    """Write the class probabilities `(num_classes, H, W)`, float16, of an image, and return its labels `(H, W)`.
 
-    They are written a band of rows at a time: of a large image they do not fit into memory. The file is not mapped
-    into memory, since a full disk would then kill the process.
+    Bands of rows are written one by one, since a large image does not fit into memory. The file is not memory-mapped,
+    since a full disk would then kill the process.
     """
     _, height, width, classes = scores.shape
     labels = np.empty((height, width), np.uint8)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}
-    with atomic_write(path) as hidden, hidden.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {**header, "shape": (classes, height, width)})
-        start, row = file.tell(), width * np.dtype(np.float16).itemsize
+        start, row_bytes = file.tell(), width * np.dtype(np.float16).itemsize
         for top, bottom, band in scores.probabilities():
-            shares = band[0].permute(2, 0, 1).cpu().numpy()
-            labels[top:bottom] = shares.argmax(0)
-            for index, rows in enumerate(shares.astype(np.float16)):
-                file.seek(start + (index * height + top) * row)
+            probabilities = band[0].permute(2, 0, 1).cpu().numpy()
+            labels[top:bottom] = probabilities.argmax(0)
+            for index, rows in enumerate(probabilities.astype(np.float16)):
+                file.seek(start + (index * height + top) * row_bytes)
                 file.write(rows.tobytes())
     return labels

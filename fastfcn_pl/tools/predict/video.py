@@ -1,4 +1,4 @@
-"""Videos and cameras: pictures in, pictures out, by PyAV."""
+"""Reading and writing of videos, and reading of cameras, with PyAV."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from fastfcn_pl.data.io.walk import non_file_kind
 
 SUFFIXES = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"}
 _FORMATS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,wav"
-"""FFmpeg's readers for these files. Others, such as that of playlists, could make it open further files and servers."""
+"""FFmpeg's demuxers for these files. Others, such as playlists, could open further files and servers."""
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 
 
 def is_camera(source: str) -> bool:
-    """Tell whether an input is the number of a camera."""
+    """Return whether an input is the number of a camera."""
     return source.isdecimal() and not os.path.exists(source)
 
 
 def is_video(source: str) -> bool:
-    """Tell whether an input is a camera, or a file that is named as a video."""
+    """Return whether an input is a camera, or a file with the suffix of a video."""
     return is_camera(source) or Path(source).suffix.lower() in SUFFIXES
 
 
 class Reader:
-    """The pictures of the video file or camera `source`: iterate over `frames`."""
+    """Reader of the frames of a video file or camera."""
 
     def __init__(self, source: str) -> None:
         av = _av()
@@ -43,33 +43,32 @@ class Reader:
         if is_camera(source):
             if sys.platform not in _CAMERAS:
                 raise UserError(
-                    f"input={source}: cameras are read on Linux and macOS only: record a video, and take it"
+                    f"input={source}: cameras are supported on Linux and macOS only: record a video instead"
                 )
             form, place = _CAMERAS[sys.platform]
             name, options = place.format(source), {}
-        elif strange := non_file_kind(source):
-            raise UserError(f"input={source} cannot be opened as a video (it is {strange})")
+        elif kind := non_file_kind(source):
+            raise UserError(f"input={source} cannot be opened as a video (it is {kind}): give a file")
         try:
             self.container = av.open(name, format=form, options=options)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UserError(f"input={source} cannot be opened as a video ({_reason(error)})") from error
         if not self.container.streams.video:
             self.container.close()
-            raise UserError(f"input={source} has no pictures: its streams are of other kinds")
+            raise UserError(f"input={source} has no video stream: give another file")
         self.source, self.stream = source, self.container.streams.video[0]
         self.stream.thread_type = "AUTO"
 
     @property
     def length(self) -> int | None:
-        """The number of pictures, where the file says it."""
+        """Number of frames, if the file states it."""
         return self.stream.frames or None
 
     def frames(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield RGB pictures `(H, W, 3)`, upright, and their times in the stream's time base, each later than the last.
+        """Yield upright RGB frames `(H, W, 3)` and their increasing times in the stream's time base.
 
-        A time that the file does not give, or gives out of order, is one frame after the last: so are those of AVI,
-        which has none, and of joined files, in which times start again. Raises UserError where the file ends within a
-        picture, has none, or changes their size.
+        A missing or decreasing time becomes one frame after the last one. AVI files have no times, and in concatenated
+        files they start again. Raises UserError if a frame is damaged, if there is none, or if their size changes.
         """
         av, count, last, size = _av(), 0, None, None
         try:
@@ -79,20 +78,20 @@ class Reader:
                 if picture.shape[:2] != size:
                     raise UserError(
                         f"{self.source} changes its size from {size[1]}x{size[0]} to {picture.shape[1]}x"
-                        f"{picture.shape[0]} at picture {count}: cut it there, and label its parts"
+                        f"{picture.shape[0]} at frame {count}: split it there, and predict its parts"
                     )
                 last = _later(frame.pts, last, self._step)
                 yield picture, last
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UserError(
-                f"{self.source} is broken behind picture {count} ({_reason(error)}): restore it or leave it out"
+                f"{self.source} is damaged after frame {count} ({_reason(error)}): restore it, or leave it out"
             ) from error
         if count == 0:
-            raise UserError(f"{self.source} is a video without pictures: restore it or leave it out")
+            raise UserError(f"{self.source} is a video without frames: restore it, or leave it out")
 
     @property
     def rate(self) -> Fraction:
-        """Pictures a second: as far as the file says it, the mean."""
+        """Mean frames per second, 25 if the file does not state it."""
         return self.stream.average_rate or Fraction(25)
 
     @property
@@ -104,9 +103,9 @@ class Reader:
 
 
 class Writer:
-    """A video at `path`, as large as its first picture; sound and times are those of the video `like`.
+    """Writer of a video at `path`, with the size of the first frame and the sound and times of the video `like`.
 
-    Pictures are RGB `(H, W, 3)`, which H.264 stores with losses, or `exact`, `(H, W)` of 8 or 16 bits, in FFV1.
+    Frames are RGB `(H, W, 3)` in lossy H.264, or with `exact` `(H, W)` of 8 or 16 bits in lossless FFV1.
     """
 
     def __init__(self, path: Path, exact: bool, like: Reader) -> None:
@@ -115,43 +114,43 @@ class Writer:
         self.sound: dict[int, Any] = {}
 
     def write(self, picture: np.ndarray, time: int) -> None:
-        """Append a picture, all of one size; of an odd one H.264 cannot take the last row or column.
+        """Append a frame; H.264 needs even sizes and drops an odd last row or column.
 
-        Raises UserError where that leaves nothing.
+        Raises UserError if nothing is left.
         """
         if not self.exact:
             picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
         if picture.size == 0:
-            raise UserError(f"{self.like.source} is too small for a video of its labels: save=[labels] takes it")
+            raise UserError(f"{self.like.source} is too small for H.264: use save=[labels]")
         form = "rgb24" if picture.ndim == 3 else "gray" if picture.dtype == np.uint8 else "gray16le"
         if self.stream is None:
-            self._begin(picture.shape[:2], form)
+            self._add_streams(picture.shape[:2], form)
         frame = _av().VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=form)
         frame.pts, frame.time_base = time, self.like.stream.time_base
         self.container.mux(self.stream.encode(frame))
 
-    def _begin(self, size: tuple[int, int], form: str) -> None:
+    def _add_streams(self, size: tuple[int, int], form: str) -> None:
         self.stream = self.container.add_stream("ffv1" if self.exact else "libx264", rate=self.like.rate)
         self.stream.height, self.stream.width = size
         self.stream.pix_fmt = form if self.exact else "yuv420p"
         self.stream.codec_context.time_base = self.like.stream.time_base
         if not self.exact and not is_camera(self.like.source):
             for sound in self.like.container.streams.audio:
-                with suppress(ValueError):  # MP4 does not take every sound: it is left out then
+                with suppress(ValueError):  # MP4 does not support every sound format; drop it then
                     self.sound[sound.index] = self.container.add_stream_from_template(sound)
 
     def close(self) -> None:
-        """Write what the encoder holds back, then the sound, and close the file."""
+        """Flush the encoder, copy the sound, and close the file."""
         if self.stream is not None:
             self.container.mux(self.stream.encode())
         if self.sound:
             last: dict[int, int] = {}
             with _av().open(_url(self.like.source)) as source:
                 for packet in source.demux(*(source.streams[index] for index in self.sound)):
-                    if packet.dts is not None:  # the last, empty one has none
+                    if packet.dts is not None:  # the last packet is empty
                         index = packet.stream.index
                         last[index] = _later(packet.dts, last.get(index), packet.duration or 1)
-                        packet.dts = packet.pts = last[index]  # sound is stored in the order in which it is heard
+                        packet.dts = packet.pts = last[index]  # sound is stored in presentation order
                         packet.stream = self.sound[index]
                         self.container.mux(packet)
         self.container.close()
@@ -159,7 +158,7 @@ class Writer:
 
 @contextmanager
 def reading(source: str) -> Iterator[Reader]:
-    """Open a video or camera, and close it at the end."""
+    """Open a video or camera for reading."""
     reader = Reader(source)
     try:
         yield reader
@@ -169,13 +168,13 @@ def reading(source: str) -> Iterator[Reader]:
 
 @contextmanager
 def writing(path: Path, exact: bool, like: Reader) -> Iterator[Writer]:
-    """Open a video to write, and finish it at the end; raises UserError where it cannot be encoded."""
+    """Open a video for writing; raises UserError if it cannot be encoded."""
     writer = Writer(path, exact, like)
     try:
         yield writer
         writer.close()
     except BaseException as error:
-        with suppress(Exception):  # it cannot be finished, either
+        with suppress(Exception):  # the file is unfinished
             writer.container.close()
         if isinstance(error, _av().FFmpegError) and error.errno not in DISK_ERRORS:
             raise UserError(f"{like.source} cannot be written as a video ({_reason(error)})") from error
@@ -183,14 +182,14 @@ def writing(path: Path, exact: bool, like: Reader) -> Iterator[Writer]:
 
 
 def _later(time: int | None, last: int | None, step: int) -> int:
-    """Return `time` if it is after the `last` one, else the time a `step` after that."""
+    """Return `time` if it is after `last`, else `last` plus `step`."""
     if last is None:
         return time or 0
     return time if time is not None and time > last else last + step
 
 
 def _url(path: str | Path) -> str:
-    """Return the name by which FFmpeg takes a path for one, also with a colon in it."""
+    """Return a URL that FFmpeg treats as a path, even with a colon in it."""
     return f"file:{path}"
 
 

@@ -1,4 +1,4 @@
-"""Cityscapes' masks of train ids, from its masks of label ids."""
+"""Conversion of Cityscapes masks from label ids to train ids."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fastfcn_pl.tools.prepare.write_masks import write_all
 
 
 def train_ids(root: Path, num_workers: int | None, *, labels: str) -> None:
-    """Write `*_gtFine_labelTrainIds.png` beside each `*_gtFine_labelIds.png`, where `labels` asks for it.
+    """Write `*_gtFine_labelTrainIds.png` beside each `*_gtFine_labelIds.png` if `labels` is `labelTrainIds`.
 
-    They are what csCreateTrainIdLabelImgs draws from the same polygons.
+    The result equals that of csCreateTrainIdLabelImgs, which draws the polygons again.
     """
     if labels != "labelTrainIds":
         return
-    from fastfcn_pl.data.datasets.cityscapes import REMAPS  # here: its imports would slow each process
+    from fastfcn_pl.data.datasets.cityscapes import REMAPS  # imported late to keep worker processes light
 
     table = np.array([REMAPS["labelIds"][i] for i in sorted(REMAPS["labelIds"])], np.uint8)
     masks = glob_visible(root / "gtFine", "*/*/*_gtFine_labelIds.png")
@@ -31,11 +31,11 @@ def train_ids(root: Path, num_workers: int | None, *, labels: str) -> None:
 def _read(table: np.ndarray, path: Path) -> np.ndarray:
     try:
         ids = np.asarray(Image.open(path, formats=["PNG"]))
-    except Exception as error:  # of a damaged file, the decoder raises whatever it stumbles over
+    except Exception as error:  # decoders raise anything for a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} cannot be read as a PNG ({reason}): restore it") from error
     if ids.ndim != 2 or ids.dtype != np.uint8:
-        raise UserError(f"{path} is not a map of ids of 8 bits: restore it")
+        raise UserError(f"{path} is not a map of 8-bit ids: restore it")
     if ids.max() >= len(table):
-        raise UserError(f"{path} holds id {ids.max()}, but Cityscapes' ids are 0 to {len(table) - 1}: restore it")
+        raise UserError(f"{path} has the id {ids.max()}, but Cityscapes uses 0 to {len(table) - 1}: restore it")
     return table[ids]

@@ -1,4 +1,4 @@
-"""Folders out of zip and tar archives: whole or not at all, and never outside of where they belong."""
+"""Safe, atomic extraction of files and folders from zip and tar archives."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fastfcn_pl.core.types import UserError
 from fastfcn_pl.tools.progress_bar import bar
 
 Member = tuple[str, bool, int, IO[bytes] | None]
-"""Name, whether it is a folder, bytes, content; a member that is neither a folder nor a plain file has none."""
-TARS = (".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
-_OF_THE_NAME = {
+"""Name, whether it is a folder, size in bytes, and content; None for folders, links and devices."""
+TAR_SUFFIXES = (".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
+_NAME_ERRORS = {
     errno.EEXIST,
     errno.EILSEQ,
     errno.EINVAL,
@@ -29,37 +29,38 @@ _OF_THE_NAME = {
     errno.ENAMETOOLONG,
     errno.ENOTDIR,
 }
-"""Errors of making a file that come from its name, or from the files that an archive holds beside it."""
+"""Error numbers caused by a member's name, or by a conflict with another member."""
 
 
 class BrokenArchiveError(UserError):
-    """An archive that is of no use, so that another copy is needed."""
+    """Error for an archive that is unusable and must be replaced."""
 
 
 def extract(archive: Path, inside: str, names: list[str], into: Path, folders: Collection[str] = ()) -> None:
-    """Take the files and folders `names`, found at `inside` in the archive, to `into`, which has none of them yet.
+    """Extract the files and folders `names`, which lie at `inside` in the archive, to `into`.
 
-    A file that is no archive by its name is its own only member. Each of `names` appears in one step, when the whole
-    archive has been read. Raises UserError for an archive with links, with paths that lead out of it or with more than
-    the disk has room for, and BrokenArchiveError for one that is damaged, truncated, lacks a name or has a file instead
-    of one of `folders`.
+    None of `names` may exist in `into`; they appear there after the whole archive has been read. A file without the
+    suffix of an archive is treated as its own only member. Raises UserError for links, for paths that lead out of the
+    archive and for a full disk. Raises BrokenArchiveError if the archive is damaged or truncated, if a name is
+    missing, or if one of `folders` is a file.
     """
-    hidden = into / f".{archive.name}"
+    staging = into / f".{archive.name}"
     with disk_errors_reported(into):
-        _remove(hidden)  # left by a run that was killed
-        hidden.mkdir(parents=True)
+        _remove(staging)  # a leftover of a killed run
+        staging.mkdir(parents=True)
         try:
-            _extract(archive, [PurePosixPath(inside, name) for name in names], hidden)
+            _extract(archive, [PurePosixPath(inside, name) for name in names], staging)
             for name in names:
-                path = hidden / inside / name
+                path = staging / inside / name
                 if not path.exists() or (name in folders and not path.is_dir()):
-                    what = "only a file" if path.exists() else "no"
-                    raise BrokenArchiveError(f"{archive} has {what} {PurePosixPath(inside, name)} in it")
-            os.sync()  # else a crash of the machine could leave names without content
+                    member = PurePosixPath(inside, name)
+                    fault = f"has a file {member} instead of a folder" if path.exists() else f"has no {member} in it"
+                    raise BrokenArchiveError(f"{archive} {fault}")
+            os.sync()  # otherwise a crash of the machine could leave names without content
             for name in names:
-                (hidden / inside / name).replace(into / name)
+                (staging / inside / name).replace(into / name)
         finally:
-            _remove(hidden)
+            _remove(staging)
 
 
 def _remove(path: Path) -> None:
@@ -73,22 +74,22 @@ def _extract(archive: Path, wanted: list[PurePosixPath], folder: Path) -> None:
     try:
         with archive.open("rb") as file, bar(f"unpacking {archive.name}") as update:
             for name, is_folder, length, content in _members(archive, file):
-                path = _safe(archive, name)
-                if not any(path.is_relative_to(it) for it in wanted):
+                path = _safe_path(archive, name)
+                if not any(path.is_relative_to(name) for name in wanted):
                     continue
                 if content is None and not is_folder:
-                    raise UserError(f"{archive} holds a link or device, {name}, which is refused: get another copy")
+                    raise UserError(f"{archive} contains the link or device {_printable(name)}: get another copy")
                 if length > (free := shutil.disk_usage(folder).free):
                     raise UserError(
-                        f"{archive} holds {length:,} bytes in {_shown(name)}, but the disk of {folder.parent} has room "
-                        f"for {free:,}: make room there, or get another copy"
+                        f"{archive} has {length:,} bytes in {_printable(name)}, but {folder.parent} has only "
+                        f"{free:,} free: free some space, or get another copy"
                     )
                 _write(archive, name, folder / path, content)
                 update(min(file.tell(), size), size)
             update(size, size)
     except UserError:
         raise
-    except Exception as error:  # the decoders of a damaged archive raise whatever they stumble over
+    except Exception as error:  # decoders raise anything for a damaged archive
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -96,69 +97,67 @@ def _extract(archive: Path, wanted: list[PurePosixPath], folder: Path) -> None:
 
 
 def _write(archive: Path, name: str, target: Path, content: IO[bytes] | None) -> None:
-    """Make the folder or file of a member; raises BrokenArchiveError where its name or another member is in the way."""
+    """Write a member; raises BrokenArchiveError if its name is invalid or conflicts with another member."""
     try:
         name.encode()
         (target.parent if content else target).mkdir(parents=True, exist_ok=True)
         output = target.open("wb") if content else None
     except (OSError, UnicodeError) as error:
-        if isinstance(error, OSError) and error.errno not in _OF_THE_NAME:
+        if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
             raise
-        reason = "is not UTF-8" if isinstance(error, UnicodeError) else f"cannot be made ({error.strerror})"
-        raise BrokenArchiveError(f"{archive} holds the path {_shown(name)}, which {reason}") from error
+        reason = "is not UTF-8" if isinstance(error, UnicodeError) else f"cannot be created ({error.strerror})"
+        raise BrokenArchiveError(f"{archive} contains the path {_printable(name)}, which {reason}") from error
     if content and output:
         with content, output:
             shutil.copyfileobj(content, output, 1 << 20)
 
 
-def _shown(name: str) -> str:
-    """Return a name for a message, whatever is in it."""
+def _printable(name: str) -> str:
+    """Return a name escaped and shortened for a message."""
     return ascii(name if len(name) < 100 else f"{name[:40]}...{name[-40:]}")
 
 
-def _safe(archive: Path, name: str) -> PurePosixPath:
-    """Return the path of a member; raises UserError for one that leads out of the folder it is unpacked in."""
+def _safe_path(archive: Path, name: str) -> PurePosixPath:
+    """Return the path of a member; raises UserError if it leads out of the target folder."""
     if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name) or "\0" in name:
-        raise UserError(
-            f"{archive} holds the path {_shown(name)}, which leads out of it: nothing was unpacked; get another copy"
-        )
+        raise UserError(f"{archive} contains the path {_printable(name)}, which leads out of it: get another copy")
     return PurePosixPath(name)
 
 
 def _members(archive: Path, file: IO[bytes]) -> Iterator[Member]:
     if archive.suffix == ".zip":
-        yield from _of_zip(file)
-    elif archive.suffix in TARS:
-        yield from _of_tar(file)
+        yield from _zip_members(file)
+    elif archive.suffix in TAR_SUFFIXES:
+        yield from _tar_members(file)
     else:
         yield archive.name, False, 0, archive.open("rb")
 
 
-def _of_zip(file: IO[bytes]) -> Iterator[Member]:
-    with zipfile.ZipFile(file) as opened:
-        for info in opened.infolist():
+def _zip_members(file: IO[bytes]) -> Iterator[Member]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
-            plain = kind in (0, stat.S_IFREG)  # 0 where the archive was not made on Unix
-            content = opened.open(info) if plain and not info.is_dir() else None
+            plain = kind in (0, stat.S_IFREG)  # 0 if the archive was not created on Unix
+            content = archive.open(info) if plain and not info.is_dir() else None
             yield info.filename, info.is_dir(), info.file_size, content
 
 
-class _Member(tarfile.TarInfo):
-    """A member of a tar file that ends as tar files end: tarfile itself takes a broken header for the end."""
+class _StrictTarInfo(tarfile.TarInfo):
+    """Tar member that reports a broken header, which tarfile would accept as the end of the archive."""
 
     @classmethod
-    def fromtarfile(cls, opened: tarfile.TarFile) -> Self:
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         try:
-            return super().fromtarfile(opened)
+            return super().fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the stubs lack it
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"it is truncated: {error}") from error
 
 
-def _of_tar(file: IO[bytes]) -> Iterator[Member]:
-    with tarfile.open(fileobj=file, tarinfo=_Member) as opened:
-        for member in opened:
-            yield member.name, member.isdir(), member.size, opened.extractfile(member) if member.isreg() else None
-        while opened.fileobj and opened.fileobj.read(1 << 20):  # to the end, where gzip has its checksum
+def _tar_members(file: IO[bytes]) -> Iterator[Member]:
+    with tarfile.open(fileobj=file, tarinfo=_StrictTarInfo) as tar:
+        for member in tar:
+            yield member.name, member.isdir(), member.size, tar.extractfile(member) if member.isreg() else None
+        while tar.fileobj and tar.fileobj.read(1 << 20):  # gzip checks its checksum at the end
             pass

@@ -1,4 +1,4 @@
-"""One process at a time in a folder: what starts meanwhile says so, and waits."""
+"""Lock of a folder that makes other processes wait."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make `folder` and keep other processes that lock it waiting meanwhile; a folder that stays empty is removed.
+    """Create `folder` and hold its lock during the block; remove the folder again if it stays empty.
 
-    A process that is killed leaves its file there, but no lock. A folder that nobody may write to needs none.
+    A killed process leaves its lock file behind, but no lock. A folder that is not writable is not locked.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     descriptor = _lock(folder / NAME)
@@ -27,11 +27,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            (folder / NAME).unlink(missing_ok=True)  # while it is held: see `_is_current`
+            (folder / NAME).unlink(missing_ok=True)  # while still holding the lock, see `_is_current`
             os.close(descriptor)
         for path in new:
             with suppress(OSError):
-                path.rmdir()  # of an empty one only
+                path.rmdir()  # fails unless empty
 
 
 def _lock(path: Path) -> int | None:
@@ -43,12 +43,12 @@ def _lock(path: Path) -> int | None:
             continue
         except OSError as error:
             if error.errno in DISK_ERRORS:
-                return None  # then nothing can be changed here, which is said when it has to be
+                return None  # a later write reports the error
             raise
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"another process prepares data in {path.parent}: waiting for its end", flush=True)
+            print(f"another process is preparing data in {path.parent}: waiting for it to finish", flush=True)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -59,7 +59,7 @@ def _lock(path: Path) -> int | None:
 
 
 def _is_current(descriptor: int, path: Path) -> bool:
-    """Return whether the open file is still the one of that name: who held it before removes it at the end."""
+    """Return whether `path` is still the open file; the previous holder of the lock removes it."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

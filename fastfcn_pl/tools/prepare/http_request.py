@@ -1,4 +1,4 @@
-"""Asking an HTTP server, without waiting for ever and without being led elsewhere."""
+"""HTTP requests with a total timeout and without redirects to other protocols."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from urllib.request import (
 
 
 def answer(request: Request, timeout: float) -> HTTPResponse:
-    """Return the answer when its header is whole; raises TimeoutError if that takes more than `timeout` seconds.
+    """Return the response once its header is complete; raises TimeoutError after `timeout` seconds.
 
-    The timeout of a socket starts anew with each byte, so that a server which drips them would never be given up.
+    A socket's own timeout restarts with every byte, so a server that sends single bytes would never time out.
     """
     answers: list[HTTPResponse | BaseException] = []
 
@@ -33,24 +33,24 @@ def answer(request: Request, timeout: float) -> HTTPResponse:
         except BaseException as error:
             answers.append(error)
 
-    thread = threading.Thread(target=ask, daemon=True)  # a server that never answers does not keep the process alive
+    thread = threading.Thread(target=ask, daemon=True)  # a silent server must not keep the process alive
     thread.start()
-    thread.join(timeout + 1)  # the socket's own timeout comes first
+    thread.join(timeout + 1)  # the socket's own timeout should come first
     if not answers:
-        raise TimeoutError("its answer takes too long")
+        raise TimeoutError("no complete answer in time")
     if isinstance(answers[0], BaseException):
         raise answers[0]
     return answers[0]
 
 
 class _Redirect(HTTPRedirectHandler):
-    """Redirects to other servers, but not to other protocols: urllib would go on by FTP."""
+    """Redirect handler that refuses other protocols; urllib would follow to FTP."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> Request | None:
         if not newurl.lower().startswith(("http://", "https://")):
-            raise HTTPError(newurl, code, f"{msg}, to {newurl}, which is refused", headers, fp)
+            raise HTTPError(newurl, code, f"{msg}, to {newurl}, which is not allowed", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 

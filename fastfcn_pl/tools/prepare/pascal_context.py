@@ -1,4 +1,4 @@
-"""PASCAL Context's labels, from either form that they are distributed in, as PNGs of ids 0 to 59."""
+"""Conversion of PASCAL Context labels, from either distributed form, to PNGs of ids 0 to 59."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fastfcn_pl.tools.prepare.matlab import read_map
 from fastfcn_pl.tools.prepare.write_masks import NAME, read_list, write_all, write_list
 
 Segment = tuple[int, str | list[int]]
-"""A class's id among the 459, and the run lengths of its pixels."""
-_LARGEST = 10_000
-"""Pixels of an image's side, which are at most 500."""
+"""Class id among the 459, and run lengths of its pixels."""
+_MAX_SIDE = 10_000
+"""Plausible side of an image in pixels; the real ones have at most 500."""
 
 
 def from_mat(root: Path, num_workers: int | None, *, labels: str) -> None:
-    """Convert the authors' label maps, `<labels>/<name>.mat`; the splits are those of VOC 2010, train and val."""
+    """Convert the authors' label maps `<labels>/<name>.mat`, with the splits train and val of VOC 2010."""
     splits = {split: read_list(root / "ImageSets" / "Main" / f"{split}.txt") for split in ("train", "val")}
     origins = {name: root / labels / f"{name}.mat" for names in splits.values() for name in names}
     write_all(partial(_from_mat, _ids_of_59()), _with_masks(root, origins), num_workers)
@@ -31,24 +31,25 @@ def from_mat(root: Path, num_workers: int | None, *, labels: str) -> None:
 def from_json(root: Path, num_workers: int | None, *, labels: str) -> None:
     """Convert `trainval_merged.json` as `getMask` of the Detail API (zhanghang1989/detail-api) does.
 
-    Segments are drawn in their order in the file, a later one over an earlier one. An image's `phase` is its split.
+    Segments are drawn in the order of the file, later ones over earlier ones. The `phase` of an image is its split.
     """
     path = root / labels
     try:
         content = json.loads(path.read_bytes())
         images = {image["image_id"]: image for image in content["images"]}
         segments: dict[int, list[Segment]] = {number: [] for number in images}
-        for it in content["annos_segmentation"]:
-            segments[it["image_id"]].append((it["category_id"], it["segmentation"]["counts"]))
+        for annotation in content["annos_segmentation"]:
+            segment = annotation["category_id"], annotation["segmentation"]["counts"]
+            segments[annotation["image_id"]].append(segment)
         sizes = {number: (image["height"], image["width"]) for number, image in images.items()}
         names = {number: Path(image["file_name"]).stem for number, image in images.items()}
         phases = {number: image["phase"] for number, image in images.items()}
-        wrong = next((name for name in names.values() if not NAME.fullmatch(name)), None)
-        if wrong is not None:
-            raise ValueError(f"{wrong[:40]!a} is no name of an image")
+        invalid = next((name for name in names.values() if not NAME.fullmatch(name)), None)
+        if invalid is not None:
+            raise ValueError(f"{invalid[:40]!a} is not a valid image name")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise UserError(
-            f"{path} does not hold PASCAL Context for the Detail API ({type(error).__name__}: {error}): "
+            f"{path} is not the JSON of PASCAL Context for the Detail API ({type(error).__name__}: {error}): "
             "remove it and run again"
         ) from error
     splits = {split: sorted(names[n] for n in images if phases[n] == split) for split in ("train", "val")}
@@ -64,25 +65,25 @@ def _from_mat(table: np.ndarray, path: Path) -> np.ndarray:
 def _from_segments(table: np.ndarray, image: tuple[str, tuple[int, int], list[Segment]]) -> np.ndarray:
     name, size, segments = image
     try:
-        if not all(type(side) is int and 0 < side < _LARGEST for side in size):
+        if not all(type(side) is int and 0 < side < _MAX_SIDE for side in size):
             raise ValueError(f"its size is {size}")
         ids = np.zeros(size, np.int64)
         for number, counts in segments:
             ids[rle.decode(size, counts)] = number
     except (ValueError, TypeError, IndexError, OverflowError) as error:
-        raise UserError(f"the segments of image {name} are damaged ({error}): get the JSON anew") from error
+        raise UserError(f"the segments of image {name} are damaged ({error}): download the JSON again") from error
     return _look_up(table, ids, f"image {name}")
 
 
 def _look_up(table: np.ndarray, ids: np.ndarray, name: str) -> np.ndarray:
     if ids.min() < 0 or ids.max() >= len(table):
-        raise UserError(f"{name} holds id {ids.max()}, but PASCAL Context's ids are 0 to {len(table) - 1}: get it anew")
+        raise UserError(f"{name} has the id {ids.max()}, but PASCAL Context uses 0 to {len(table) - 1}: get it again")
     return table[ids]
 
 
 def _ids_of_59() -> np.ndarray:
-    """Return the table `(460,)` from the authors' ids to 1 to 59, in our order, or 0 for all else."""
-    from fastfcn_pl.data.datasets.pascal_context import IDS_OF_459  # here: its imports would slow each process
+    """Return a table `(460,)` from the authors' ids to 1 to 59 in our order, and 0 for all others."""
+    from fastfcn_pl.data.datasets.pascal_context import IDS_OF_459  # imported late to keep worker processes light
 
     table = np.zeros(460, np.uint8)
     table[list(IDS_OF_459.values())] = np.arange(1, 60)
@@ -94,6 +95,6 @@ def _with_masks(root: Path, origins: dict[str, Any]) -> list[tuple[Any, Path]]:
 
 
 def _write_lists(root: Path, splits: dict[str, list[str]]) -> None:
-    """Write the lists last: a data set with a list is whole."""
+    """Write the lists of the splits, after everything else, so that a list marks a complete data set."""
     for split, names in splits.items():
         write_list(names, root / "ImageSets" / "SegmentationContext" / f"{split}.txt")

@@ -69,12 +69,10 @@ def test_a_video_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "sound.mp4"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(800))
-    with pytest.raises(UserError, match=r"sound\.mp4 has no pictures"):
+    with pytest.raises(UserError, match=r"sound\.mp4 has no video stream"):
         _read(tmp_path / "sound.mp4")
     (tmp_path / "head.mkv").write_bytes(whole[:700])
-    with pytest.raises(
-        UserError, match=r"head\.mkv (is a video without pictures|is broken behind picture 0|cannot be)"
-    ):
+    with pytest.raises(UserError, match=r"head\.mkv (is a video without frames|is damaged after frame 0|cannot be)"):
         _read(tmp_path / "head.mkv")
 
 
@@ -88,7 +86,7 @@ def test_a_camera_is_a_number_and_read_till_it_ends(monkeypatch: pytest.MonkeyPa
     with video.reading("2") as reader:
         assert [picture.shape for picture, _ in reader.frames()] == [(48, 64, 3)] * 10
     monkeypatch.setattr("sys.platform", "win32")
-    with pytest.raises(UserError, match="cameras are read on Linux and macOS only"):
+    with pytest.raises(UserError, match="cameras are supported on Linux and macOS only"):
         video.Reader("0")
 
 

@@ -78,7 +78,7 @@ def test_two_prepare_the_second_waits_and_says_so(tmp_path: Path, capsys: pytest
         assert not (tmp_path / "new" / "train").exists()
     thread.join()
     said = capsys.readouterr().out
-    assert f"another process prepares data in {tmp_path / 'new'}: waiting for its end\n" in said
+    assert f"another process is preparing data in {tmp_path / 'new'}: waiting for it to finish\n" in said
     assert len(data(cfg).files("train")) == 4
     assert not list(tmp_path.rglob(NAME))
 
