@@ -1,4 +1,4 @@
-"""Static quantisation of an ONNX file to 8 bits, and what it costs."""
+"""Static quantisation of an ONNX file to 8 bits."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def quantize(
     method: str,
     most_lost: float,
 ) -> dict[str, Any]:
-    """Replace the network of an ONNX file by one whose convolutions have weights and inputs of 8 bits.
+    """Quantize weights and inputs of the convolutions in an ONNX file to 8 bits, in place.
 
-    The first, the last and the depthwise ones, which are sensitive and cheap, stay as they are: with all of them, an
-    EfficientNet-Lite0 lost 13 points of mIoU on CamVid, like this 0.1.
-    Ranges of inputs are those of `images` training images, found by onnxruntime's calibration `method`; weights have a
-    scale for each channel. Returns the mIoU on val before and after. Raises UserError where more than `most_lost` (a
-    fraction) of it is lost, or where the data set is not there.
+    The first, the last and the depthwise convolutions are sensitive and cheap, and stay in float32. Input ranges are
+    calibrated on `images` training images by onnxruntime's `method`. Weights have one scale per channel.
+
+    Returns the mIoU on val before and after. Raises UserError if the mIoU drops by more than `most_lost` (a fraction),
+    or if the data set is missing.
     """
     try:
         from onnxruntime import quantization
@@ -40,7 +40,7 @@ def quantize(
     except ImportError as error:
         raise UserError("int8=true needs onnxruntime: pip install 'fastfcn-pl[export]'") from error
     before = _mean_iou(runner(path), datamodule, num_classes)
-    logging.disable(logging.WARNING)  # a line for each weight whose scale is changed
+    logging.disable(logging.WARNING)  # onnxruntime logs a line for each adjusted scale
     prepared, quantized = path.with_suffix(".prepared.onnx"), path.with_suffix(".int8.onnx")
     try:
         quant_pre_process(path, prepared, skip_symbolic_shape=True)
@@ -52,7 +52,7 @@ def quantize(
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=_sensitive(prepared),
             per_channel=True,
-            reduce_range=True,  # without it sums of products overflow 16 bits on CPUs without VNNI
+            reduce_range=True,  # otherwise sums of products overflow 16 bits on CPUs without VNNI
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod[method],
@@ -60,8 +60,8 @@ def quantize(
         quantized.replace(path)
     except OSError:
         raise
-    except Exception as error:  # onnxruntime raises errors of many kinds, of a full disk, too
-        raise UserError(f"int8=true does not take this network ({reason_of(error)}): leave it in float32") from error
+    except Exception as error:  # onnxruntime raises errors of many kinds
+        raise UserError(f"int8=true does not support this network ({reason_of(error)}): use int8=false") from error
     finally:
         logging.disable(logging.NOTSET)
         for leftover in (prepared, quantized):
@@ -70,7 +70,7 @@ def quantize(
     if before - after > most_lost:
         raise UserError(
             f"int8=true loses {100 * (before - after):.2f} points of mIoU on val, more than quantization.most_lost: "
-            "take another quantization.method, more quantization.images, or leave it in float32"
+            "use another quantization.method, more quantization.images, or int8=false"
         )
     return {"mIoU": after, "mIoU_float": before, "images": images, "method": method}
 
@@ -85,14 +85,14 @@ def _sensitive(path: Path) -> list[str]:
 
 
 def _reader(base: type, datamodule: SegmentationDataModule, count: int) -> Any:
-    """Return the training images as onnxruntime's calibration asks for them: one by one, None at the end."""
+    """Return a reader of `count` training images for onnxruntime's calibration."""
     dataset = datamodule.dataset(datamodule.train_split)
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
 
     class Reader(base):
         def __init__(self) -> None:
             self.images: Iterator[dict[str, np.ndarray]] = (
-                {"images": dataset[0, int(i)]["image"].numpy()[None]} for i in chosen
+                {"images": dataset[0, int(i)]["image"].numpy()[None]} for i in indices
             )
 
         def get_next(self) -> dict[str, np.ndarray] | None:

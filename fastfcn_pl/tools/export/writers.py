@@ -1,4 +1,4 @@
-"""Writers of each format that `export` knows. A file is made in memory, so that a full disk is an ordinary error."""
+"""Writers of the export formats. Files are built in memory, so that a full disk raises an ordinary OSError."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from torch import Tensor, nn
 
 from fastfcn_pl.acceleration.fold import IntervalPool
 from fastfcn_pl.acceleration.known_modules import is_untouched
-from fastfcn_pl.tools.export.formats import METADATA, imported
+from fastfcn_pl.tools.export.formats import METADATA, import_onnx_library
 
 _OPSET = 18
-_EXAMPLE = (2, 3, 97, 129)  # sizes that are no multiple of a stride, and of no level the same as another
+_EXAMPLE = (2, 3, 97, 129)  # no multiple of a stride, and with another size at each level
 _LOGITS = "result.logits"
 
 
-def write(network: nn.Module, form: str, path: Path) -> None:
-    """Write `network`, which takes uint8 images `(B, 3, H, W)`, in the format `form`, without metadata.
+def write(network: nn.Module, file_format: str, path: Path) -> None:
+    """Write `network`, which takes uint8 images `(B, 3, H, W)`, in `file_format`, without metadata.
 
-    Its adaptive pools become products with matrices, which exporters take at any size.
+    Adaptive pools are replaced by matrix products, which all exporters support for any size.
     """
     for module in network.modules():
         if type(module) is nn.AdaptiveAvgPool2d and is_untouched(module):
             module.__class__ = IntervalPool  # type: ignore[assignment]
-    images, buffer = _images(), io.BytesIO()
-    if form == "torchscript":
+    images, buffer = _example_images(), io.BytesIO()
+    if file_format == "torchscript":
         torch.jit.save(torch.jit.trace(network, images, check_trace=False), buffer)
-    elif form == "torch_export":
-        torch.export.save(_program(network), buffer)
+    elif file_format == "torch_export":
+        torch.export.save(_export_program(network), buffer)
     else:
-        imported("onnx")
+        import_onnx_library("onnx")
         axes = {"images": {0: "batch", 2: "height", 3: "width"}, "result": {0: "batch"}}
-        # The exporter of traces: that of torch.export takes minutes over a deep network whose sizes are not known.
+        # With dynamic sizes, the exporter based on torch.export (dynamo=True) is very slow for deep networks.
         with warnings.catch_warnings(action="ignore"):
             torch.onnx.export(
                 network,
@@ -52,23 +52,23 @@ def write(network: nn.Module, form: str, path: Path) -> None:
 
 
 def give_labels(path: Path) -> None:
-    """Let a file that `write` has made return the classes `(B, H, W)`, uint8, of the logits that it returned before."""
+    """Change a file from `write` so that it returns uint8 labels `(B, H, W)` instead of logits."""
     buffer = io.BytesIO()
     if path.suffix == ".onnx":
         _append_argmax(path)
         return
     if path.suffix == ".pt2":
-        torch.export.save(_program(_Labels(torch.export.load(path).module())), buffer)
+        torch.export.save(_export_program(_Labels(torch.export.load(path).module())), buffer)
     else:
         torch.jit.save(torch.jit.script(_Labels(torch.jit.load(path))), buffer)
     path.write_bytes(buffer.getbuffer())
 
 
 def describe(path: Path, metadata: dict[str, Any]) -> None:
-    """Put `metadata` into a file that `write` has made."""
+    """Add `metadata` to a file from `write`."""
     text, buffer = json.dumps(metadata), io.BytesIO()
     if path.suffix == ".onnx":
-        onnx = imported("onnx")
+        onnx = import_onnx_library("onnx")
         model = onnx.load(path)
         onnx.helper.set_model_props(model, {METADATA: text})
         onnx.save(model, path)
@@ -81,7 +81,7 @@ def describe(path: Path, metadata: dict[str, Any]) -> None:
 
 
 class _Labels(nn.Module):
-    """The class of the largest logit."""
+    """Network that returns the class of the largest logit."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -91,18 +91,19 @@ class _Labels(nn.Module):
         return self.network(images).argmax(1).to(torch.uint8)
 
 
-def _images() -> Tensor:
+def _example_images() -> Tensor:
     return torch.randint(0, 256, _EXAMPLE, dtype=torch.uint8)
 
 
-def _program(network: nn.Module) -> torch.export.ExportedProgram:
+def _export_program(network: nn.Module) -> torch.export.ExportedProgram:
     dynamic = torch.export.Dim.DYNAMIC
+    shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
     with torch.no_grad():
-        return torch.export.export(network, (_images(),), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
+        return torch.export.export(network, (_example_images(),), dynamic_shapes=shapes)
 
 
 def _append_argmax(path: Path) -> None:
-    onnx = imported("onnx")
+    onnx = import_onnx_library("onnx")
     model = onnx.load(path)
     for node in model.graph.node:
         for names in (node.input, node.output):
