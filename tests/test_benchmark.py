@@ -134,7 +134,7 @@ def test_a_speed_up_is_that_of_its_pair() -> None:
         {"run": "model=b x=1", "over": "x=1 model=a"},
         {"run": "model=c", "over": "model=a"},
     ]
-    assert comparison.pairs(published, jobs) == [["b", "3.00", "1.50", "2.50"], ["b 1 / 1 a", "3.00", "1.50", "-"]]
+    assert comparison.speedups(published, jobs) == [["b", "3.00", "1.50", "2.50"], ["b 1 / 1 a", "3.00", "1.50", "-"]]
 
 
 @pytest.mark.exhaustive

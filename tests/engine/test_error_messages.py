@@ -123,7 +123,7 @@ def test_bad_data(
         (["run_dir=CamVid/train.txt/run"], ("CamVid/train.txt", "cannot be written")),
         (["hydra.run.dir=CamVid/train.txt/run"], ("CamVid/train.txt/run", "cannot be written")),
         (["checkpoint=nothing.ckpt"], ("checkpoint=nothing.ckpt: no such file", "checkpoints/")),
-        (["checkpoint=last"], ("no run below runs/train/", "last.ckpt")),
+        (["checkpoint=last"], ("no run in runs/train/", "last.ckpt")),
         (["init_from=nothing.ckpt"], ("nothing.ckpt: no such file",)),
         (["init_from=CamVid/train.txt"], ("train.txt cannot be read", "not a torch file")),
     ],
@@ -179,7 +179,7 @@ def test_bad_checkpoints(trained: Path, tmp_path: Path, refused: Callable[..., N
 
     moved = tmp_path / "moved.ckpt"
     shutil.copy(trained, moved)
-    refused("train", "checkpoint=moved.ckpt", words=("not in a run's folder checkpoints/", "init_from="))
+    refused("train", "checkpoint=moved.ckpt", words=("not in the folder checkpoints/ of a run", "init_from="))
     other = [*FAST, "model.backbone.name=test_convnext", "init_from=moved.ckpt"]
     refused("train", *other, words=("holds no weight of this backbone", "model.backbone"))
     refused("evaluate", "checkpoint=moved.ckpt", "data=shapes", words=("knows the 11 classes of camvid",))
@@ -199,7 +199,7 @@ def test_a_full_disk(command: Command, camvid: Path, small_disk: None, tmp_path:
     done = command("train", *FAST)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert ".ckpt cannot be written (File too large): make room" in line
+    assert ".ckpt cannot be written (File too large): check permissions and free space" in line
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
 

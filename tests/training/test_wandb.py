@@ -241,7 +241,7 @@ def test_code_and_the_best_checkpoint_are_artifacts(run: Path) -> None:
     restored = checkpoint.load(weights.local_path).state_dict()
     original = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(restored[name], tensor) for name, tensor in original.items())
-    assert "module.py" in {item.path for item in artifacts["code"].manifest.contents}
+    assert "training/module.py" in {item.path for item in artifacts["code"].manifest.contents}
 
 
 def test_nothing_secret_and_no_place_of_this_machine_is_logged(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables, CSV files and charts of what networks cost, one or many beside each other."""
+"""Tables, CSV files and charts of the cost of one network, or of several for comparison."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.engine.sweep import Sweep, markdown, show
 
-Measured = dict[str, Any]
-"""What a `benchmark.json` holds."""
+Measurement = dict[str, Any]
+"""Content of a `benchmark.json`."""
 _COLUMNS = {
     "parameters": ("M params", 1e6, 2),
     "gmacs": ("GMACs", 1, 2),
@@ -22,16 +22,16 @@ _COLUMNS = {
     "peak_mib": ("MiB", 1, 0),
     "training_peak_mib": ("training MiB", 1, 0),
 }
-"""What is above each column, the unit and the digits behind the point."""
-_COLORS = {"backbone": "#0072B2", "neck": "#E69F00", "head": "#009E73", "labels": "#999999"}  # Okabe and Ito's
-PAIRS = ("", "GMACs", "latency", "published")
-"""The header of `pairs`."""
+"""Heading, unit and decimals of each column."""
+_COLORS = {"backbone": "#0072B2", "neck": "#E69F00", "head": "#009E73", "labels": "#999999"}  # Okabe and Ito
+SPEEDUP_HEADER = ("", "GMACs", "latency", "published")
+"""Header of the rows of `speedups`."""
 
 
 class Comparison(Sweep):
-    """The table of a sweep of benchmarks: each job with its ratios to the first, and a chart.
+    """Table and chart of a sweep of benchmarks, with the ratio of each job to the first one.
 
-    Where the study has `published` rows with `over`, a second table has the speed-ups of those pairs.
+    If the study has `published` rows with `over`, a second table shows the speed-ups of those pairs.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -42,18 +42,18 @@ class Comparison(Sweep):
     def write(self, jobs: list[dict[str, Any]]) -> None:
         super().write(jobs)
         done = [job for job in jobs if job["status"] == "done"]
-        found = [json.loads((self.folder / job["folder"] / self.results).read_text()) for job in done]
-        if not found:
+        measurements = [json.loads((self.folder / job["folder"] / self.results).read_text()) for job in done]
+        if not measurements:
             return
         with atomic_write(self.folder / "sweep.png") as hidden:
-            draw([f"{job['job']}  {short(job['overrides'])}" for job in done], found, hidden)
-        print(f"measured: {conditions(found[0])}")
-        rows = pairs(self.published, found)
+            draw([f"{job['job']}  {short(job['overrides'])}" for job in done], measurements, hidden)
+        print(f"measured: {conditions(measurements[0])}")
+        rows = speedups(self.published, measurements)
         if rows:
-            show(PAIRS, rows, "So many times less")
+            show(SPEEDUP_HEADER, rows, "Cost reduction, times")
             with atomic_write(self.folder / "sweep.md") as hidden:
                 text = (self.folder / "sweep.md").read_text()
-                hidden.write_text(f"{text}\nSo many times less:\n\n{markdown(PAIRS, rows)}")
+                hidden.write_text(f"{text}\nCost reduction, times:\n\n{markdown(SPEEDUP_HEADER, rows)}")
 
     def format_rows(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
         failed = any(job["status"] != "done" for job in jobs)
@@ -65,49 +65,48 @@ class Comparison(Sweep):
         return header, rows
 
 
-def show_one(found: Measured, folder: Path) -> None:
+def show_one(measurement: Measurement, folder: Path) -> None:
     """Print the table of one network; write it to `benchmark.csv`, and a chart to `benchmark.png`, in `folder`."""
+    costs = {**measurement["parts"], "total": measurement}
     header = ("part", "parameters", "GMACs", "ms")
     rows = [
-        [name, f"{it['parameters']:,}", f"{it['gmacs']:.2f}", f"{it['latency_ms']:.1f}"]
-        for name, it in {**found["parts"], "total": found}.items()
+        [part, f"{cost['parameters']:,}", f"{cost['gmacs']:.2f}", f"{cost['latency_ms']:.1f}"]
+        for part, cost in costs.items()
     ]
-    print(conditions(found))
+    print(conditions(measurement))
     show(header, rows)
     print(
-        f"latency: median {found['latency_ms']:.1f} ms, p10 {found['latency_p10_ms']:.1f}, "
-        f"p90 {found['latency_p90_ms']:.1f}, of {found['repeats']} runs; {found['images_per_second']:.2f} images/s"
+        f"latency: median {measurement['latency_ms']:.1f} ms, p10 {measurement['latency_p10_ms']:.1f}, "
+        f"p90 {measurement['latency_p90_ms']:.1f}, of {measurement['repeats']} runs; "
+        f"{measurement['images_per_second']:.2f} images/s"
     )
-    memory = [(found["peak_mib"], "predicting")]
-    if found["training"] is not None:
-        batch, (height, width) = found["training"]["batch"], found["training"]["size"]
-        memory.append((found["training_peak_mib"], f"in a training step of {batch} images of {height}x{width}"))
-    if peaks := [f"{mib:.0f} MiB {what}" for mib, what in memory if mib is not None]:
+    memory = [(measurement["peak_mib"], "predicting")]
+    if measurement["training"] is not None:
+        batch, (height, width) = measurement["training"]["batch"], measurement["training"]["size"]
+        memory.append((measurement["training_peak_mib"], f"in a training step of {batch} images of {height}x{width}"))
+    if peaks := [f"{mib:.0f} MiB {stage}" for mib, stage in memory if mib is not None]:
         print(f"memory, weights included: {', '.join(peaks)}")
     with atomic_write(folder / "benchmark.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("part", "parameters", "gmacs", "latency_ms"))
-        table.writerows(
-            (name, it["parameters"], it["gmacs"], it["latency_ms"])
-            for name, it in {**found["parts"], "total": found}.items()
-        )
+        table.writerows((part, cost["parameters"], cost["gmacs"], cost["latency_ms"]) for part, cost in costs.items())
     with atomic_write(folder / "benchmark.png") as hidden:
-        draw(["network"], [found], hidden)
+        draw(["network"], [measurement], hidden)
     print(f"in {folder}: benchmark.json, benchmark.csv, benchmark.png")
 
 
-def conditions(found: Measured) -> str:
-    """Return what was measured on what, in one line."""
-    threads = f", {found['threads']} threads" if found["threads"] else ""
-    height, width = found["size"]
+def conditions(measurement: Measurement) -> str:
+    """Return a one-line description of batch, precision, device and versions."""
+    threads = f", {measurement['threads']} threads" if measurement["threads"] else ""
+    height, width = measurement["size"]
     return (
-        f"batch {found['batch']} of {height}x{width}, {found['precision']}, {found['device']}{threads}, "
-        f"torch {found['versions']['torch']}"
+        f"batch {measurement['batch']} of {height}x{width}, {measurement['precision']}, {measurement['device']}"
+        f"{threads}, torch {measurement['versions']['torch']}"
     )
 
 
 def short(overrides: str) -> str:
-    """Return what a job's overrides say without the long names of their keys: `jpu width=64`."""
+    """Return a job's overrides with shortened keys, such as `jpu width=64`."""
     words = []
     for override in overrides.split():
         key, _, value = override.partition("=")
@@ -115,54 +114,56 @@ def short(overrides: str) -> str:
     return " ".join(words)
 
 
-def pairs(published: Sequence[dict[str, Any]], found: Sequence[Measured]) -> list[list[str]]:
-    """Return a row for each of the `published` ones that are `over` another: how much less it costs than that.
+def speedups(published: Sequence[dict[str, Any]], measurements: Sequence[Measurement]) -> list[list[str]]:
+    """Return, for each `published` row with `over`, how many times less it costs than the network `over`.
 
-    A row's `run` and `over` are overrides of jobs; its `fps` over the other row's is the published speed-up.
+    `run` and `over` are overrides of jobs. The published speed-up is the ratio of their `fps`.
     """
 
-    def job(run: str) -> Measured | None:
-        return next((it for it in found if set(run.split()) <= set(it["overrides"])), None)
+    def find(run: str) -> Measurement | None:
+        return next((m for m in measurements if set(run.split()) <= set(m["overrides"])), None)
 
-    speed = {row["run"]: row["fps"] for row in published if row.get("fps")}
+    fps = {row["run"]: row["fps"] for row in published if row.get("fps")}
     rows = []
     for row in published:
-        ours, other = job(row["run"]), job(row["over"]) if row.get("over") else None
-        if ours is None or other is None:
+        network, baseline = find(row["run"]), find(row["over"]) if row.get("over") else None
+        if network is None or baseline is None:
             continue
-        less = [f"{other[key] / ours[key]:.2f}" for key in ("gmacs", "latency_ms")]
-        theirs = row.get("fps"), speed.get(row["over"])
-        told = f"{theirs[0] / theirs[1]:.2f}" if theirs[0] and theirs[1] else "-"
-        rows.append([row.get("name") or f"{short(row['run'])} / {short(row['over'])}", *less, told])
+        ratios = [f"{baseline[key] / network[key]:.2f}" for key in ("gmacs", "latency_ms")]
+        network_fps, baseline_fps = row.get("fps"), fps.get(row["over"])
+        published_ratio = f"{network_fps / baseline_fps:.2f}" if network_fps and baseline_fps else "-"
+        rows.append([row.get("name") or f"{short(row['run'])} / {short(row['over'])}", *ratios, published_ratio])
     return rows
 
 
-def draw(names: Sequence[str], found: Sequence[Measured], path: Path | BinaryIO, form: str = "png") -> None:
-    """Draw where each network's time goes and, of several, latency against GMACs, to a PNG or an SVG."""
+def draw(
+    names: Sequence[str], measurements: Sequence[Measurement], path: Path | BinaryIO, file_format: str = "png"
+) -> None:
+    """Draw each network's latency by part. For several networks, also draw latency against GMACs."""
     from matplotlib.figure import Figure
 
-    several = len(found) > 1
-    figure = Figure(figsize=(11 if several else 6.5, 1.6 + 0.32 * max(len(found), 8 if several else 1)))
+    several = len(measurements) > 1
+    figure = Figure(figsize=(11 if several else 6.5, 1.6 + 0.32 * max(len(measurements), 8 if several else 1)))
     figure.set_layout_engine("constrained")
     bars, *others = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
-    left = [0.0] * len(found)
+    left = [0.0] * len(measurements)
     for part, color in _COLORS.items():
-        width = [it["parts"].get(part, {"latency_ms": 0})["latency_ms"] for it in found]
-        bars.barh(range(len(found)), width, left=left, color=color, label=part)
+        width = [m["parts"].get(part, {"latency_ms": 0})["latency_ms"] for m in measurements]
+        bars.barh(range(len(measurements)), width, left=left, color=color, label=part)
         left = [a + b for a, b in zip(left, width, strict=True)]
-    for row, (end, it) in enumerate(zip(left, found, strict=True)):
-        bars.text(end, row, f" {it['latency_ms']:.3g}", va="center", fontsize=8)
-    bars.set_yticks(range(len(found)), names, fontsize=8, parse_math=False)
+    for row, (end, measurement) in enumerate(zip(left, measurements, strict=True)):
+        bars.text(end, row, f" {measurement['latency_ms']:.3g}", va="center", fontsize=8)
+    bars.set_yticks(range(len(measurements)), names, fontsize=8, parse_math=False)
     bars.invert_yaxis()
     bars.margins(x=0.12)
     bars.set(xlabel="ms")
     bars.legend(fontsize=8, ncols=4, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
     for axis in others:
-        axis.scatter([it["gmacs"] for it in found], [it["latency_ms"] for it in found], s=18, color="#0072B2")
-        for name, it in zip(names, found, strict=True):
-            place = it["gmacs"], it["latency_ms"]
+        points = [(m["gmacs"], m["latency_ms"]) for m in measurements]
+        axis.scatter(*zip(*points, strict=True), s=18, color="#0072B2")
+        for name, point in zip(names, points, strict=True):
             axis.annotate(
-                name.partition(" ")[0], place, (4, 3), textcoords="offset points", fontsize=8, parse_math=False
+                name.partition(" ")[0], point, (4, 3), textcoords="offset points", fontsize=8, parse_math=False
             )
         axis.set(xlabel="GMACs of one image", ylabel="ms", xlim=(0, None), ylim=(0, None))
         axis.margins(0.1)
@@ -170,8 +171,8 @@ def draw(names: Sequence[str], found: Sequence[Measured], path: Path | BinaryIO,
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
-    figure.suptitle(conditions(found[0]), fontsize=9, parse_math=False)
-    figure.savefig(path, format=form, dpi=130)
+    figure.suptitle(conditions(measurements[0]), fontsize=9, parse_math=False)
+    figure.savefig(path, format=file_format, dpi=130)
 
 
 def _cell(job: dict[str, Any], first: dict[str, Any], name: str) -> str:

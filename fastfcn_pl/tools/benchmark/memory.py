@@ -1,6 +1,6 @@
-"""The memory that a network takes, weights included: while it predicts, and while it learns from a batch.
+"""Peak memory of a network, including its weights, in prediction and in training.
 
-Measured in a process of its own, since what this one has freed would be used again and not be seen.
+It is measured in a new process: in a process that has freed memory before, reuse of that memory would not be seen.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from fastfcn_pl.tools.precision import autocast
 
 
 def labels(network: Segmenter, x: Tensor) -> Tensor:
-    """Return class indices `(B, H, W)` of normalised images `(B, 3, H, W)`, as `predict` makes them."""
+    """Return class indices `(B, H, W)` of normalised images `(B, 3, H, W)`, computed as in `predict`."""
     with torch.no_grad():
         return ScoreMap.of(network(x).logits).resized((x.shape[-2], x.shape[-1]), network.align_corners).labels()
 
 
 def peak_mib(cfg: build.Config, device: torch.device, training: bool) -> float | None:
-    """Return the most MiB that predicting a batch of `cfg.size`, or `training` on one of `cfg.training`, takes.
+    """Return the peak memory in MiB of predicting a batch of `cfg.size`, or of `training` on a batch of `cfg.training`.
 
-    On a GPU these are all tensors on it, and what its libraries ask torch for: torch's `max_memory_allocated`. On a
-    CPU it is the resident memory beyond that of a process which has imported everything and computed once, with the
-    workspaces of kernels and what malloc keeps; None where the system does not tell (it is Linux that does). Training
-    is two steps of `cfg.optimizer` on random labels, since from the second on its state is there.
+    On a GPU it is torch's `max_memory_allocated`: all tensors, and the workspaces that libraries request from torch.
+    On a CPU it is the increase of resident memory over a process that has imported and initialised all libraries. This
+    includes workspaces and memory that malloc keeps. It is known on Linux only, and None on other systems.
+
+    Training takes two steps on random labels, since the optimizer's state exists from the second step on.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(_peak_mib, cfg, str(device), training).result()
         except (BrokenProcessPool, torch.OutOfMemoryError) as error:
-            what = f"training.batch={cfg.training.batch}" if training else f"batch={cfg.batch}"
-            raise UserError(f"{what}: there is not enough memory for it; take less, or memory=false") from error
+            setting = f"training.batch={cfg.training.batch}" if training else f"batch={cfg.batch}"
+            raise UserError(f"{setting}: not enough memory; lower it, or set memory=false") from error
 
 
 def _peak_mib(cfg: build.Config, name: str, training: bool) -> float | None:
@@ -49,15 +50,15 @@ def _peak_mib(cfg: build.Config, name: str, training: bool) -> float | None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     with torch.device("meta"):
-        build.model(cfg, cfg.num_classes)  # imports its parts
-    first = nn.Conv2d(3, 64, 3).to(device)
-    first(torch.zeros(1, 3, 64, 64, device=device)).sum().backward()  # libraries set themselves up
+        build.model(cfg, cfg.num_classes)  # import the modules of its parts
+    warm_up = nn.Conv2d(3, 64, 3).to(device)
+    warm_up(torch.zeros(1, 3, 64, 64, device=device)).sum().backward()  # initialise libraries
     before = _resident("VmRSS")
     (_train if training else _predict)(cfg, device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    most = _resident("VmHWM")
-    return None if before is None or most is None else (most - before) / 2**20
+    peak = _resident("VmHWM")
+    return None if before is None or peak is None else (peak - before) / 2**20
 
 
 def _predict(cfg: build.Config, device: torch.device) -> None:
@@ -86,7 +87,7 @@ def _train(cfg: build.Config, device: torch.device) -> None:
 
 
 def _resident(field: str) -> int | None:
-    """Return the bytes of this process that are in memory now (`VmRSS`), or were at most (`VmHWM`)."""
+    """Return the resident memory of this process in bytes: current (`VmRSS`) or peak (`VmHWM`)."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((int(line.split()[1]) * 2**10 for line in lines if line.startswith(f"{field}:")), None)

@@ -1,4 +1,4 @@
-"""The part of a page that is about what networks cost: runs of `benchmark`, which have no score."""
+"""Sections of a page about the cost of networks, from runs of `benchmark`, which have no score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from fastfcn_pl.tools.benchmark import comparison
 from fastfcn_pl.tools.report.groups import differences, published
-from fastfcn_pl.tools.report.runs import Run, key_of
+from fastfcn_pl.tools.report.runs import Run, override_key
 from fastfcn_pl.tools.report.tables import Cell, Table
 
 _COLUMNS = {
@@ -20,7 +20,7 @@ _COLUMNS = {
     "MiB": ("peak_mib", 1, 0),
     "training MiB": ("training_peak_mib", 1, 0),
 }
-_NOTHING: dict[str, Any] = {
+_WITHOUT_SCORES: dict[str, Any] = {
     "runs": None,
     "classes": None,
     "legend": [],
@@ -29,73 +29,70 @@ _NOTHING: dict[str, Any] = {
     "sampled": [],
     "unsampled": 0,
 }
-"""What the templates ask for and a benchmark has not."""
+"""Empty values of what the templates show of scored runs."""
 
 
-def parts(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return what the templates show of `runs`: those that were measured alike together, in the order of their jobs."""
-    alike: dict[str, list[Run]] = {}
+def cost_sections(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the sections for the templates: one per set of runs that were measured under the same conditions."""
+    runs_by_conditions: dict[str, list[Run]] = {}
     for run in runs:
-        alike.setdefault(comparison.conditions(_measured(run)), []).append(run)
-    return [_part(i, title, members) for i, (title, members) in enumerate(alike.items())]
+        runs_by_conditions.setdefault(comparison.conditions(_measurement(run)), []).append(run)
+    return [_section(i, title, members) for i, (title, members) in enumerate(runs_by_conditions.items())]
 
 
-def _measured(run: Run) -> comparison.Measured:
-    assert run.measured is not None, "runs of `benchmark` are found by what it wrote"
+def _measurement(run: Run) -> comparison.Measurement:
+    assert run.measured is not None, "`find_runs` returns only benchmarks that wrote a measurement"
     return run.measured
 
 
-def _part(index: int, title: str, runs: Sequence[Run]) -> dict[str, Any]:
-    found = [_measured(run) for run in runs]
-    names = _names(runs)
-    rows = comparison.pairs(published(runs), found)
-    svg = _chart(names, found)
-    chart = {"key": "cost", "svg": svg, "caption": "", "file": f"cost_{index}.svg", "label": "where the time goes"}
+def _section(index: int, title: str, runs: Sequence[Run]) -> dict[str, Any]:
+    measurements = [_measurement(run) for run in runs]
+    names = _network_names(runs)
+    speedups = comparison.speedups(published(runs), measurements)
+    svg = _chart(names, measurements)
+    chart = {"key": "cost", "svg": svg, "caption": "", "file": f"cost_{index}.svg", "label": "latency by part"}
     return {
-        **_NOTHING,
+        **_WITHOUT_SCORES,
         "title": title,
-        "table": _table(names, found),
-        "more": _pairs(rows) if rows else None,
+        "table": _table(names, measurements),
+        "more": _speedup_table(speedups) if speedups else None,
         "charts": [chart],
         "files": {chart["file"]: svg.encode()},
     }
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    """Return what tells each run from the others, by its overrides."""
+def _network_names(runs: Sequence[Run]) -> list[str]:
+    """Return a name for each run, from the overrides in which it differs from the others."""
     differing = differences(runs)
-    own = [[o for o in run.overrides if key_of(o) in differing] for run in runs]
+    own = [[o for o in run.overrides if override_key(o) in differing] for run in runs]
     return [comparison.short(" ".join(overrides)) or run.study for overrides, run in zip(own, runs, strict=True)]
 
 
-def _table(names: Sequence[str], found: Sequence[comparison.Measured]) -> Table:
-    columns = {k: v for k, v in _COLUMNS.items() if any(it[v[0]] is not None for it in found)}
-    places = list(dict.fromkeys(name for it in found for name in it["parts"]))
+def _table(names: Sequence[str], measurements: Sequence[comparison.Measurement]) -> Table:
+    columns = {k: v for k, v in _COLUMNS.items() if any(measurement[v[0]] is not None for measurement in measurements)}
+    parts = list(dict.fromkeys(part for measurement in measurements for part in measurement["parts"]))
     rows = []
-    for name, it in zip(names, found, strict=True):
-        values = [(it[key], unit, digits) for key, unit, digits in columns.values()]
-        values += [(it["parts"].get(place, {}).get("latency_ms"), 1, 0) for place in places]
+    for name, measurement in zip(names, measurements, strict=True):
+        values = [(measurement[key], unit, digits) for key, unit, digits in columns.values()]
+        values += [(measurement["parts"].get(part, {}).get("latency_ms"), 1, 0) for part in parts]
         rows.append([Cell(name), *(Cell("-") if v is None else Cell(f"{v / u:.{d}f}", v) for v, u, d in values)])
-    header = ["network", *columns, *(f"{place}, ms" for place in places)]
-    repeats = {it["repeats"] for it in found}
-    notes = [f"Latency is the median of {min(repeats)} runs; `labels` is upsampling and argmax."]
-    if "training MiB" in columns and (step := found[0]["training"]):
+    header = ["network", *columns, *(f"{part}, ms" for part in parts)]
+    repeats = min(measurement["repeats"] for measurement in measurements)
+    notes = [f"Latency is the median of {repeats} runs; `labels` is upsampling and argmax."]
+    if "training MiB" in columns and (step := measurements[0]["training"]):
         height, width = step["size"]
-        notes.append(
-            f"Memory holds the weights, too; training is a step of {step['batch']} images of {height}x{width}."
-        )
+        notes.append(f"Memory includes the weights; training is a step of {step['batch']} images of {height}x{width}.")
     return Table(header, [False] + [True] * (len(header) - 1), rows, ["finished"] * len(rows), notes)
 
 
-def _pairs(rows: Sequence[Sequence[str]]) -> Table:
-    """Return how many times less the second of two networks costs, beside the published ratio of frames a second."""
+def _speedup_table(rows: Sequence[Sequence[str]]) -> Table:
     cells = [[Cell(row[0]), *(Cell(text, None if text == "-" else float(text)) for text in row[1:])] for row in rows]
-    header = ["so many times less", *comparison.PAIRS[1:]]
+    header = ["cost reduction, times", *comparison.SPEEDUP_HEADER[1:]]
     return Table(header, [False, True, True, True], cells, ["finished"] * len(cells))
 
 
-def _chart(names: Sequence[str], found: Sequence[comparison.Measured]) -> str:
+def _chart(names: Sequence[str], measurements: Sequence[comparison.Measurement]) -> str:
     file = io.BytesIO()
-    comparison.draw(names, found, file, form="svg")
+    comparison.draw(names, measurements, file, file_format="svg")
     text = file.getvalue().decode()
     return text[text.index("<svg") :]

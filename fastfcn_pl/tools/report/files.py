@@ -1,6 +1,6 @@
-"""Files of a run, read whole; one that cannot be read, or does not look like a run's, is a mistake in one line.
+"""Readers of a run's files. A file that is unreadable or has an unexpected shape raises UserError.
 
-A folder may come from anybody: nothing in it is run, followed to other places or expanded without end.
+A run's folder may come from anybody. Nothing in it is executed, and sizes are limited, also those of expanded YAML.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ import yaml
 from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-_LARGEST = 16 * 2**20
-_LARGEST_TABLE = 512 * 2**20
-_MOST_VALUES, _DEEPEST = 500_000, 60
-_LARGEST_NUMBER = 1e20
-_MOST_STEPS, _LONGEST_LINE = 10**12, 2000
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # much faster, but not in every build of PyYAML
+_MAX_BYTES, _MAX_TABLE_BYTES = 16 * 2**20, 512 * 2**20
+_MAX_VALUES, _MAX_DEPTH = 500_000, 60
+_MAX_NUMBER, _MAX_STEP = 1e20, 10**12
+_MAX_LINE = 2000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 TEXT, MAYBE_TEXT = (str,), (str, type(None))
 NUMBER, MAYBE_NUMBER = (int, float), (int, float, type(None))
 Shape = tuple[Any, ...] | dict[str, Any] | list[Any]
-"""Types of a value; or a shape and None; or that of each item of a list, or of several items; or those of the keys of a
-mapping, of which `key?` may be missing and `*` stands for any."""
-_NAMES = {str: "a text", int: "a number", float: "a number", type(None): "null", dict: "a mapping", list: "a list"}
+"""Expected shape of plain containers:
+
+- a tuple of the types of a value, or of a shape and NoneType if the value may be null,
+- a list with the shape of all items, or with a shape for each item,
+- a dict with the shape of each key; `key?` may be missing, and `*` is any other key.
+"""
+_NAMES = {str: "text", int: "a number", float: "a number", type(None): "null", dict: "a mapping", list: "a list"}
 
 
 def read_yaml(path: Path, shape: Shape) -> dict[str, Any]:
-    """Return what a YAML file holds; an empty dict where there is no file, or an empty one."""
+    """Return the content of a YAML file; an empty dict if the file is missing or empty."""
     text = read_text(path)
     if text is None:
         return {}
@@ -45,11 +48,11 @@ def read_yaml(path: Path, shape: Shape) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _unreadable(path, "YAML", error) from error
     content = {} if content is None else content
-    return _checked(content, shape, path)
+    return _validate(content, shape, path)
 
 
 def read_json(path: Path, shape: Shape) -> dict[str, Any] | None:
-    """Return what a JSON file holds; None where there is no file."""
+    """Return the content of a JSON file; None if the file is missing."""
     text = read_text(path)
     if text is None:
         return None
@@ -57,41 +60,41 @@ def read_json(path: Path, shape: Shape) -> dict[str, Any] | None:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, "JSON", error) from error
-    return _checked(content, shape, path)
+    return _validate(content, shape, path)
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return steps and finite values by the columns of a run's metrics that a page shows."""
-    header, rows = _table(path)
+    """Return steps and finite values of the metrics that a page shows, by column."""
+    header, rows = _read_csv(path)
     if "step" not in header:
         return {}
     columns: dict[str, list[tuple[int, float]]] = {}
     try:
-        steps = [_step(row[header.index("step")]) for row in rows]
+        steps = [_parse_step(row[header.index("step")]) for row in rows]
         for i, name in enumerate(header):
             if name in ("epoch", "train/loss") or name.startswith("val/"):
                 values = [(step, float(row[i])) for step, row in zip(steps, rows, strict=True) if row[i]]
-                columns[printable(name)] = [(step, value) for step, value in values if abs(value) < _LARGEST_NUMBER]
+                columns[printable(name)] = [(step, value) for step, value in values if abs(value) < _MAX_NUMBER]
     except ValueError as error:
-        raise UserError(f"{path} holds what no run logs ({printable(str(error))[:80]}): remove it") from error
+        raise UserError(f"{path} has an invalid value ({printable(str(error))[:80]}): remove the file") from error
     return columns
 
 
 def read_line(path: Path) -> str:
-    """Return the text of a file in one line, of a long one the beginning."""
-    return printable(" ".join((read_text(path) or "")[:_LONGEST_LINE].split()))
+    """Return the text of a file as one line, cut if it is long."""
+    return printable(" ".join((read_text(path) or "")[:_MAX_LINE].split()))
 
 
-def _step(text: str) -> int:
+def _parse_step(text: str) -> int:
     step = int(text)
-    if not 0 <= step < _MOST_STEPS:
+    if not 0 <= step < _MAX_STEP:
         raise ValueError(f"step {text[:20]}")
     return step
 
 
-def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a CSV file, so far as they are whole: a last line may be half-written."""
-    text = read_text(path, _LARGEST_TABLE) or ""
+def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the complete rows of a CSV file, which a run may still be writing."""
+    text = read_text(path, _MAX_TABLE_BYTES) or ""
     try:
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     except csv.Error as error:
@@ -100,87 +103,88 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, [row for row in rows[1:] if len(row) == len(header)]
 
 
-def read_text(path: Path, largest: int = _LARGEST) -> str | None:
-    """Return the text of a file; None where there is no file. A pipe or a device is none."""
+def read_text(path: Path, max_bytes: int = _MAX_BYTES) -> str | None:
+    """Return the text of a file; None if there is no regular file."""
     try:
         if not path.is_file():
             return None
-        if (size := path.stat().st_size) > largest:
-            raise UserError(f"{path} has {size / 2**20:.0f} MiB, more than a run writes: remove it")
+        if (size := path.stat().st_size) > max_bytes:
+            raise UserError(f"{path} has {size / 2**20:.0f} MiB, more than any run writes: remove it")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, "text", error) from error
 
 
-def checked(value: Any, shape: Shape, place: str) -> None:
-    """Raise UserError if plain containers have another shape, and say where."""
+def check_shape(value: Any, shape: Shape, path: str) -> None:
+    """Raise UserError with the `path` inside the value if plain containers do not have the expected shape."""
     if isinstance(shape, tuple) and isinstance(shape[0], dict):
         if value is not None:
-            checked(value, shape[0], place)
+            check_shape(value, shape[0], path)
     elif isinstance(shape, tuple):
         fits = isinstance(value, shape) and not (isinstance(value, bool) and bool not in shape)
         if not fits:
-            wanted = " or ".join(dict.fromkeys(_NAMES.get(kind, kind.__name__) for kind in shape))
-            raise UserError(f"{place} is {_short(value)}, not {wanted}")
-        if isinstance(value, (int, float)) and not -_LARGEST_NUMBER < value < _LARGEST_NUMBER:  # NaN is not, either
-            raise UserError(f"{place} is {_short(value)}, which no run writes")
+            expected = " or ".join(dict.fromkeys(_NAMES.get(kind, kind.__name__) for kind in shape))
+            raise UserError(f"{path} is {_abbreviate(value)}, not {expected}")
+        if isinstance(value, (int, float)) and not -_MAX_NUMBER < value < _MAX_NUMBER:  # also true for NaN
+            raise UserError(f"{path} is {_abbreviate(value)}, which is out of range")
     elif isinstance(shape, list):
         if not isinstance(value, list):
-            raise UserError(f"{place} is {_short(value)}, not a list")
+            raise UserError(f"{path} is {_abbreviate(value)}, not a list")
         if len(shape) not in (1, len(value)):
-            raise UserError(f"{place} has {len(value)} values, not {len(shape)}")
+            raise UserError(f"{path} has {len(value)} values, not {len(shape)}")
         for i, item in enumerate(value):
-            checked(item, shape[0], f"{place}[{i}]")
+            check_shape(item, shape[0], f"{path}[{i}]")
     else:
         if not isinstance(value, dict):
-            raise UserError(f"{place} is {_short(value)}, not a mapping")
+            raise UserError(f"{path} is {_abbreviate(value)}, not a mapping")
         for key, inner in shape.items():
             name = key.removesuffix("?")
             if key == "*":
                 for other, item in value.items():
-                    checked(item, inner, f"{place}.{_short(other)}")
+                    check_shape(item, inner, f"{path}.{_abbreviate(other)}")
             elif name in value:
-                checked(value[name], inner, f"{place}.{name}")
+                check_shape(value[name], inner, f"{path}.{name}")
             elif name == key:
-                raise UserError(f"{place} has no {name}")
+                raise UserError(f"{path} has no {name}")
 
 
-def _checked(content: Any, shape: Shape, path: Path) -> Any:
+def _validate(content: Any, shape: Shape, path: Path) -> Any:
+    """Return `content` as plain containers without secrets; raises UserError if it does not have the shape."""
     try:
-        plain = _plain(content, [_MOST_VALUES], 0)
-        checked(plain, shape, "it")
+        plain = _to_plain(content, [_MAX_VALUES], 0)
+        check_shape(plain, shape, "content")
     except UserError as error:
         raise UserError(
-            f"{path} is not as this version writes it: {error}: restore or remove it, or score the run again"
+            f"{path} is not in the format of this version ({error}): restore or remove it, or score the run again"
         ) from error
     return without_secrets(plain)
 
 
-def _plain(value: Any, budget: list[int], depth: int) -> Any:
-    """Return a copy with texts for keys and for what is no number, within a `budget` of values.
+def _to_plain(value: Any, budget: list[int], depth: int) -> Any:
+    """Return a copy whose keys are text, and whose values are text, numbers or None, within a `budget` of values.
 
-    A few lines of YAML can stand for billions of values, or for one that holds itself.
+    A few lines of YAML can expand to billions of values, or refer to themselves.
     """
     budget[0] -= 1
-    if budget[0] < 0 or depth > _DEEPEST:
-        raise UserError(f"it holds more than {_MOST_VALUES} values, or is nested more than {_DEEPEST} deep")
+    if budget[0] < 0 or depth > _MAX_DEPTH:
+        raise UserError(f"more than {_MAX_VALUES} values, or nested more than {_MAX_DEPTH} deep")
     if isinstance(value, Mapping):
-        return {printable(str(key)): _plain(item, budget, depth + 1) for key, item in value.items()}
+        return {printable(str(key)): _to_plain(item, budget, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(item, budget, depth + 1) for item in value]
+        return [_to_plain(item, budget, depth + 1) for item in value]
     if value is None or isinstance(value, (bool, float)):
         return value
     if isinstance(value, int):
-        return value if abs(value) < _LARGEST_NUMBER else math.copysign(math.inf, value)
+        return value if abs(value) < _MAX_NUMBER else math.copysign(math.inf, value)
     return printable(str(value))
 
 
 def printable(text: str) -> str:
-    """Return `text` without characters that a page cannot hold."""
+    """Return `text` with replacements for characters that HTML does not allow."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _short(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = " ".join(printable(str(value)).split()) if not isinstance(value, (dict, list)) else _NAMES[type(value)]
     return text if len(text) <= 40 else f"{text[:37]}..."
 

@@ -1,9 +1,10 @@
-"""Which runs may be compared, what tells them apart, and which differ by their seed alone."""
+"""Groups of runs that differ only in their seed, and comparisons of such groups."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,17 +12,17 @@ from typing import Any
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.evaluation.formatting import data_and_split
 from fastfcn_pl.tools.report import files, run_schema
-from fastfcn_pl.tools.report.runs import Run, key_of, of_one_machine, shown
+from fastfcn_pl.tools.report.runs import Run, format_value, is_machine_specific, override_key
 
 _PUBLISHED = [key.removesuffix("?") for key in run_schema.PUBLISHED]
-_LONGEST_PART = 80
-"""The most characters of what makes two comparisons differ."""
+_MAX_TITLE_PART = 80
+"""Characters of each part of a title that distinguishes two comparisons."""
 _ORDER = ("finished", "running", "silent", "failed")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of `n` values and, of several, their sample standard deviation."""
+    """Mean and sample standard deviation of `n` values; `std` is None for a single value."""
 
     mean: float
     std: float | None
@@ -29,7 +30,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """Return the spread of those that are there; None of none."""
+        """Return the spread of the values that are not None; None if there are none."""
         known = [value for value in values if value is not None]
         if not known:
             return None
@@ -38,7 +39,7 @@ class Spread:
 
 @dataclass
 class Group:
-    """Runs that differ by their seed alone. `settings` is what tells them from other groups."""
+    """Runs that differ only in their seed. `settings` distinguishes them from other groups."""
 
     settings: dict[str, str]
     runs: list[Run]
@@ -51,17 +52,17 @@ class Group:
 
     @property
     def counted(self) -> list[Run]:
-        """The runs that its numbers are of: the finished ones, where there are none all that have begun to learn."""
+        """Runs that the group's numbers are computed from: the finished ones, else all that have a validation score."""
         return self.finished or [run for run in self.runs if run.score is not None]
 
     @property
     def kind(self) -> str:
-        """The state of the one that came furthest."""
+        """State of the run that got furthest."""
         return min((run.state.kind for run in self.runs), key=_ORDER.index)
 
     @property
     def best(self) -> Run:
-        """The run that is shown where there is room for one."""
+        """Run with the best score, which represents the group in pictures and costs."""
         return max(self.counted or self.runs, key=lambda run: -1.0 if run.score is None else run.score)
 
     def spread(self, of: Callable[[Run], float | None]) -> Spread | None:
@@ -74,43 +75,45 @@ class Group:
 
 @dataclass
 class Comparison:
-    """Groups whose numbers may be ranked against each other: one data set, one split, one protocol, best first."""
+    """Groups with comparable scores (same data set, split and protocol), best first."""
 
     title: str
     groups: list[Group]
     keys: list[str]
-    """The settings that tell its groups apart."""
+    """Settings that distinguish the groups."""
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
-    """Return the comparisons that `runs` allow, those of most runs first."""
+    """Return the comparisons that `runs` allow, those with the most runs first."""
     sets: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         if run.results is not None:
-            sets.setdefault(_measure(run.results), []).append(run)
+            sets.setdefault(_scoring_key(run.results), []).append(run)
     for run in runs:
-        if run.results is None:  # it will be scored as the finished ones are that have its data and protocol
-            asked = _asked(run)
-            alike = [key for key, members in sets.items() if _asked(members[0]) == asked and _may_join(run, members[0])]
-            sets.setdefault(alike[0] if alike else (f"{asked[0]} val", *asked[1:], "", ""), []).append(run)
-    found = [_comparison(key, members, sets) for key, members in sets.items()]
-    return sorted(found, key=lambda comparison: -sum(len(group.runs) for group in comparison.groups))
+        if run.results is None:  # it will be scored like finished runs with the same data and protocol
+            key = _config_key(run)
+            matches = [
+                k for k, members in sets.items() if _config_key(members[0]) == key and _may_join(run, members[0])
+            ]
+            sets.setdefault(matches[0] if matches else (f"{key[0]} val", *key[1:], "", ""), []).append(run)
+    comparisons = [_comparison(key, members, sets) for key, members in sets.items()]
+    return sorted(comparisons, key=lambda comparison: -sum(len(group.runs) for group in comparison.groups))
 
 
-def _measure(results: dict[str, Any]) -> tuple[str, ...]:
-    """Return what two scores must have in common to be compared."""
+def _scoring_key(results: dict[str, Any]) -> tuple[str, ...]:
+    """Return what two scores must have in common to be comparable."""
     options = json.dumps(results["protocol_options"], sort_keys=True) if results["protocol_options"] else ""
     classes = f"classes {', '.join(results['IoU'])}"
     return data_and_split(results), results["protocol"], options, f"{results['images']} images", classes
 
 
 def _may_join(run: Run, other: Run) -> bool:
-    """Tell whether a run that is not finished knows no class that `other` does not."""
+    """Tell whether the classes of an unfinished run are among those of `other`."""
     return set(run.iou) <= set(other.iou)
 
 
-def _asked(run: Run) -> tuple[str, ...]:
-    """Return data and protocol as the configuration has them, which a run has before its score."""
+def _config_key(run: Run) -> tuple[str, ...]:
+    """Return data and protocol from the configuration, which an unfinished run has, too."""
     protocol = {k: v for k, v in run.config["protocol"].items() if k != "_partial_"}
     name = str(protocol.pop("_target_")).rsplit(".", 1)[-1]
     return (
@@ -122,11 +125,12 @@ def _asked(run: Run) -> tuple[str, ...]:
 
 def _comparison(key: tuple[str, ...], runs: list[Run], sets: Iterable[tuple[str, ...]]) -> Comparison:
     title = f"{key[0]}, protocol {key[1]}"
-    alike = [other for other in sets if other[:2] == key[:2]]
-    if len(alike) > 1:  # say what else differs
-        parts = [part for i, part in enumerate(key[2:], 2) if part and len({other[i] for other in alike}) > 1]
-        title += "".join(f", {part if len(part) <= _LONGEST_PART else f'{part[:_LONGEST_PART]}...'}" for part in parts)
-    keys = distinguishing(runs)
+    same_title = [other for other in sets if other[:2] == key[:2]]
+    if len(same_title) > 1:
+        parts = [part for i, part in enumerate(key[2:], 2) if part and len({other[i] for other in same_title}) > 1]
+        for part in parts:
+            title += f", {part if len(part) <= _MAX_TITLE_PART else f'{part[:_MAX_TITLE_PART]}...'}"
+    keys = distinguishing_keys(runs)
     groups: dict[tuple[str | None, ...], Group] = {}
     for run in runs:
         values = tuple(run.setting(k) for k in keys)
@@ -144,93 +148,85 @@ def _rank(group: Group) -> tuple[int, float]:
 
 
 def _name(settings: dict[str, str]) -> str:
-    """Return a short name: an option by itself, a value with the end of its key."""
-    of_groups = [key == "study" or "/" in key or "." not in key for key in settings]
+    """Return a short name: options without their group, values with the last component of their key."""
     return ", ".join(
-        value if alone else f"{key.rsplit('.', 1)[-1]} {value}"
-        for alone, (key, value) in zip(of_groups, settings.items(), strict=True)
+        value if key == "study" or "/" in key or "." not in key else f"{key.rsplit('.', 1)[-1]} {value}"
+        for key, value in settings.items()
     )
 
 
-def distinguishing(runs: Sequence[Run]) -> list[str]:
-    """Return the settings that tell `runs` apart, but for the seed; those that add nothing to others are left out.
+def distinguishing_keys(runs: Sequence[Run]) -> list[str]:
+    """Return the keys of the settings that distinguish `runs`, without the seed and without redundant keys.
 
-    What somebody asked for comes first: the study, then overrides. Options that these brought with them, and values in
-    edited files, follow only where runs would be the same without them.
+    The study and overrides come first. Options that these select, and values in edited files, are added only if they
+    distinguish runs that would otherwise look the same.
     """
-    asked = dict.fromkeys(["study", *(key_of(override) for run in runs for override in run.overrides)])
+    explicit = dict.fromkeys(["study", *(override_key(override) for run in runs for override in run.overrides)])
     options = dict.fromkeys(key for run in runs for key in run.choices)
-    keys = [key for key in asked if not _left_out(key) and _classes(runs, [key]) > 1]
-    classes = _classes(runs, keys)
-    for key in [*options, *_leaves(runs)]:
-        if not _left_out(key) and _classes(runs, [*keys, key]) > classes:
+    keys = [key for key in explicit if not _is_ignored(key) and _count_distinct(runs, [key]) > 1]
+    distinct = _count_distinct(runs, keys)
+    for key in [*options, *differences(runs)]:
+        if not _is_ignored(key) and _count_distinct(runs, [*keys, key]) > distinct:
             keys.append(key)
-            classes = _classes(runs, keys)
+            distinct = _count_distinct(runs, keys)
     return keys
 
 
-def _classes(runs: Sequence[Run], keys: Sequence[str]) -> int:
+def _count_distinct(runs: Sequence[Run], keys: Sequence[str]) -> int:
     return len({tuple(run.setting(key) for key in keys) for run in runs})
 
 
-def _left_out(key: str) -> bool:
-    return key in ("seed", "question", "published", "init_from") or of_one_machine(key)
-
-
-def _leaves(runs: Sequence[Run]) -> list[str]:
-    """Return the dotted paths of all values that are not the same in all runs."""
-    return [key for key, values in differences(runs).items() if len(values) > 1]
+def _is_ignored(key: str) -> bool:
+    return key in ("seed", "question", "published", "init_from") or is_machine_specific(key)
 
 
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
-    """Return, of each setting that differs between `runs`, how many of them have which value."""
-    flat = [{**run.choices, **dict(_flat(run.config))} for run in runs]
-    found: dict[str, dict[str, int]] = {}
-    for key in dict.fromkeys(key for values in flat for key in values):
-        counts: dict[str, int] = {}
-        for values in flat:
-            value = values.get(key, "-")
-            counts[value] = counts.get(value, 0) + 1
-        if len(counts) > 1 and not _left_out(key):
-            found[key] = counts
-    return found
+    """Return the settings that differ between `runs`, each with the number of runs per value."""
+    settings = [{**run.choices, **dict(_flatten(run.config))} for run in runs]
+    differing: dict[str, dict[str, int]] = {}
+    for key in dict.fromkeys(key for values in settings for key in values):
+        counts = Counter(values.get(key, "-") for values in settings)
+        if len(counts) > 1 and not _is_ignored(key):
+            differing[key] = dict(counts)
+    return differing
 
 
-def _flat(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def _flatten(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     for key, value in node.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", shown(value)
+            yield f"{prefix}{key}", format_value(value)
 
 
 def common(runs: Sequence[Run]) -> dict[str, str]:
-    """Return the options, but for those inside of others, and the values asked for, which all of `runs` share."""
-    asked = [key_of(override) for override in runs[0].overrides]
-    keys = dict.fromkeys([*(key for key in runs[0].choices if "@" not in key), *asked])
-    shared = {key: {run.setting(key) for run in runs} for key in keys if not _left_out(key)}
-    return {key: value for key, values in shared.items() if len(values) == 1 and (value := values.pop()) is not None}
+    """Return the options and overridden values that all `runs` share, without options inside other options."""
+    overridden = [override_key(override) for override in runs[0].overrides]
+    keys = dict.fromkeys([*(key for key in runs[0].choices if "@" not in key), *overridden])
+    values_of_key = {key: {run.setting(key) for run in runs} for key in keys if not _is_ignored(key)}
+    shared = {key: values.pop() for key, values in values_of_key.items() if len(values) == 1}
+    return {key: value for key, value in shared.items() if value is not None}
 
 
 def published(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return the published numbers that the studies of `runs` give, each once."""
-    rows = [row for run in runs for row in checked(run.config.get("published") or [], run.study)]
+    """Return the published results in the studies of `runs`, without duplicates."""
+    rows = [row for run in runs for row in check_published(run.config.get("published") or [], run.study)]
     return [row for i, row in enumerate(rows) if row not in rows[:i]]
 
 
-def checked(rows: Any, study: str) -> list[dict[str, Any]]:
-    """Return `rows` of a study's `published`; raises UserError where one holds what is not known."""
+def check_published(rows: Any, study: str) -> list[dict[str, Any]]:
+    """Return the rows of a study's `published`; raises UserError for an unknown key or a wrong type."""
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
             raise UserError(f"{study}: published: a row is a mapping, such as {{run: model/neck=jpu, mIoU: 51.05}}")
         for key in row:
             if key not in _PUBLISHED:
                 raise UserError(f"{study}: published has no {key}; {suggest(str(key), _PUBLISHED)}")
-        files.checked(row, run_schema.PUBLISHED, f"{study}: published[{i}]")
+        files.check_shape(row, run_schema.PUBLISHED, f"{study}: published[{i}]")
     return list(rows)
 
 
 def _matches(row: dict[str, Any], run: Run) -> bool:
-    """Tell whether a published row is about what `run` did: it has all that the row asks for."""
-    wanted = [override.partition("=") for override in str(row.get("run") or "").split()]
-    return all(run.setting(key_of(key)) == value for key, _, value in wanted)
+    """Tell whether `run` has all overrides of a published row."""
+    overrides = [override.partition("=") for override in str(row.get("run") or "").split()]
+    return all(run.setting(override_key(key)) == value for key, _, value in overrides)

@@ -1,4 +1,4 @@
-"""Shapes of the files of a run: the keys that a page reads, and their types."""
+"""Shapes of a run's files: the keys that a report reads, and their types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COST: dict[str, Any] = {
     "peak_mib?": MAYBE_NUMBER,
     "size?": [NUMBER, NUMBER],
 }
-_ABOUT: dict[str, Any] = {
+_METADATA: dict[str, Any] = {
     "commit?": MAYBE_TEXT,
     "versions?": {"*": MAYBE_TEXT},
     "processor?": MAYBE_TEXT,
@@ -39,9 +39,9 @@ RESULTS: Shape = {
     "train_seconds?": MAYBE_NUMBER,
     "steps?": MAYBE_NUMBER,
     "epochs?": MAYBE_NUMBER,
-    **_ABOUT,
+    **_METADATA,
 }
-HPARAMS: Shape = _ABOUT
+HPARAMS: Shape = _METADATA
 CONFIG: dict[str, Any] = {"question?": MAYBE_TEXT, "published?": (list, type(None))}
 TRAIN_CONFIG: Shape = {
     "seed": NUMBER,
@@ -66,7 +66,7 @@ BENCHMARK: dict[str, Any] = {
     **_COST,
     "size": [NUMBER, NUMBER],
 }
-BENCHMARK_ALONE: Shape = {
+BENCHMARK_RUN: Shape = {
     **BENCHMARK,
     "parameters": NUMBER,
     "gmacs": NUMBER,

@@ -1,4 +1,4 @@
-"""What a run's folder tells: what was asked, how far it came, what it found. Nothing of it needs to be finished."""
+"""Runs read from their folders: configuration, progress and results. A run may still be in progress."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fastfcn_pl.engine.sweep import ERROR
 from fastfcn_pl.tools.report import run_schema
 from fastfcn_pl.tools.report.files import read_json, read_line, read_metrics, read_yaml
 
-SILENT = 900
-"""Seconds without a sign after which a run that has not ended is no longer called running."""
-_DATA_OF_ONE_MACHINE = ("data.root", "data.num_workers", "data.loader")
-_OF_ONE_MACHINE = ("run_dir", "logger", "hydra", "checkpoint", "debug", "trust", *_DATA_OF_ONE_MACHINE)
+SILENT_SECONDS = 900
+"""Seconds without an update after which an unfinished run counts as silent instead of running."""
+_MACHINE_SPECIFIC_DATA = ("data.root", "data.num_workers", "data.loader")
+_MACHINE_SPECIFIC = ("run_dir", "logger", "hydra", "checkpoint", "debug", "trust", *_MACHINE_SPECIFIC_DATA)
 
 
 @dataclass(frozen=True)
 class State:
-    """How a run stands: `kind` is finished, running, silent or failed; `text` says more."""
+    """State of a run: `kind` is finished, running, silent or failed; `text` has details."""
 
     kind: str
     text: str
@@ -33,18 +33,18 @@ class State:
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training run, finished or not, or of a benchmark that is done."""
+    """One training run, finished or not, or one finished benchmark."""
 
     folder: Path
 
     @cached_property
     def results(self) -> dict[str, Any] | None:
-        """What the final score wrote; None before."""
+        """Content of `results.json`; None before the final scoring."""
         return read_json(self.folder / "results.json", run_schema.RESULTS)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The composed configuration, its interpolations as they were written."""
+        """Composed configuration, unresolved."""
         path = self.folder / ".hydra" / "config.yaml"
         return read_yaml(path, run_schema.TRAIN_CONFIG if self.entry_point == "train" else run_schema.CONFIG)
 
@@ -58,28 +58,28 @@ class Run:
 
     @property
     def study(self) -> str:
-        """The name of the primary config that it ran."""
+        """Name of the primary config."""
         return self._hydra["job"]["config_name"]
 
     @property
     def overrides(self) -> list[str]:
-        """What the command line, or a sweep, changed."""
+        """Overrides of the command line and of the sweep."""
         return list(self._hydra["overrides"]["task"])
 
     @property
     def choices(self) -> dict[str, str]:
-        """The option chosen in each config group."""
-        chosen = self._hydra["runtime"]["choices"]
-        return {k: v for k, v in chosen.items() if not k.startswith("hydra/") and not of_one_machine(k)}
+        """Selected option of each config group."""
+        choices = self._hydra["runtime"]["choices"]
+        return {k: v for k, v in choices.items() if not k.startswith("hydra/") and not is_machine_specific(k)}
 
     @cached_property
     def command(self) -> str:
-        """What started it or its sweep, without the folders that are of one machine."""
+        """Command that started the run or its sweep, without machine-specific folders."""
         multirun = self.folder.parent / "multirun.yaml"
         return _command(read_yaml(multirun, run_schema.HYDRA)["hydra"] if multirun.is_file() else self._hydra)
 
     def setting(self, key: str) -> str | None:
-        """Return the option of a config group, or the value of a key, as text; None where there is none."""
+        """Return the option of a config group, or the value of a key, as text; None if there is none."""
         if key == "study":
             return self.study
         if key in self.choices:
@@ -87,7 +87,7 @@ class Run:
         value: Any = self.config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        return None if value is None else shown(value)
+        return None if value is None else format_value(value)
 
     @property
     def seed(self) -> int:
@@ -98,19 +98,19 @@ class Run:
         return read_metrics(self.folder / "metrics" / "metrics.csv")
 
     def curve(self, column: str) -> list[tuple[int, float]]:
-        """Return steps and values of a column of the run's metrics, so far as it came."""
+        """Return steps and values of one logged metric."""
         return self._metrics.get(column, [])
 
     @property
     def score(self) -> float | None:
-        """The mIoU: of the final score, before it the best one that a validation found so far."""
+        """Final mIoU; before that, the best mIoU of the validations so far."""
         if self.results is not None:
             return self.results["mIoU"]
         return max((value for _, value in self.curve("val/mIoU")), default=None)
 
     @property
     def iou(self) -> dict[str, float | None]:
-        """The IoU by class: of the final score, before it of the last validation."""
+        """IoU by class of the final scoring; before that, of the last validation."""
         if self.results is not None:
             return self.results["IoU"]
         prefix = "val/IoU/"
@@ -118,13 +118,14 @@ class Run:
 
     @cached_property
     def measured(self) -> dict[str, Any] | None:
-        """What `benchmark` wrote about its network; None where it was not asked."""
-        alone = self.entry_point == "benchmark"
-        return read_json(self.folder / "benchmark.json", run_schema.BENCHMARK_ALONE if alone else run_schema.BENCHMARK)
+        """Measurement of `benchmark`; None if it has not measured this run's network."""
+        is_benchmark = self.entry_point == "benchmark"
+        shape = run_schema.BENCHMARK_RUN if is_benchmark else run_schema.BENCHMARK
+        return read_json(self.folder / "benchmark.json", shape)
 
     @cached_property
-    def about(self) -> dict[str, Any]:
-        """Commit, versions and hardware; of a run that is not finished, from what its logger wrote at the start."""
+    def metadata(self) -> dict[str, Any]:
+        """Commit, versions and hardware. For an unfinished run, they come from its logger's `hparams.yaml`."""
         if self.results is not None:
             return self.results
         if self.entry_point == "benchmark" and self.measured is not None:
@@ -133,28 +134,28 @@ class Run:
 
     @cached_property
     def cost(self) -> dict[str, Any]:
-        """What the network costs, and `measured`: on what; by `benchmark` where that has measured it."""
-        found = self.measured
-        if found is not None:
-            where = f"{found['device']}, {found['precision']}" + (f", {t} threads" if (t := found["threads"]) else "")
-            return {**found, "measured": f"by benchmark, batch {found['batch']} of {_size(found)} on {where}"}
+        """Cost of the network, with a description of the measurement as `measured`; from `benchmark` if available."""
+        cost = self.measured
+        if cost is not None:
+            device = f"{cost['device']}, {cost['precision']}" + (f", {t} threads" if (t := cost["threads"]) else "")
+            return {**cost, "measured": f"by benchmark, batch {cost['batch']} of {_size(cost)} on {device}"}
         keys = ("parameters", "gmacs", "latency_ms", "peak_mib", "size")
-        found = self.about.get("cost") or {key: self.about[key] for key in keys if key in self.about}
-        where = f"as training began, one image of {_size(found)}, 32-true on {self.about.get('processor')}"
-        return {**found, "measured": where}
+        cost = self.metadata.get("cost") or {key: self.metadata[key] for key in keys if key in self.metadata}
+        device = f"{self.metadata.get('processor')}"
+        return {**cost, "measured": f"at the start of training, one image of {_size(cost)}, 32-true on {device}"}
 
     @property
     def seconds(self) -> float | None:
-        """How long training took; of a run that is not finished, from its start to its last sign."""
+        """Duration of training; for an unfinished run, the time from its start to its last update."""
         if self.results is not None:
             seconds = self.results.get("train_seconds")
             return None if seconds is None else max(0.0, min(float(seconds), 1e9))
-        return self._last_sign - (self.folder / ".hydra" / "config.yaml").stat().st_mtime
+        return self._last_update - (self.folder / ".hydra" / "config.yaml").stat().st_mtime
 
     @property
-    def _last_sign(self) -> float:
-        signs = ("metrics/metrics.csv", "checkpoints/last.ckpt", ".hydra/config.yaml")
-        return max(path.stat().st_mtime for path in (self.folder / name for name in signs) if path.is_file())
+    def _last_update(self) -> float:
+        files = ("metrics/metrics.csv", "checkpoints/last.ckpt", ".hydra/config.yaml")
+        return max(path.stat().st_mtime for path in (self.folder / name for name in files) if path.is_file())
 
     @cached_property
     def state(self) -> State:
@@ -166,17 +167,17 @@ class Run:
         job = self.folder / ".hydra" / "sweep_job.json"
         if (
             job.is_file()
-            and job.stat().st_mtime >= self._last_sign - 1
-            and (ended := read_json(job, run_schema.SWEEP_JOB))
+            and job.stat().st_mtime >= self._last_update - 1
+            and (record := read_json(job, run_schema.SWEEP_JOB))
         ):
-            return State("failed", ended["status"] if ended["status"] != "done" else "failed: it left no results.json")
+            return State("failed", record["status"] if record["status"] != "done" else "failed: no results.json")
         if any((self.folder / "not_finite").glob("*.md")):
             return State("failed", f"failed{self._progress}: a loss was not finite")
-        silence = max(0.0, time.time() - self._last_sign)
-        ago = str(timedelta(seconds=round(silence)))
-        if silence < SILENT:
-            return State("running", f"running{self._progress}, last sign {ago} ago")
-        return State("silent", f"not finished{self._progress}, silent for {ago}")
+        silence = max(0.0, time.time() - self._last_update)
+        duration = str(timedelta(seconds=round(silence)))
+        if silence < SILENT_SECONDS:
+            return State("running", f"running{self._progress}, last update {duration} ago")
+        return State("silent", f"not finished{self._progress}, no update for {duration}")
 
     @property
     def _progress(self) -> str:
@@ -188,53 +189,54 @@ class Run:
         return f", epoch {int(epochs[-1][1]) + 1} of {self.config['trainer'].get('max_epochs')}"
 
 
-def find(folders: list[Path]) -> list[Run]:
-    """Return the runs of `train` and `benchmark` in `folders`: each is a run's, a sweep's, or holds some of these.
+def find_runs(folders: list[Path]) -> list[Run]:
+    """Return the runs of `train` and `benchmark` in `folders`, at any depth.
 
-    Raises UserError for a folder in which there is none.
+    Raises UserError for a folder without runs.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; give a run's, a sweep's, or one that holds some")
-        runs = list(_below(folder))
-        if not runs:
+            raise UserError(f"{folder}: no such folder; use the folder of a run or a sweep, or one that contains some")
+        runs_below = list(_walk_runs(folder))
+        if not runs_below:
             raise UserError(
-                f"{folder} is not the folder of a run and holds none: no .hydra/hydra.yaml of `fastfcn_pl.train`, or "
-                "of a `fastfcn_pl.benchmark` that is done, is in it (hydra.run.dir moves a whole run)"
+                f"{folder} contains no run: there is no .hydra/hydra.yaml of `fastfcn_pl.train`, or of a finished "
+                "`fastfcn_pl.benchmark`, in it (hydra.run.dir moves a whole run)"
             )
-        found |= {run.folder.resolve(): run for run in runs}
-    return list(found.values())
+        runs |= {run.folder.resolve(): run for run in runs_below}
+    return list(runs.values())
 
 
-def _below(folder: Path) -> Iterator[Run]:
-    seen: set[str] = set()
+def _walk_runs(folder: Path) -> Iterator[Run]:
+    """Yield the runs below a folder, with the jobs of a sweep in numerical order."""
+    visited: set[str] = set()
     for path, names, _ in os.walk(folder, followlinks=True):
         real = os.path.realpath(path)
-        if real in seen:  # by a link that leads back
+        if real in visited:  # through a symbolic link to a parent
             names.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         names.sort(key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
         run = Run(Path(path))
         if (run.folder / ".hydra" / "hydra.yaml").is_file():
-            names.clear()  # there is no run in a run
+            names.clear()  # runs do not contain runs
             if run.entry_point == "train" or (run.entry_point == "benchmark" and run.measured is not None):
                 yield run
 
 
-def of_one_machine(key: str) -> bool:
-    """Tell whether a key says where or how a run was kept, and nothing about its outcome."""
-    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in _OF_ONE_MACHINE)
+def is_machine_specific(key: str) -> bool:
+    """Tell whether a key depends on the machine or on how the run is stored, without influence on its outcome."""
+    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in _MACHINE_SPECIFIC)
 
 
-def key_of(override: str) -> str:
-    """Return the key, or the group, that an override of Hydra's grammar sets."""
+def override_key(override: str) -> str:
+    """Return the key or the config group that a Hydra override sets."""
     return override.lstrip("+~").partition("=")[0]
 
 
-def shown(value: Any) -> str:
-    """Return a value as YAML users write it."""
+def format_value(value: Any) -> str:
+    """Return a value as it is written in YAML."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, dict) else str(value)
@@ -245,10 +247,10 @@ def _size(cost: dict[str, Any]) -> str:
 
 
 def _command(hydra: dict[str, Any]) -> str:
-    job, sources, given = hydra["job"], hydra["runtime"]["config_sources"], hydra["overrides"]
-    own = [f"-cd {Path(source['path'] or '').name}" for source in sources if source["provider"] == "command-line"]
+    job, sources, overrides = hydra["job"], hydra["runtime"]["config_sources"], hydra["overrides"]
+    config_dir = [f"-cd {Path(s['path'] or '').name}" for s in sources if s["provider"] == "command-line"]
     study = [f"-cn {job['config_name']}"] if job["config_name"] != job["name"] else []
-    several = ["-m"] if "hydra.mode=MULTIRUN" in given["hydra"] else []
-    extra = [o for o in given["hydra"] if o.startswith(("hydra/", "hydra.sweeper", "hydra.launcher"))]
-    task = [o if not o.startswith("data.root=") else "data.root=<dir>" for o in given["task"]]
-    return " ".join([f"python -m fastfcn_pl.{job['name']}", *own, *study, *several, *extra, *task])
+    multirun = ["-m"] if "hydra.mode=MULTIRUN" in overrides["hydra"] else []
+    plugins = [o for o in overrides["hydra"] if o.startswith(("hydra/", "hydra.sweeper", "hydra.launcher"))]
+    task = [o if not o.startswith("data.root=") else "data.root=<dir>" for o in overrides["task"]]
+    return " ".join([f"python -m fastfcn_pl.{job['name']}", *config_dir, *study, *multirun, *plugins, *task])

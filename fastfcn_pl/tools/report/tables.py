@@ -1,4 +1,4 @@
-"""Tables of runs: cells that both pages show, and that HTML sorts and colours."""
+"""Tables of runs, which HTML and Markdown pages share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from fastfcn_pl.evaluation.formatting import averaged_classes, percent
 from fastfcn_pl.tools.report.groups import Group, Spread
-from fastfcn_pl.tools.report.runs import Run, key_of
+from fastfcn_pl.tools.report.runs import Run, override_key
 
-CLASS_COLUMNS = 12
-"""The most groups whose classes are shown."""
+MAX_CLASS_COLUMNS = 12
+"""Groups for which the scores of the classes are shown."""
 _SCORES = {
     "mIoU": "mIoU",
     "pixel acc.": "pixel_accuracy",
@@ -37,7 +37,7 @@ _PUBLISHED = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell says; `value` is what it is sorted by, `heat` (0 to 1) and `difference` (-1 to 1) its colours."""
+    """Cell of a table. HTML sorts by `value`, and colours by `heat` (0 to 1) or `difference` (-1 to 1)."""
 
     text: str
     value: float | None = None
@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass
 class Table:
-    """Cells under a header, in which a column holds numbers or not; rows have a kind, and a colour where charts do."""
+    """Header, rows and notes. `numeric` marks columns of numbers; `kinds` has the state of each row."""
 
     header: list[str]
     numeric: list[bool]
@@ -58,7 +58,7 @@ class Table:
 
     @property
     def compared(self) -> bool:
-        """Tell whether there is a first column of numbers that others are compared with."""
+        """Whether several columns are coloured, so that they can be compared with the first one."""
         return sum(cell.heat is not None for cell in self.rows[0]) > 1 if self.rows else False
 
 
@@ -69,9 +69,9 @@ class _Column:
     numeric: bool = True
 
 
-def result_table(groups: Sequence[Group], keys: Sequence[str], missing: Sequence[dict[str, Any]]) -> Table:
-    """Return a row for each group, and one with empty cells for each published row that no run is about."""
-    columns = _names(groups, keys, missing)
+def result_table(groups: Sequence[Group], keys: Sequence[str], unmatched: Sequence[dict[str, Any]]) -> Table:
+    """Return a table with a row for each group, and one for each `unmatched` published result."""
+    columns = _name_columns(groups, keys, unmatched)
     if any(len(group.counted) > 1 for group in groups):
         columns.append(_Column("n", [Cell(str(len(group.counted)), len(group.counted)) for group in groups]))
     for title, key in _SCORES.items():
@@ -85,37 +85,38 @@ def result_table(groups: Sequence[Group], keys: Sequence[str], missing: Sequence
             columns.append(_Column(title, [_number(value, unit, digits) for value in values]))
     notes = []
     for key in _EFFORT:
-        told = [(group.best.results or {}).get(key) for group in groups]
-        known = {value for value in told if value is not None}
+        values = [(group.best.results or {}).get(key) for group in groups]
+        distinct = {value for value in values if value is not None}
         title = key.replace("_", " ")
-        if len(known) > 1:
-            columns.append(_Column(title, [_number(value, 1, 0) for value in told]))
-        elif known:
-            notes.append(f"{title} {known.pop()}")
+        if len(distinct) > 1:
+            columns.append(_Column(title, [_number(value, 1, 0) for value in values]))
+        elif distinct:
+            notes.append(f"{title} {distinct.pop()}")
     seconds = [group.spread(lambda run: run.seconds) for group in groups]
     if any(seconds):
         columns.append(_Column("min", [_number(spread.mean if spread else None, 60, 1) for spread in seconds]))
     if any(group.kind != "finished" or len(group.finished) < len(group.runs) for group in groups):
         columns.append(_Column("state", [Cell(_state(group)) for group in groups], numeric=False))
     for column in columns:
-        column.cells += [Cell("-") for _ in range(len(groups) + len(missing) - len(column.cells))]
-    columns += _published([*(group.published for group in groups), *([row] for row in missing)])
-    kinds = [group.kind for group in groups] + ["missing"] * len(missing)
+        column.cells += [Cell("-") for _ in range(len(groups) + len(unmatched) - len(column.cells))]
+    columns += _published_columns([*(group.published for group in groups), *([row] for row in unmatched)])
+    kinds = [group.kind for group in groups] + ["missing"] * len(unmatched)
     return _table(columns, kinds, _notes(groups, notes))
 
 
-def _names(groups: Sequence[Group], keys: Sequence[str], missing: Sequence[dict[str, Any]]) -> list[_Column]:
+def _name_columns(groups: Sequence[Group], keys: Sequence[str], unmatched: Sequence[dict[str, Any]]) -> list[_Column]:
+    """Return the columns that name the rows: one for each distinguishing setting, or one with the names of runs."""
     if not keys:
-        names = [group.name for group in groups] + [row.get("name") or row.get("run") or "-" for row in missing]
+        names = [group.name for group in groups] + [row.get("name") or row.get("run") or "-" for row in unmatched]
         return [_Column("run", [Cell(name) for name in names], numeric=False)]
     columns = [_Column(key, [Cell(group.settings[key]) for group in groups], numeric=False) for key in keys]
-    for row in missing:
-        asked = {key_of(o): o.partition("=")[2] for o in str(row.get("run") or "").split()}
-        rest = [f"{key}={value}" for key, value in asked.items() if key not in keys]
-        told = [asked.get(key, "-") for key in keys]
-        if rest or row.get("name"):
-            told[0] = row.get("name") or " ".join([*([told[0]] if told[0] != "-" else []), *rest])
-        for column, text in zip(columns, told, strict=True):
+    for row in unmatched:
+        settings = {override_key(o): o.partition("=")[2] for o in str(row.get("run") or "").split()}
+        others = [f"{key}={value}" for key, value in settings.items() if key not in keys]
+        texts = [settings.get(key, "-") for key in keys]
+        if others or row.get("name"):
+            texts[0] = row.get("name") or " ".join([*([texts[0]] if texts[0] != "-" else []), *others])
+        for column, text in zip(columns, texts, strict=True):
             column.cells.append(Cell(text))
     return columns
 
@@ -136,7 +137,7 @@ def _number(value: float | None, unit: float, digits: int) -> Cell:
 
 
 def _mark_best(columns: list[_Column], groups: Sequence[Group]) -> None:
-    """Mark the best mIoU among finished groups, where there are several."""
+    """Mark the best mIoU if several groups are finished."""
     for column in columns:
         if column.title == "mIoU" and sum(group.kind == "finished" for group in groups) > 1:
             cell = column.cells[0]  # groups come best first
@@ -152,42 +153,42 @@ def _state(group: Group) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
 
 
-def _published(rows: Sequence[Sequence[dict[str, Any]]]) -> list[_Column]:
+def _published_columns(rows_of_groups: Sequence[Sequence[dict[str, Any]]]) -> list[_Column]:
     columns = []
     for key, title in _PUBLISHED.items():
-        told = [[row[key] for row in of_one if row.get(key) is not None] for of_one in rows]
-        form = ".2f" if key in _SCORES.values() else "g"
-        texts = [" / ".join(f"{value:{form}}" for value in values) or "-" for values in told]
-        if any(told):
-            cells = [Cell(text, values[0] if values else None) for text, values in zip(texts, told, strict=True)]
+        values_of_groups = [[row[key] for row in rows if row.get(key) is not None] for rows in rows_of_groups]
+        spec = ".2f" if key in _SCORES.values() else "g"
+        if any(values_of_groups):
+            cells = [
+                Cell(" / ".join(f"{value:{spec}}" for value in values) or "-", values[0] if values else None)
+                for values in values_of_groups
+            ]
             columns.append(_Column(title, cells))
     return columns
 
 
 def _notes(groups: Sequence[Group], common: list[str]) -> list[str]:
-    notes = (
-        [f"Of all: {', '.join(common)}."] if common and len(groups) > 1 else [f"{', '.join(common)}."] if common else []
-    )
+    """Return the sentences below a table; `common` has the values that all runs share."""
+    notes = []
+    if common:
+        notes.append(f"{'All runs: ' if len(groups) > 1 else ''}{', '.join(common)}.")
     if any(len(group.counted) > 1 for group in groups):
-        notes.append("Scores are means ± sample standard deviations over n runs that differ by their seed alone.")
-    hows = list(
-        dict.fromkeys(group.best.cost["measured"] for group in groups if group.best.cost.get("gmacs") is not None)
-    )
-    if hows:
-        notes.append(f"Cost was measured {'; or '.join(hows)}. Minutes are of training, validation included.")
+        notes.append("Scores are means ± sample standard deviations over n runs that differ only in their seed.")
+    costs = [group.best.cost for group in groups]
+    methods = list(dict.fromkeys(cost["measured"] for cost in costs if cost.get("gmacs") is not None))
+    if methods:
+        notes.append(f"Cost was measured {'; or '.join(methods)}. Minutes are training time, including validation.")
     for group in groups:
-        told = {averaged_classes(run.results) for run in group.finished if run.results} - {""}
-        if told:
-            notes.append(
-                f"{group.name}{' or'.join(sorted(told))}: the others have no pixel, and are left out of means."
-            )
+        counts = {averaged_classes(run.results) for run in group.finished if run.results} - {""}
+        if counts:
+            notes.append(f"{group.name}{' or'.join(sorted(counts))}; means leave out classes without pixels.")
     if any(group.kind != "finished" and group.score for group in groups):
-        notes.append("The mIoU of a run that is not finished is the best one so far, and is not ranked.")
+        notes.append("The mIoU of an unfinished run is its best so far, and is not ranked.")
     return notes
 
 
 def run_table(groups: Sequence[Group]) -> Table | None:
-    """Return a row for each run, where groups have several, or runs are not finished."""
+    """Return a table of the runs; None if each group is one finished run."""
     runs = [(group, run) for group in groups for run in group.runs]
     if len(runs) == len(groups) and all(run.state.kind == "finished" for _, run in runs):
         return None
@@ -197,21 +198,21 @@ def run_table(groups: Sequence[Group]) -> Table | None:
         _Column("seed", [_number(run.seed, 1, 0) for _, run in runs]),
         _Column("mIoU", [Cell(percent(run.score), run.score) for _, run in runs]),
         _Column("time", [Cell("-" if s is None else str(timedelta(seconds=round(s))), s) for s in seconds]),
-        _Column("folder", [Cell(_place(run)) for _, run in runs], numeric=False),
+        _Column("folder", [Cell(_short_folder(run)) for _, run in runs], numeric=False),
         _Column("state", [Cell(run.state.text) for _, run in runs], numeric=False),
     ]
     return _table(columns, [run.state.kind for _, run in runs], [])
 
 
-def _place(run: Run) -> str:
-    """Return the end of a run's path: the sweep's folder before the job's number."""
+def _short_folder(run: Run) -> str:
+    """Return the last component of a run's path, or the last two for a job of a sweep."""
     parts = run.folder.resolve().parts
     return "/".join(parts[-2:]) if parts[-1].isdecimal() else parts[-1]
 
 
 def class_table(groups: Sequence[Group]) -> Table | None:
-    """Return the IoU of each class, a column for each of the best groups, as the mean of their runs."""
-    shown = [group for group in groups if any(run.iou for run in group.counted)][:CLASS_COLUMNS]
+    """Return the IoU of each class for the best groups, as means over their runs; None without any IoU."""
+    shown = [group for group in groups if any(run.iou for run in group.counted)][:MAX_CLASS_COLUMNS]
     if not shown:
         return None
     classes = list(dict.fromkeys(name for group in shown for run in group.counted for name in run.iou))
@@ -224,8 +225,8 @@ def class_table(groups: Sequence[Group]) -> Table | None:
     rows = {name: [group.spread(_of_class(name)) for group in shown] for name in classes}
     for i, group in enumerate(shown):
         columns.append(_Column(group.name, [_heat(rows[name], i) for name in classes]))
-    left = len(groups) - len(shown)
-    notes = [f"The best {len(shown)}; {left} more are left out."] if left else []
+    left_out = len(groups) - len(shown)
+    notes = [f"The best {len(shown)}; {left_out} more are left out."] if left_out else []
     return _table(columns, ["finished"] * len(classes), notes)
 
 
@@ -234,7 +235,7 @@ def _of_class(name: str) -> Callable[[Run], float | None]:
 
 
 def _heat(spreads: Sequence[Spread | None], index: int) -> Cell:
-    """Return the cell of one group; `difference` is to the first group, 10 points being all of the colour."""
+    """Return the cell of one group; a `difference` of 10 points to the first group has the full colour."""
     spread, first = spreads[index], spreads[0]
     if spread is None:
         return Cell("-")

@@ -49,7 +49,7 @@ def test_a_browser_shows_it_offline(scheme: Any, width: int, study: Path, going:
         assert necks.all_inner_texts() == ["jpu", "fpn", "dilated", "none"]
 
         assert page.locator("#part-1 img.on").first.is_hidden()
-        page.get_by_label("errors in place of predictions").check()
+        page.get_by_label("errors instead of predictions").check()
         assert page.locator("#part-1 img.on").first.is_visible()
         assert page.locator("#part-1 img.off").first.is_hidden()
         cell = page.locator("td.heat").first

@@ -63,5 +63,5 @@ def test_costs_stand_behind_scores(speed: Path, tmp_path: Path) -> None:
 def test_a_benchmark_that_is_not_done_is_no_run(speed: Path, tmp_path: Path) -> None:
     for file in speed.rglob("benchmark.json"):
         file.unlink()
-    with pytest.raises(UserError, match=r"holds none: .*benchmark` that is done"):
+    with pytest.raises(UserError, match=r"contains no run: .*finished `fastfcn_pl.benchmark`"):
         write([speed], tmp_path)

@@ -11,13 +11,13 @@ import pytest
 from fastfcn_pl.evaluation import visualize
 from fastfcn_pl.tools.report.figures import (
     COLORS,
-    NAMED,
+    MAX_STYLED,
     Curve,
     Point,
-    alone,
     binned,
     curves,
-    inline,
+    for_file,
+    for_html,
     pareto,
     scatter,
     style,
@@ -71,10 +71,10 @@ def _box(svg: str, name: str) -> tuple[float, float, float, float]:
 def test_a_chart_stands_alone_or_takes_the_colour_of_its_page() -> None:
     svg = curves([Curve("<a> & b", [[(0, 0.1), (5, 0.4)]])], "mIoU", percent=True)
     assert "&lt;a&gt; &amp; b" in svg
-    assert "currentColor" in inline(svg)
-    assert "#010203" not in inline(svg) + alone(svg)
-    assert 'fill="#ffffff"' in alone(svg)
-    assert not re.search(r' id="\w+_\d+"', inline(svg))
+    assert "currentColor" in for_html(svg)
+    assert "#010203" not in for_html(svg) + for_file(svg)
+    assert 'fill="#ffffff"' in for_file(svg)
+    assert not re.search(r' id="\w+_\d+"', for_html(svg))
     assert curves([Curve("x", [[(0, 0.1)]])], "t") == curves([Curve("x", [[(0, 0.1)]])], "t")
 
 
@@ -110,4 +110,4 @@ def test_colours_that_we_choose_are_told_apart_by_every_eye(eye: str) -> None:
     for pair in [*combinations(charts, 2), (visualize._CORRECT, visualize._WRONG)]:
         a, b = (_lab(color, EYES[eye]) for color in pair)
         assert np.linalg.norm(a - b) > 10, pair
-    assert len({style(i) for i in range(NAMED)}) == NAMED, "groups of one colour differ by their line"
+    assert len({style(i) for i in range(MAX_STYLED)}) == MAX_STYLED, "groups of one colour differ by their line"

@@ -22,7 +22,7 @@ from fastfcn_pl.core.types import UserError
 from fastfcn_pl.evaluation.visualize import METADATA_KEY
 from fastfcn_pl.tools.report.groups import compare
 from fastfcn_pl.tools.report.page import write
-from fastfcn_pl.tools.report.runs import find
+from fastfcn_pl.tools.report.runs import find_runs
 from tests.fakes.runs import write_benchmark, write_run
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -97,7 +97,7 @@ def test_metrics_that_are_nonsense_are_one_line(content: str, tmp_path: Path) ->
 def test_infinite_and_missing_values_are_left_out_of_curves(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", score=None)
     (run / "metrics" / "metrics.csv").write_text("step,train/loss,val/mIoU\n1,inf,\n2,nan,nan\n3,1e300,0.25\n4,2,\n5,3")
-    (found,) = find([run])
+    (found,) = find_runs([run])
     assert (found.curve("train/loss"), found.score) == ([(4, 2.0)], 0.25)
 
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     with (run / "results.json").open("wb") as file:
         file.truncate(2**40)
-    assert "more than a run writes" in _one_line(run, tmp_path)
+    assert "more than any run writes" in _one_line(run, tmp_path)
 
 
 def test_links_that_lead_back_and_pipes_do_not_hold_a_report_up(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_links_that_lead_back_and_pipes_do_not_hold_a_report_up(tmp_path: Path) 
     (runs / "loop").symlink_to(runs / "loop")
     os.mkfifo(runs / "a" / "benchmark.json")
     os.mkfifo(runs / "a" / "error.txt")
-    assert {run.folder.name for run in find([runs])} == {"a", "b"}
+    assert {run.folder.name for run in find_runs([runs])} == {"a", "b"}
     assert write([runs], tmp_path / "pages")
 
 
@@ -210,7 +210,7 @@ def test_runs_of_other_classes_stand_in_tables_of_their_own(tmp_path: Path) -> N
     results = json.loads((other / "results.json").read_text())
     results |= {"IoU": {"sky": 0.5, "road": 0.25}, "share": {"sky": 0.75, "road": 0.25}}
     (other / "results.json").write_text(json.dumps(results))
-    titles = [comparison.title for comparison in compare(find([tmp_path / "runs"]))]
+    titles = [comparison.title for comparison in compare(find_runs([tmp_path / "runs"]))]
     assert titles == [
         "camvid val, protocol native, classes sky, car, <parked>, a|b",
         "camvid val, protocol native, classes sky, road",
@@ -223,7 +223,7 @@ def test_a_mean_over_some_classes_says_so(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     results = json.loads((run / "results.json").read_text())
     (run / "results.json").write_text(json.dumps({**results, "absent_classes": ["a|b"]}))
-    assert ", over 2 of 3 classes: the others have no pixel" in write([run], tmp_path)[1].read_text()
+    assert ", over 2 of 3 classes; means leave out classes without pixels" in write([run], tmp_path)[1].read_text()
 
 
 VALUES = st.recursive(

@@ -19,7 +19,7 @@ from fastfcn_pl.evaluation.visualize import panels
 from fastfcn_pl.tools.report import pictures
 from fastfcn_pl.tools.report.command import report
 from fastfcn_pl.tools.report.page import write
-from fastfcn_pl.tools.report.runs import find
+from fastfcn_pl.tools.report.runs import find_runs
 from tests.fakes.runs import CLASSES, write_run, write_sweep
 from tests.tools.report.conftest import PUBLISHED
 
@@ -107,7 +107,7 @@ def test_runs_that_go_on_are_shown_as_such(going: Path, tmp_path: Path) -> None:
     header, _, *rows = _rows(text, "shapes val, protocol native")
     states = {row[0]: row[header.index("state")] for row in rows}
     assert states["9"] == r"failed: optimizer.lr=9: &lt;the loss> is not finite \| lower it"
-    assert states["0.01"].startswith("running, epoch 5 of 10, last sign")
+    assert states["0.01"].startswith("running, epoch 5 of 10, last update")
     assert states["0.5"].startswith("running, nothing logged yet")
     assert "is not ranked" in text
     assert "**" not in text.partition("## shapes")[2].partition("## IoU")[0]
@@ -121,7 +121,7 @@ def test_two_data_sets_have_two_tables(study: Path, going: Path, tmp_path: Path)
         "## camvid val, protocol native",
         "## shapes val, protocol native",
     ]
-    assert "They were not scored alike" in text
+    assert "have sections of their own" in text
     assert html.read_text().count('id="part-') == 2
 
 
@@ -140,7 +140,7 @@ def test_costs_measured_in_different_ways_do_not_share_a_chart(tmp_path: Path) -
     about = {"batch": 1, "size": [512, 512], "device": "GPU", "precision": "32-true", "threads": None}
     (run / "benchmark.json").write_text(json.dumps({"latency_ms": 1.0, "gmacs": 5.0, "peak_mib": 9.0, **about}))
     html, page = write([tmp_path / "runs"], tmp_path)
-    assert "1 are left out: they were not measured as training began" in html.read_text()
+    assert "1 are left out, since they were not measured at the start of training" in html.read_text()
     assert "; or by benchmark, batch 1 of 512x512 on GPU" in page.read_text()
 
 
@@ -171,14 +171,14 @@ def test_a_wrong_command_line_is_one_line(tmp_path: Path) -> None:
     for arguments in ([], [str(tmp_path)], ["output=x"], ["outptu=x", str(tmp_path), "output=y"]):
         with pytest.raises(SystemExit, match="usage: python"):
             report(arguments)
-    with pytest.raises(SystemExit, match=r"error: .* is not the folder of a run"):
+    with pytest.raises(SystemExit, match=r"error: .* contains no run"):
         report([str(tmp_path), f"output={tmp_path}/out"])
     assert not (tmp_path / "out").exists()
 
 
 def test_of_many_images_some_from_all_over_the_split_are_shown(tmp_path: Path) -> None:
-    runs = find([write_sweep(tmp_path / "sweep", ["jpu", "fpn"], [0], overlays=8)])
-    made = pictures.rows(runs)
+    runs = find_runs([write_sweep(tmp_path / "sweep", ["jpu", "fpn"], [0], overlays=8)])
+    made = pictures.sample_rows(runs)
     shown = [panels(np.asarray(Image.open(runs[0].folder / "overlays" / f"{i}.png")), 24 * 6) for i in (0, 2, 5, 7)]
     assert len(made) == len(shown)
     assert all(np.array_equal(row.image, cut["image"]) for row, cut in zip(made, shown, strict=True))
@@ -213,7 +213,7 @@ def test_one_validation_is_no_curve_and_a_tie_has_no_winner(tmp_path: Path) -> N
 def test_an_overlay_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", overlays=1)
     (run / "overlays" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"0\.png cannot be read as a picture"):
+    with pytest.raises(UserError, match=r"0\.png cannot be read as an overlay"):
         write([run], tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-// A click on a column's title sorts by it: numbers from the largest on, a second click from the smallest. What has no value stays last.
+// A click on a column heading sorts by it: numbers descending, then ascending. Rows without a value stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   table.querySelectorAll("th button").forEach((button, column) => {
     button.addEventListener("click", () => {
