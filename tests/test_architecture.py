@@ -123,7 +123,13 @@ OPTIONAL = {
     *("tensorboard", "rich", "torchinfo"),
 }
 """Libraries of extras, and those that most calls of their file do without."""
-LAZY: dict[str, set[str]] = {"tools/report/command": {"fastfcn_pl.tools.report.page"}}
+LAZY: dict[str, set[str]] = {
+    "tools/report/command": {"fastfcn_pl.tools.report.page"},
+    "models/weights/hub": {"huggingface_hub", "huggingface_hub.errors", "torch"},
+    "ops/depthwise_conv": {"fastfcn_pl.ops.depthwise_conv_triton"},
+    "ops/interpolate": {"torch.fx.experimental.symbolic_shapes"},
+    "ops/upsampled_cross_entropy": {"fastfcn_pl.ops.upsampled_cross_entropy_triton"},
+}
 """Further imports inside functions, each with its reason beside it in the code."""
 
 

@@ -19,7 +19,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     fast = dilation > 1 and dtype != torch.float64 and x.is_contiguous(memory_format=torch.channels_last)
     if not (fast and is_enabled("triton depthwise") and triton_support.runs_on(x)):
         return reference(x, weight, bias, dilation)
-    from fastfcn_pl.ops.depthwise_conv_triton import DepthwiseConv2d, convolve
+    from fastfcn_pl.ops.depthwise_conv_triton import DepthwiseConv2d, convolve  # triton may not be installed
 
     x, weight = x.to(dtype), weight.to(dtype)
     if not torch.is_grad_enabled():

@@ -22,7 +22,7 @@ def _same(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     """Tell whether two sizes are equal; during `torch.export`, whose sizes are symbols, whether they always are."""
     if not torch.compiler.is_exporting():
         return one == other
-    from torch.fx.experimental.symbolic_shapes import statically_known_true
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports sympy
 
     # Comparing symbols would restrict the file to images whose sizes compare in the same way.
     return all(statically_known_true(a == b) for a, b in zip(one, other, strict=True))

@@ -8,6 +8,7 @@ import shutil
 
 import torch
 from torch import Tensor
+from torch.utils._triton import has_triton
 
 
 def runs_on(x: Tensor) -> bool:
@@ -20,7 +21,5 @@ def runs_on(x: Tensor) -> bool:
 
 @functools.cache
 def _compiles() -> bool:
-    from torch.utils._triton import has_triton
-
     compiler = os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))
     return bool(compiler) and has_triton()

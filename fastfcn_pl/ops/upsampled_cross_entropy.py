@@ -141,18 +141,18 @@ class _ByKernels(_WithGradient):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, formula: _Formula, align_corners: bool) -> Tensor:
-        from fastfcn_pl.ops import upsampled_cross_entropy_triton
+        import fastfcn_pl.ops.upsampled_cross_entropy_triton as kernels  # triton may not be installed
 
         (_, classes, source, source_width), (height, width) = logits.shape, target.shape[-2:]
         weights = logits.new_ones(classes) if formula.weights is None else formula.weights
         shares = weights * (1 - formula.smoothing), weights * (formula.smoothing / classes)
-        of_classes = upsampled_cross_entropy_triton.Formula(*shares, ignore=IGNORE)
+        of_classes = kernels.Formula(*shares, ignore=IGNORE)
         rows = resized_rows(source, height, align_corners, logits.device)
         wide = resize(logits.contiguous(memory_format=torch.channels_last), (source, width), align_corners)
         wide = wide.permute(0, 2, 3, 1).contiguous()
-        total, logarithms = upsampled_cross_entropy_triton.loss(wide, target, rows, of_classes)
+        total, logarithms = kernels.loss(wide, target, rows, of_classes)
         if ctx.needs_input_grad[0]:
-            gradient = upsampled_cross_entropy_triton.gradient(wide, target, rows, of_classes, logarithms)
+            gradient = kernels.gradient(wide, target, rows, of_classes, logarithms)
             if width != source_width:
                 options = align_corners, logits.dtype, logits.device
                 columns, across = interpolation(range(width), source_width, width, *options)

@@ -1,7 +1,4 @@
-"""What a training step computes on a GPU, it computes there: nothing that it would wait for comes from the CPU.
-
-No GPU is needed, since tensors are fake.
-"""
+"""A training step on a GPU takes nothing from the CPU for which it would wait; tensors are fake, without a GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ GPU = torch.device("cuda")
 
 
 class _Crossings(TorchDispatchMode):
-    """Remembers the operations that take from one device and give to another, or whose result Python looks at."""
+    """Remembers operations from one device to another, and those whose result Python reads."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def access(name: str, repository: str | None, url: str | None = None) -> Iterato
 
     Raises UserError if they are not in the cache and the server does not answer.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # `begin` is called before anything slow is imported
 
     offline = constants.HF_HUB_OFFLINE
     if repository is None:
