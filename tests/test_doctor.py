@@ -55,9 +55,9 @@ def test_only_what_was_written_is_named(
     root = write_camvid(tmp_path / "CamVid", train=2, val=1, test=1)
     keys = ["data=camvid", f"data.root={root}", "data.batch_size=2", "num_workers=0", f"output={tmp_path / 'out'}"]
     doctor(make_config(*keys, "samples=0", name="doctor", run_dir=False))
-    assert f"{tmp_path / 'out'} has it all: doctor.json\n" in capsys.readouterr().out
+    assert f"wrote doctor.json to {tmp_path / 'out'}\n" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["doctor.json"]
-    with pytest.raises(UserError, match=r"^samples=-1: draw some pictures, or 0 for none$"):
+    with pytest.raises(UserError, match=r"^samples=-1: give a number of pictures, or 0 for none$"):
         doctor(make_config(*keys, "samples=-1", name="doctor", run_dir=False))
 
 

@@ -154,7 +154,7 @@ def test_videos_become_videos(checkpoint: Path, command: Command, tmp_path: Path
         assert (stored.streams.video[0].height, stored.streams.video[0].width) == (48 + prediction.VIDEO_LEGEND, 64)
         assert len(stored.streams.audio) == 1
     refused = command("predict", f"checkpoint={checkpoint}", "input=in", "output=out", "save=[segments]")
-    assert "save=segments: not of a video such as in/drive.mp4" in refused.stderr
+    assert "save=segments: not available for the video in/drive.mp4" in refused.stderr
 
 
 def _names(kind: str) -> list[str]:

@@ -201,7 +201,7 @@ def test_what_is_no_folder_is_said_before_anything_is_fetched(tmp_path: Path) ->
     (tmp_path / "file.zip").touch()
     (tmp_path / "disk").symlink_to(tmp_path / "not mounted")
     for key, name in (("archives", "file.zip"), ("data.root", "file.zip"), ("data.root", "disk")):
-        with pytest.raises(UserError, match=rf"^{key}={tmp_path / name} is no folder: name one"):
+        with pytest.raises(UserError, match=rf"^{key}={tmp_path / name} is not a folder: give a folder"):
             prepare(config("camvid", tmp_path / "new", f"{key}={tmp_path / name}"))
 
 
@@ -301,7 +301,7 @@ def test_run_lengths() -> None:
 
 @pytest.mark.slow
 def test_the_command(command: Callable[..., subprocess.CompletedProcess[str]], original: Path, tmp_path: Path) -> None:
-    """Converts in processes of its own, says what it has, and ends in one line if there is nothing to prepare."""
+    """Converts in worker processes, prints the splits, and ends in one line if there is nothing to prepare."""
     folder = write_archives("pascal_context", original, tmp_path / "archives")
     checksum = "prepare.archives.images.checksum=null"
     arguments = ["data=pascal_context", f"archives={folder}", "data.root=new", checksum, "num_workers=2"]
@@ -310,7 +310,7 @@ def test_the_command(command: Callable[..., subprocess.CompletedProcess[str]], o
     assert "train: 4 images (of 4998 officially)" in done.stdout
     done = command("prepare", "data=shapes")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: data=shapes: there is nothing to prepare, only for ade20k, ")
+    assert done.stderr.startswith("error: data=shapes needs no preparation; only ade20k, ")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -201,7 +201,7 @@ def test_the_doctor_reports_it_too(tmp_path: Path, make_config: Callable[..., Di
     _root(tmp_path, lambda ids: ids * 255)
     keys = ["data=folder", f"data.root={tmp_path}", "data.classes=[background,thing]", "data.batch_size=2"]
     keys += ["num_workers=0", f"output={tmp_path / 'out'}", "samples=0"]
-    with pytest.raises(UserError, match="training on folder would be wrong: mend the 2 faults above"):
+    with pytest.raises(UserError, match="training on folder would be wrong: fix the 2 faults above"):
         doctor(make_config(*keys, name="doctor", run_dir=False))
     assert "data.remap={0: 0, 255: 1}" in " ".join(capsys.readouterr().out.split())
     doctor(make_config(*keys, "data.remap={0: 0, 255: 1}", name="doctor", run_dir=False))

@@ -255,7 +255,7 @@ def test_bad_files_are_named_before_training_if_they_are_masks_and_all_of_them_b
         with pytest.raises(UserError, match=line):
             data.dataset("train")[0, index]
     keys = ["data=folder", f"data.root={tmp_path}", "data.classes=[a,b,c]", "data.batch_size=2", "num_workers=0"]
-    with pytest.raises(UserError, match="mend the 3 faults above"):
+    with pytest.raises(UserError, match="fix the 3 faults above"):
         doctor(make_config(*keys, f"output={tmp_path / 'out'}", "samples=0", name="doctor", run_dir=False))
     said = capsys.readouterr().out
     assert all(f"train/{name}" in said for name in ("000.png", "003.jpg", "005.png"))

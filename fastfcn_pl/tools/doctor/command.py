@@ -1,4 +1,4 @@
-"""Mistakes and statistics of a data set, printed and written to a folder."""
+"""Command `doctor`: inspect a data set, and print and write its statistics and mistakes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fastfcn_pl.tools.progress_bar import bar
 
 
 def doctor(cfg: DictConfig) -> None:
-    """Print what the splits of `cfg.data` hold, and write it to `cfg.output`.
+    """Print statistics and findings about the splits of `cfg.data`, and write them to `cfg.output`.
 
-    Raises UserError where training would be wrong.
+    Raises UserError if training on the data would be wrong.
     """
     if cfg.limit is not None and cfg.limit < 1:
-        raise UserError(f"limit={cfg.limit}: read one image of each split at least, or null for all")
+        raise UserError(f"limit={cfg.limit}: give 1 or more images of each split, or null for all")
     if cfg.samples < 0:
-        raise UserError(f"samples={cfg.samples}: draw some pictures, or 0 for none")
+        raise UserError(f"samples={cfg.samples}: give a number of pictures, or 0 for none")
     validation.check(cfg)
     data, output = build.build(cfg.data, 0), Path(cfg.output)
     if hasattr(data, "check_root"):
@@ -38,11 +38,11 @@ def doctor(cfg: DictConfig) -> None:
     written = ["doctor.json"]
     if samples is not None:
         written.append("samples.png")
-        with atomic_write(output / "samples.png") as hidden:
-            Image.fromarray(samples).save(hidden, format="PNG")
-    with atomic_write(output / "doctor.json") as hidden:
-        hidden.write_text(json.dumps(rendering.to_dict(data, splits, found), indent=1))
-    print(f"{output} has it all: {' and '.join(written)}")
+        with atomic_write(output / "samples.png") as temporary:
+            Image.fromarray(samples).save(temporary, format="PNG")
+    with atomic_write(output / "doctor.json") as temporary:
+        temporary.write_text(json.dumps(rendering.to_dict(data, splits, found), indent=1))
+    print(f"wrote {' and '.join(written)} to {output}")
     if faults := sum(finding.level == "fault" for finding in found):
-        these = "fault" if faults == 1 else f"{faults} faults"
-        raise UserError(f"training on {data.spec.name} would be wrong: mend the {these} above and run again")
+        listed = "fault" if faults == 1 else f"{faults} faults"
+        raise UserError(f"training on {data.spec.name} would be wrong: fix the {listed} above and run again")

@@ -1,4 +1,4 @@
-"""Labels of images and videos as files."""
+"""Command `predict`: write the labels of images and videos to files."""
 
 from __future__ import annotations
 
@@ -23,91 +23,91 @@ from fastfcn_pl.tools.predict.output_folder import Targets
 from fastfcn_pl.tools.predict.prediction import Prediction, save_probabilities
 from fastfcn_pl.tools.predict.predictor import Predictor
 
-_OF_VIDEOS = {"labels": ".mkv", "colors": ".mp4", "overlays": ".mp4"}
-_NAMED = 20
-"""The most images that are named where some were not labelled."""
+_VIDEO_SUFFIXES = {"labels": ".mkv", "colors": ".mp4", "overlays": ".mp4"}
+_MAX_NAMED = 20
+"""Failed images that the final message names."""
 
 
 def predict(cfg: DictConfig) -> None:
-    """Write what `cfg.save` names of every image and video of `cfg.input`; what is done already is left alone.
+    """Write the kinds in `cfg.save` for every image and video of `cfg.input`; skip those that are done.
 
-    Raises UserError at the end where some could not be labelled, with their names.
+    Raises UserError at the end with the names of inputs that failed.
     """
     if unknown := [kind for kind in cfg.save if kind not in prediction.SUFFIXES]:
         raise UserError(f"save={unknown[0]}: no such picture; {suggest(unknown[0], prediction.SUFFIXES)}")
     if not cfg.save:
-        raise UserError(f"save=[] writes nothing: take some of {', '.join(prediction.SUFFIXES)}")
+        raise UserError(f"save=[] writes nothing: choose from {', '.join(prediction.SUFFIXES)}")
     if cfg.frames is not None and cfg.frames < 1:
-        raise UserError(f"frames={cfg.frames}: label one at least, or all with frames=null")
+        raise UserError(f"frames={cfg.frames}: give 1 or more, or null for all")
     output = Path(cfg.output)
     base, targets = _targets(cfg.input, output, cfg.save)
     made_by = {"checkpoint": Path(cfg.checkpoint).name, "sha256": output_folder.fingerprint(cfg.checkpoint)}
     made_by |= {"precision": cfg.precision}
     if any(map(video.is_video, targets)):
         made_by |= {"frames": cfg.frames}
-    with output_folder.opened(output, made_by, base, targets, cfg.overwrite) as missing:
-        if len(missing) < len(targets):
-            print(f"{len(targets) - len(missing)} images are done already (overwrite=true does them again)")
-        if missing:
-            _label(Predictor(cfg.checkpoint, cfg.device, cfg.precision, cfg.trust, cfg.accelerate), missing, cfg)
+    with output_folder.opened(output, made_by, base, targets, cfg.overwrite) as pending:
+        if len(pending) < len(targets):
+            print(f"{len(targets) - len(pending)} images are done already (overwrite=true repeats them)")
+        if pending:
+            _label(Predictor(cfg.checkpoint, cfg.device, cfg.precision, cfg.trust, cfg.accelerate), pending, cfg)
 
 
-def _label(predictor: Predictor, missing: Targets, cfg: DictConfig) -> None:
-    """Write the files of each input; one that fails is named at the end, a disk that is full ends it all."""
+def _label(predictor: Predictor, pending: Targets, cfg: DictConfig) -> None:
+    """Write the files of each input; collect failures for the end, but stop at a full disk."""
     failed: dict[str, str] = {}
-    unforeseen: Exception | None = None
+    unexpected: Exception | None = None
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        for done, name in enumerate(progress.track(missing, description="images")):
+        for done, name in enumerate(progress.track(pending, description="images")):
             try:
                 if video.is_video(name):
-                    _label_video(predictor, name, missing[name], cfg.frames, progress)
+                    _label_video(predictor, name, pending[name], cfg.frames, progress)
                 else:
-                    _label_image(predictor, Path(name), missing[name])
+                    _label_image(predictor, Path(name), pending[name])
             except UserError as error:
                 failed[name] = str(error)
                 if getattr(error.__cause__, "errno", None) in atomic_io.DISK_FULL_ERRORS:
                     raise UserError(
-                        f"{error} ({done + 1 - len(failed)} of {len(missing)} images are labelled; the same command "
-                        "labels the rest)"
+                        f"{error} ({done + 1 - len(failed)} of {len(pending)} images are done; run the same command "
+                        "again for the rest)"
                     ) from error
-            except Exception as error:  # a network of another's making fails in any way, and one image ends no batch
+            except Exception as error:  # a user's network may raise anything; continue with the next image
                 failed[name] = _failure(name, error)
-                traceback.clear_frames(error.__traceback__)  # they hold the image
-                unforeseen = unforeseen or error
-    print(f"{len(missing) - len(failed)} images labelled in {cfg.output}")
+                traceback.clear_frames(error.__traceback__)  # frames keep the image alive
+                unexpected = unexpected or error
+    print(f"{len(pending) - len(failed)} images labelled in {cfg.output}")
     if failed:
         lines = list(failed.values())
-        more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        more = f"; and {len(lines) - _MAX_NAMED} more" if len(lines) > _MAX_NAMED else ""
         raise UserError(
-            f"{len(failed)} of {len(missing)} images were not labelled: {'; '.join(lines[:_NAMED])}{more}"
-        ) from unforeseen
+            f"{len(failed)} of {len(pending)} images were not labelled: {'; '.join(lines[:_MAX_NAMED])}{more}"
+        ) from unexpected
 
 
 def _failure(name: str, error: Exception) -> str:
-    """Return the line for an image whose labelling ended in an error of Python's, torch's or a library's."""
+    """Return the message for an image that failed with an unexpected error."""
     message = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or re.search(r"alloc|out of memory", message, re.IGNORECASE):
-        return f"{name} does not fit into memory ({message or 'MemoryError'}): make it smaller, or leave it out"
+        return f"{name} does not fit into memory ({message or 'MemoryError'}): shrink it, or leave it out"
     return f"{name} could not be labelled ({type(error).__name__}: {message})"
 
 
 def _targets(source: str, output: Path, kinds: list[str]) -> tuple[Path, Targets]:
-    """Return the folder of the input, and the files to write of each image: named as its path below that folder."""
+    """Return the folder of the input, and the files to write by input, named by its path relative to that folder."""
     if video.is_camera(source):
-        base, found = Path(), [Path(source)]
+        base, files = Path(), [Path(source)]
     else:
-        base, found = find_images(source, video.SUFFIXES, output_folder.is_output(output, prediction.SUFFIXES))
+        base, files = find_images(source, video.SUFFIXES, output_folder.is_output(output, prediction.SUFFIXES))
     targets: Targets = {}
     owners: dict[Path, Path] = {}
-    for path in found:
+    for path in files:
         name = path.relative_to(base)
-        moving = video.is_video(str(path))
-        if moving and (still := [kind for kind in kinds if kind not in _OF_VIDEOS]):
+        is_video = video.is_video(str(path))
+        if is_video and (unsupported := [kind for kind in kinds if kind not in _VIDEO_SUFFIXES]):
             raise UserError(
-                f"save={still[0]}: not of a video such as {path}; of videos there are {', '.join(_OF_VIDEOS)}"
+                f"save={unsupported[0]}: not available for the video {path}; choose from {', '.join(_VIDEO_SUFFIXES)}"
             )
-        suffixes = _OF_VIDEOS if moving else prediction.SUFFIXES
+        suffixes = _VIDEO_SUFFIXES if is_video else prediction.SUFFIXES
         targets[str(path)] = {kind: output / kind / name.with_suffix(suffixes[kind]) for kind in kinds}
         for target in targets[str(path)].values():
             if target in owners:
@@ -118,19 +118,19 @@ def _targets(source: str, output: Path, kinds: list[str]) -> tuple[Path, Targets
 
 def _label_image(predictor: Predictor, path: Path, targets: dict[str, Path]) -> None:
     image = np.asarray(read_image(path, upright=True))
-    wanted = dict(targets)
-    if probabilities := wanted.pop("probabilities", None):
+    remaining = dict(targets)
+    if probabilities := remaining.pop("probabilities", None):
         labels = save_probabilities(predictor.scores(image), probabilities)
     else:
         labels = predictor(image)
-    for kind, target in wanted.items():
+    for kind, target in remaining.items():
         Prediction(image, labels, predictor.spec).save(kind, target)
 
 
 def _label_video(
     predictor: Predictor, source: str, targets: dict[str, Path], frames: int | None, progress: Progress
 ) -> None:
-    """Write a video of each kind, of the first `frames` pictures; Ctrl-C ends a camera's, and keeps what is done."""
+    """Write a video of each kind from the first `frames` frames; Ctrl-C ends a camera and keeps its video."""
     with ExitStack() as stack:
         reader = stack.enter_context(video.reading(source))
         writers = {
@@ -143,7 +143,7 @@ def _label_video(
             pictures = islice(reader.frames(), frames)
             total = frames or reader.length
             for image, time in progress.track(pictures, total=total, description=escape(source)):
-                found = Prediction(image, predictor(image), predictor.spec)
-                made = {"labels": found.ids, "colors": found.colors, "overlays": found.overlay_of_video}
+                result = Prediction(image, predictor(image), predictor.spec)
+                render = {"labels": result.ids, "colors": result.colors, "overlays": result.overlay_of_video}
                 for kind, writer in writers.items():
-                    writer.write(made[kind](), time)
+                    writer.write(render[kind](), time)

@@ -1,4 +1,4 @@
-"""Labels of images from Python: `labels = Predictor("best.ckpt")("photo.jpg")`."""
+"""Prediction from Python: `labels = Predictor("best.ckpt")("photo.jpg")`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fastfcn_pl.tools.precision import PRECISIONS
 
 
 class Predictor:
-    """Labels images as a checkpoint's network and protocol do, on `device`: `auto` is a GPU where there is one.
+    """Predicts labels with the network and protocol of a checkpoint or exported file.
 
-    `precision` is what convolutions and products are computed in, in Lightning's words; an exported file has its own.
-    `trust` lists the packages whose own classes the checkpoint may name, or is true for a file that you trust.
-    Without `accelerate` the network is run as it is written.
+    `device` `auto` uses a GPU if there is one. `precision` has Lightning's values; exported files have a fixed one.
+    `trust` lists packages whose classes the checkpoint may name, or is true for a trusted file. Without `accelerate`,
+    the plain network runs.
     """
 
     def __init__(
@@ -47,23 +47,23 @@ class Predictor:
         self.spec = self.module.spec if self.exported is None else self.exported.spec
 
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
-        """Return class indices `(H, W)` uint8 for an RGB image, or for a file, turned by its EXIF orientation.
+        """Return class indices `(H, W)`, uint8, of an image or a file, which is rotated by its EXIF orientation.
 
-        An array is uint8 `(H, W, 3)`. Raises UserError for another one, and where a file cannot be read.
+        An array must be RGB `(H, W, 3)`, uint8. Raises UserError for any other, or if a file cannot be read.
         """
         if self.exported is not None:
             return self.exported.labels(self._tensor(image))[0].byte().cpu().numpy()
         return self.scores(image).labels()[0].byte().cpu().numpy()
 
     def scores(self, image: str | Path | Image.Image | np.ndarray) -> ScoreMap:
-        """Return the scores of all classes by the checkpoint's protocol, of which labels and probabilities are made.
+        """Return the class scores under the checkpoint's protocol.
 
-        Raises UserError for an exported file that gives labels only.
+        Raises UserError for an exported file that outputs labels only.
         """
         x = self._tensor(image)
         if self.exported is not None:
             if self.exported.gives != "logits":
-                raise UserError("the exported file gives labels, not probabilities: export it with gives=logits")
+                raise UserError("the exported file outputs labels, not probabilities: export it with gives=logits")
             return ScoreMap.of(self.exported.run(x))
         with torch.no_grad():
             return self.module.protocol(self.network, self.module.normalize(x), (x.shape[2], x.shape[3]))

@@ -1,4 +1,4 @@
-"""Preparation of a data set: download, unpack, convert."""
+"""Command `prepare`: download, extract and convert a data set."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from fastfcn_pl.tools.prepare.folder_lock import locked
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Download, unpack and convert `cfg.data` from `cfg.prepare`, and say what its splits hold."""
+    """Download, extract and convert `cfg.data` as `cfg.prepare` says, and print the sizes of its splits."""
     if cfg.prepare is None:
         options = sorted(path.stem for path in (schema.CONF_DIR / "prepare").glob("*.yaml"))
         raise UserError(
-            f"data={launch.choices().get('data')}: there is nothing to prepare, only for {', '.join(options)}; "
-            "train with the files that are there"
+            f"data={launch.choices().get('data')} needs no preparation; only {', '.join(options)} do: start training"
         )
 
     validation.check(cfg)
@@ -30,9 +29,9 @@ def prepare(cfg: DictConfig) -> None:
     archives = Path(os.path.expanduser(cfg.archives)) if cfg.archives else root / "archives"
     for key, path in (("data.root", root), ("archives", archives)):
         if os.path.lexists(path) and not path.is_dir():
-            raise UserError(f"{key}={path} is no folder: name one, which need not be there yet")
+            raise UserError(f"{key}={path} is not a folder: give a folder, which may be a new one")
     with ExitStack() as locks:
-        for folder in sorted({root.resolve(), archives.resolve()}):  # in one order: none waits for one that waits
+        for folder in sorted({root.resolve(), archives.resolve()}):  # a fixed order prevents deadlocks
             locks.enter_context(locked(folder))
         source.prepare(root, archives, cfg.mirror, download, cfg.num_workers)
     for split, official in datamodule.split_sizes.items():
