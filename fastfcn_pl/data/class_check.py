@@ -9,7 +9,7 @@ import numpy as np
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError, listed
 from fastfcn_pl.data.io.image_files import FileSource, read_ids
-from fastfcn_pl.data.io.label_ids import look_up, remap_key, unknown_ids
+from fastfcn_pl.data.io.label_ids import count_ids, look_up, remap_key, unknown_ids
 
 MAX_MASKS = 200
 """Masks of a split that are read at most."""
@@ -45,12 +45,13 @@ def check_masks(split: str, source: FileSource, spec: DatasetSpec, warn: Callabl
     read, pixels = 0, Counter[int]()
     order = _reading_order(len(source))
     for read, index in enumerate(order, start=1):
-        ids = _count_ids(source, index)
-        labels = look_up(np.array([*ids]), spec.labels).tolist()
-        if unknown := [number for number, label in zip(ids, labels, strict=True) if label < 0]:
-            seen = {number for other in [index, *order[:_MASKS_FOR_MESSAGE]] for number in _count_ids(source, other)}
-            raise unknown_ids(source.name(index), unknown, spec, seen)
-        for label, count in zip(labels, ids.values(), strict=True):
+        ids, counts = count_ids(source.ids(index))
+        labels = look_up(ids, spec.labels)
+        if (labels < 0).any():
+            sample = [index, *order[:_MASKS_FOR_MESSAGE]]
+            seen = set(np.concatenate([np.unique(source.ids(i)) for i in sample]).tolist())
+            raise unknown_ids(source.name(index), ids[labels < 0].tolist(), spec, seen)
+        for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
             pixels[label] += count
         classes = set(pixels) - {IGNORE}
         if len(classes) == spec.num_classes or (read >= MAX_MASKS and len(classes) > 1):
@@ -69,15 +70,6 @@ def _reading_order(count: int) -> list[int]:
     chosen = np.linspace(0, count, min(count, MAX_MASKS_OF_ONE_CLASS), endpoint=False).astype(int).tolist()
     rounds = -(-len(chosen) // MAX_MASKS)
     return [index for first in range(rounds) for index in chosen[first::rounds]]
-
-
-def _count_ids(source: FileSource, index: int) -> dict[int, int]:
-    """Return the number of pixels by id in a mask."""
-    ids = source.ids(index)
-    if ids.dtype == np.uint8:  # counting is faster than sorting
-        counts = np.bincount(ids.ravel(), minlength=256)
-        return {number: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
-    return dict(zip(*(values.tolist() for values in np.unique(ids, return_counts=True)), strict=True))
 
 
 def ignored_by_default(source: object, spec: DatasetSpec) -> bool:

@@ -36,6 +36,15 @@ def look_up(ids: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
     return np.where(known[nearest] == ids, values[nearest], np.int16(-1))
 
 
+def count_ids(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids that occur, sorted, and their numbers of pixels."""
+    if ids.dtype != np.uint8:
+        return np.unique(ids, return_counts=True)
+    counts = np.bincount(ids.ravel(), minlength=256)  # faster than sorting
+    values = np.flatnonzero(counts)
+    return values, counts[values]
+
+
 def unknown_ids(name: str, ids: list[int], spec: DatasetSpec, seen: Collection[int] = ()) -> UserError:
     """Return the error for a label map `name` with `ids` that `spec` does not have.
 

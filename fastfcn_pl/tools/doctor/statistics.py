@@ -14,7 +14,7 @@ import numpy as np
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.class_check import ignored_by_default
 from fastfcn_pl.data.io.image_files import FileSource
-from fastfcn_pl.data.io.label_ids import look_up, unknown_ids
+from fastfcn_pl.data.io.label_ids import count_ids, look_up, unknown_ids
 from fastfcn_pl.data.io.parallel import parallel_map
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Tally:
             self.faults.append((kind, str(error)))
 
     def _count(self, ids: np.ndarray, name: str, spec: DatasetSpec) -> None:
-        values, counts = np.unique(ids, return_counts=True) if ids.dtype != np.uint8 else _count_bytes(ids)
+        values, counts = count_ids(ids)
         labels = look_up(values, spec.labels)
         pixels: Counter[int] = Counter()
         for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
@@ -165,10 +165,3 @@ def _examine(spec: DatasetSpec, part: tuple[Source, list[int], bool]) -> Tally:
     for index in indices:
         tally.inspect(source, index, spec, labelled)
     return tally
-
-
-def _count_bytes(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 8-bit values that occur and their counts, faster than by sorting."""
-    counts = np.bincount(ids.ravel(), minlength=256)
-    values = np.flatnonzero(counts)
-    return values, counts[values]
