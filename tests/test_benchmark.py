@@ -19,7 +19,7 @@ from torch import nn
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.cost import timings
 from fastfcn_pl.tools.benchmark import comparison, memory
-from fastfcn_pl.tools.benchmark.command import benchmark, checkpoint_of
+from fastfcn_pl.tools.benchmark.command import benchmark, find_checkpoint
 from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
 
@@ -166,6 +166,6 @@ def test_a_run_is_measured_in_its_folder(tmp_path: Path, make_config: Callable[.
     assert found["num_classes"] == 8
     auxiliary = results["parameters"] - found["parameters"]
     assert 0 < auxiliary < results["parameters"] / 2
-    assert checkpoint_of(f"{tmp_path}/run/checkpoints/last.ckpt")[1] == tmp_path / "run"
+    assert find_checkpoint(f"{tmp_path}/run/checkpoints/last.ckpt")[1] == tmp_path / "run"
     with pytest.raises(UserError, match="the folder has no checkpoints/best"):
-        checkpoint_of(str(tmp_path / "other"))
+        find_checkpoint(str(tmp_path / "other"))

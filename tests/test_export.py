@@ -88,7 +88,7 @@ def test_predict_takes_an_exported_file(trained: Path, command: Command, tmp_pat
         ("output=labels.onnx",): "labels.onnx exists already: set overwrite=true",
         ("output=net.pt",): "output=net.pt: a file of format=onnx ends in .onnx",
         ("int8=true", "format=torchscript"): "int8=true is for format=onnx",
-        ("least_equal=1.1", "output=far.onnx"): "less than least_equal=1.1: it is not kept",
+        ("least_equal=1.1", "output=far.onnx"): "less than least_equal=1.1; the file was removed",
     }.items():
         done = command("export", f"checkpoint={trained}", *arguments)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr

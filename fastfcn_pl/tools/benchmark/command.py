@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ FILE = "benchmark.json"
 
 
 def benchmark(cfg: DictConfig) -> float:
-    """Measure the network that `cfg` describes, write and print what was found, and return the latency in ms."""
+    """Measure a network, write and print the measurement, and return the latency in ms."""
     if cfg.precision not in PRECISIONS:
         raise UserError(f"precision={cfg.precision}: no such option; {suggest(cfg.precision, PRECISIONS)}")
     device = _device(cfg.device)
@@ -40,41 +39,41 @@ def benchmark(cfg: DictConfig) -> float:
         validation.check(cfg)
         network, run_folder = build.model(cfg, cfg.num_classes), None
     else:
-        path, run_folder = checkpoint_of(cfg.checkpoint)
-        cfg, network = _trained(cfg, path)
+        path, run_folder = find_checkpoint(cfg.checkpoint)
+        cfg, network = _load_network(cfg, path)
     startup_messages.step("benchmark: measuring")
-    found = measure(cfg, network, device)
+    measurement = measure(cfg, network, device)
     for folder in filter(None, (cfg.run_dir, run_folder)):
         with atomic_write(Path(folder, FILE)) as hidden:
-            hidden.write_text(json.dumps(found, indent=2) + "\n")
-    comparison.show_one(found, Path(cfg.run_dir))
+            hidden.write_text(json.dumps(measurement, indent=2) + "\n")
+    comparison.show_one(measurement, Path(cfg.run_dir))
     if run_folder is not None:
-        print(f"{Path(run_folder, FILE)} is written, too")
-    return found["latency_ms"]
+        print(f"also written to {Path(run_folder, FILE)}")
+    return measurement["latency_ms"]
 
 
-def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[str, Any]:
-    """Return what `benchmark.json` holds about `network`.
+def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> comparison.Measurement:
+    """Return the measurement of `network`, for `benchmark.json`.
 
-    `parameters` are those it was trained with, but for the auxiliary head's, and `gmacs` are of one image; both are
-    counted before batch norms are folded. Latency is from normalised images to labels, of what `acceleration.fold`
-    makes of it: all of it, and in `parts` that of its parts; what comes behind the head (upsampling and argmax) is
-    `labels`. `images_per_second` is the batch over the median latency. For memory see `footprint.peak_mib`.
+    `parameters` and `gmacs` (of one image) are counted before batch norms are folded, without the auxiliary head.
+    Latency is that of the folded network, from normalised images to labels. `parts` has the latency of each part;
+    its entry `labels` is upsampling and argmax. `images_per_second` is the batch over the median latency. For the
+    memory see `memory.peak_mib`.
     """
     size, form = tuple(cfg.size), memory_format(cfg.channels_last)
     network.aux_head = None
     costs = cost(network, size)
     total = costs.pop("total")
-    shipped = fold(network, accelerate=cfg.accelerate).to(device).to(memory_format=form)
+    folded = fold(network, accelerate=cfg.accelerate).to(device).to(memory_format=form)
     x = torch.randn(cfg.batch, 3, *size, device=device).contiguous(memory_format=form)
     with autocast(device, cfg.precision):
-        children = {name: part for name, part in shipped.named_children() if name in costs}
-        times = timings(lambda: memory.labels(shipped, x), children, device, cfg.repeats, cfg.warm_up)
+        children = {name: part for name, part in folded.named_children() if name in costs}
+        times = timings(lambda: memory.labels(folded, x), children, device, cfg.repeats, cfg.warm_up)
     milliseconds = {name: 1000 * np.array(values) for name, values in times.items()}
     whole = milliseconds.pop("total")
     milliseconds["labels"] = whole - sum(milliseconds.values())
     p10, median, p90 = np.percentile(whole, (10, 50, 90)).tolist()
-    predicts, trains = cfg.memory, cfg.memory and cfg.training is not None
+    measures_training = cfg.memory and cfg.training is not None
     parts = {
         name: {
             "parameters": costs[name].parameters if name in costs else 0,
@@ -83,7 +82,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
         }
         for name, values in milliseconds.items()
     }
-    about = provenance.environment()
+    environment = provenance.environment()
     return {
         "parameters": total.parameters,
         "gmacs": total.gmacs,
@@ -91,14 +90,14 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
         "latency_p10_ms": p10,
         "latency_p90_ms": p90,
         "images_per_second": 1000 * cfg.batch / median,
-        "peak_mib": memory.peak_mib(cfg, device, training=False) if predicts else None,
-        "training_peak_mib": memory.peak_mib(cfg, device, training=True) if trains else None,
+        "peak_mib": memory.peak_mib(cfg, device, training=False) if cfg.memory else None,
+        "training_peak_mib": memory.peak_mib(cfg, device, training=True) if measures_training else None,
         "batch": cfg.batch,
         "size": list(size),
         "training": storable_config(cfg)["training"],
         "precision": cfg.precision,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else about["processor"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else environment["processor"],
         "channels_last": cfg.channels_last,
         "accelerate": cfg.accelerate,
         "num_classes": cfg.num_classes,
@@ -107,30 +106,32 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> dict[s
         "checkpoint": cfg.checkpoint,
         "choices": launch.choices(),
         "overrides": without_secrets(launch.overrides()),
-        "commit": about["commit"],
-        "versions": about["versions"] | ({"cuda": torch.version.cuda} if device.type == "cuda" else {}),
+        "commit": environment["commit"],
+        "versions": environment["versions"] | ({"cuda": torch.version.cuda} if device.type == "cuda" else {}),
         "parts": parts,
     }
 
 
-def checkpoint_of(path: str) -> tuple[Path, Path | None]:
-    """Return the checkpoint that `path` is or, if it is a run's folder, has; and the run's folder, if it is in one."""
-    found = Path(path)
-    if found.is_dir():
-        results = found / "results.json"
-        best = found / "checkpoints" / "best.ckpt"
+def find_checkpoint(path: str) -> tuple[Path, Path | None]:
+    """Return the checkpoint at `path`, or of the run in the folder `path`; and the run's folder, or None."""
+    checkpoint = Path(path)
+    if checkpoint.is_dir():
+        results = checkpoint / "results.json"
+        best = checkpoint / "checkpoints" / "best.ckpt"
         try:
-            named = Path(json.loads(results.read_text())["checkpoint"]) if results.is_file() else best
+            scored = Path(json.loads(results.read_text())["checkpoint"]) if results.is_file() else best
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"checkpoint={path}: {results} names none; give the file in its checkpoints/") from error
-        found = found / "checkpoints" / named.name  # the folder may have been moved
-        if not found.is_file():
-            raise UserError(f"checkpoint={path}: the folder has no {found.relative_to(path)}; give a run's folder")
-    return found, found.parents[1] if found.parent.name == "checkpoints" else None
+            raise UserError(
+                f"checkpoint={path}: {results} names no checkpoint; use a file in the run's checkpoints/"
+            ) from error
+        checkpoint = checkpoint / "checkpoints" / scored.name  # the folder may have been moved
+        if not checkpoint.is_file():
+            raise UserError(f"checkpoint={path}: no {checkpoint.relative_to(path)} in this folder; use a run's folder")
+    return checkpoint, checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else None
 
 
-def _trained(cfg: DictConfig, path: Path) -> tuple[DictConfig, Segmenter]:
-    """Return `cfg` with what it says of the network as the checkpoint at `path` has it, and its network."""
+def _load_network(cfg: DictConfig, path: Path) -> tuple[DictConfig, Segmenter]:
+    """Return the network of the checkpoint at `path`, and `cfg` with the checkpoint's settings of the network."""
     trained = Checkpoint.read(path, cfg.trust)
     run = trained.parts(*build.TO_PREDICT)
     cfg = cfg.copy()
@@ -148,5 +149,5 @@ def _device(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"device={name}: use auto, cpu, cuda or cuda:<number>") from error
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise UserError(f"device={name}: torch does not find it on this machine; use cpu")
+        raise UserError(f"device={name}: torch cannot find this device; use cpu")
     return device

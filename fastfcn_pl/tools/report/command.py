@@ -11,14 +11,14 @@ _USAGE = "usage: python -m fastfcn_pl.report <run, sweep, folder of some, or stu
 
 
 def report(arguments: list[str]) -> None:
-    """Write the page that the command line asks for; a mistake in it, or in a run, is one line and exit code 1."""
+    """Write the report that the command line asks for; a mistake in it or in a run is one line and exit code 1."""
     outputs = [a.removeprefix("output=") for a in arguments if a.startswith("output=")]
-    places = [Path(a) for a in arguments if not a.startswith("output=")]
-    if len(outputs) != 1 or not places or any("=" in str(place) and not place.exists() for place in places):
+    paths = [Path(a) for a in arguments if not a.startswith("output=")]
+    if len(outputs) != 1 or not paths or any("=" in str(path) and not path.exists() for path in paths):
         sys.exit(_USAGE)
-    from fastfcn_pl.tools.report.page import write  # a second of imports, which a wrong command line need not wait for
+    from fastfcn_pl.tools.report.page import write  # slow to import, so only after the command line was checked
 
     try:
-        print(*write(places, Path(outputs[0])), sep="\n")
+        print(*write(paths, Path(outputs[0])), sep="\n")
     except UserError as error:
         sys.exit(f"error: {error}")
