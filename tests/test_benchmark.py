@@ -167,5 +167,5 @@ def test_a_run_is_measured_in_its_folder(tmp_path: Path, make_config: Callable[.
     auxiliary = results["parameters"] - found["parameters"]
     assert 0 < auxiliary < results["parameters"] / 2
     assert find_checkpoint(f"{tmp_path}/run/checkpoints/last.ckpt")[1] == tmp_path / "run"
-    with pytest.raises(UserError, match="the folder has no checkpoints/best"):
+    with pytest.raises(UserError, match="no checkpoints/best"):
         find_checkpoint(str(tmp_path / "other"))
