@@ -1,4 +1,4 @@
-"""What a benchmark measures, says and writes, of networks that are tiny."""
+"""Measurements, output and files of `benchmark`, with tiny networks."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_timings_tell_parts_apart() -> None:
 
 @pytest.mark.exhaustive
 def test_memory_is_what_the_process_takes(make_config: Callable[..., DictConfig]) -> None:
-    """Of a network whose activations can be told: training keeps what predicting lets go, and grows with the batch."""
+    """A network with known activations: training keeps what prediction frees, and its memory grows with the batch."""
     cfg = make_config(*SMALL, "size=[256,256]", "training.size=[256,256]", "training.batch=4", name="benchmark")
     cpu = torch.device("cpu")
     predicting, training = (memory.peak_mib(cfg, cpu, training=t) for t in (False, True))

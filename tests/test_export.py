@@ -1,4 +1,4 @@
-"""Exported networks: the same labels at any size, and refusals that leave no file."""
+"""Exported networks return the same labels at any size, and a rejected export leaves no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options chosen on the command line against the keys of studies, composed as the command line does."""
+"""Precedence of options on the command line over the keys of studies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastfcn_pl.config.composition import ConfigLoader
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Callable[..., DictConfig]:
-    """Compose a study, and what is said of its keys; `hydra` is part of the configuration."""
+    """Return a function that composes a study; `hydra` is part of the configuration."""
 
     def make(study: str, *overrides: str, folder: Path | None = None) -> DictConfig:
         with initialize_config_dir(str(folder or schema.CONF_DIR), version_base="1.3"):

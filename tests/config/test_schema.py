@@ -1,4 +1,4 @@
-"""The configuration: every option fits the signature that it is for, and every typo is an error."""
+"""Validation of the configuration: every option matches its signature, and every typo is an error."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_prints_and_logs_have_no_secret(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class _Stream:
-    """A stream whose `write` can be replaced, as that of a terminal can."""
+    """Stream with a replaceable `write`, like a terminal's."""
 
     def __init__(self, target: io.StringIO) -> None:
         self.write = target.write

@@ -1,4 +1,4 @@
-"""Lightning's flags: each is a key of `trainer`, and works or is refused before training with the reason."""
+"""Flags of Lightning's Trainer: each works, or is rejected before training with a reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Make = Callable[..., DictConfig]
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_each_flag_is_a_key(flag: str) -> None:
-    """So that none of them is "no such key", or needs a +."""
+    """Otherwise a flag would be "no such key", or would need a +."""
     assert flag in OmegaConf.load(schema.CONF_DIR / "trainer" / "default.yaml")
 
 

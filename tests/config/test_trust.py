@@ -1,4 +1,4 @@
-"""A checkpoint is data: what it may name, what is built of it, and what is refused before anything is imported."""
+"""A checkpoint is data: it may name known parts only, and others are rejected before they are imported."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ BUILT = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that trained for a step."""
+    """Return the folder of a run that trained for one step."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     train(composed(*SHORT, f"run_dir={folder}"))
     return folder
@@ -80,7 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that is there once `foreign_part` is imported, which can be."""
+    """Return the path of a file that importing the module `foreign_part` creates."""
     found = tmp_path / "imported"
     text = f"open({str(found)!r}, 'w').close()\nimport os, torch\nclass Thing(torch.nn.Module): pass\n"
     text += "def partial(*args, **keys): return Thing()\nthing = Thing()\n"
@@ -100,7 +100,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _hostile(run: Path, folder: Path, places: dict[str, Any]) -> Path:
-    """Write the run's last checkpoint with `places` of its configuration changed, as that of a run in `folder`."""
+    """Write the run's last checkpoint, with `places` of its configuration changed, to a run in `folder`."""
     content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     tree = moved(content["hyper_parameters"]["config"], str(run), str(folder))
     for key in sorted(places):
@@ -117,7 +117,7 @@ def _save(content: dict[str, Any], folder: Path) -> Path:
 
 
 class ServedError(Exception):
-    """The page of the demo would be served now."""
+    """Raised instead of serving the page of the demo."""
 
 
 def _demo(path: Path, *trust: str) -> None:
@@ -181,7 +181,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_part_of_others_runs(name: str, run: Path, tmp_path: Path, marker: Path) -> None:
-    """Each place in a checkpoint is refused in one line if the command builds it, else left alone."""
+    """A foreign part is rejected in one line if the command builds it, and ignored otherwise."""
     for place in sorted(BUILT[name]):
         path = _hostile(run, tmp_path / "theirs", {place: PLACES[place]})
         with pytest.raises(UserError) as caught:
@@ -350,7 +350,7 @@ def test_own_parts_from_python(own_run: Path) -> None:
 def test_own_parts_in_a_folder_of_options(
     command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    """A sweep's job, prediction and resuming with `-cd`; none of the last two without."""
+    """With `-cd`, a job of a sweep, prediction and resuming work. Without it, the last two are rejected."""
     _write_own_part(tmp_path)
     option = tmp_path / "my_conf" / "model" / "neck" / "mixer.yaml"
     option.parent.mkdir(parents=True)
@@ -378,7 +378,7 @@ def test_own_parts_in_a_folder_of_options(
 
 @pytest.fixture(scope="module")
 def own_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a run whose neck is the user's own."""
+    """Return the folder of a run with the user's own neck."""
     folder = tmp_path_factory.mktemp("own")
     _write_own_part(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -427,7 +427,7 @@ def test_interpolations_of_a_file_are_not_resolved(run: Path, tmp_path: Path, mo
 
 @pytest.mark.parametrize("backslashes", range(5))
 def test_a_text_of_a_resumed_run_stays_a_text(backslashes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a study asks is not refused for an interpolation, and not resolved either."""
+    """A study's question may contain an interpolation, which is not resolved."""
     monkeypatch.setenv("SECRET_PLACE", "hunter2")
     text = "why " + "\\" * backslashes + "${oc.env:SECRET_PLACE}?"
     kept = restore_withheld({"question": text}, OmegaConf.create({"question": None}))
@@ -435,7 +435,7 @@ def test_a_text_of_a_resumed_run_stays_a_text(backslashes: int, monkeypatch: pyt
 
 
 def test_choices_of_the_run_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come from a file beside the checkpoint, and go to results and to W&B."""
+    """Choices are read from a file of the run, and written to results and W&B."""
     monkeypatch.setenv("SECRET_PLACE", "hunter2")
     file = tmp_path / ".hydra" / "hydra.yaml"
     file.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Output that nobody reads ends no command."""
+"""Commands survive a closed pipe or terminal."""
 
 from __future__ import annotations
 

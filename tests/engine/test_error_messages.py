@@ -1,4 +1,4 @@
-"""A user's mistake: one line with cause, place and remedy, exit code 1, and the folder as it was."""
+"""Mistakes of the user: one line with cause, place and remedy, exit code 1, and an unchanged folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def camvid(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refused(command: Command, tmp_path: Path) -> Callable[..., None]:
-    """Run a command that has to end in one line about `words`, and leave every file as it was."""
+    """Return a function that runs a command, which has to fail with one line and change no file."""
 
     def run(module: str, *arguments: str, words: tuple[str, ...], **options: Any) -> None:
         before = sorted(tmp_path.rglob("*"))

@@ -1,4 +1,4 @@
-"""Processes without a home: an unknown user, a folder that is not there or cannot be written."""
+"""Processes without a home folder: unknown user, missing or read-only folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live run is not harmed by others: who does not have its folder changes nothing there."""
+"""Locks of a job's folder: other processes change nothing in the folder of a live run."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_folder_that_its_owner_removes_is_made_anew(tmp_path: Path, monkeypatc
 
 
 def test_where_folders_cannot_be_locked_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on NFS."""
+    """As on some network file systems."""
     flock = fcntl.flock
 
     def of_nfs(descriptor: int, kind: int) -> None:
@@ -109,7 +109,7 @@ def _state(folder: Path) -> dict[str, bytes]:
 def test_a_second_start_leaves_the_first_ones_folder_as_it_is(
     command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    """Also if nothing has come of the first one yet; single runs and jobs of a sweep."""
+    """This holds for single runs and jobs of a sweep, also before the first one has written anything."""
     (tmp_path / "sweep" / "0" / ".hydra").mkdir(parents=True)
     (tmp_path / "sweep" / "0" / ".hydra" / "config.yaml").write_text("seed: 0\n")
     before = _state(tmp_path)

@@ -1,4 +1,4 @@
-"""A sweep that is started again keeps what is done, and goes on."""
+"""A restarted sweep keeps finished jobs and resumes stopped ones."""
 
 from __future__ import annotations
 

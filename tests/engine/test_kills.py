@@ -1,4 +1,4 @@
-"""A run that is killed, wherever that happens, leaves in the end each file that one leaves which was not."""
+"""A run that is killed at any moment and resumed leaves the same files as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _without_time(value: Any) -> Any:
 
 
 def _events(folder: Path) -> list[tuple[str, int, Any]]:
-    """Return what TensorBoard shows."""
+    """Return the events that TensorBoard shows."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), {"scalars": 0, "images": 0, "tensors": 0})
@@ -74,7 +74,7 @@ def _content(path: Path) -> Any:
 
 
 def _all(folder: Path) -> dict[str, Any]:
-    """Return what each file of a run holds, but for times; paths are as if the run were in the folder `home`."""
+    """Return the content of each file of a run without times, with paths as if the run were in the folder `home`."""
     home = str(folder.parent)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "tfevents" not in path.name]
     found = {str(path.relative_to(folder)): moved(_content(path), home, "home") for path in files}
@@ -84,7 +84,7 @@ def _all(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """Return what a run of a kind leaves that was never stopped, as if it had run in the folder `run`."""
+    """Return the files of an uninterrupted run of each kind, as if it had run in the folder `run`."""
     home, done = tmp_path_factory.mktemp("unbroken"), {}
 
     def run(kind: str) -> dict[str, Any]:
@@ -99,14 +99,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[s
 
 
 def _finish(kind: str, folder: Path) -> None:
-    """Run to the end what was begun in `folder`, or all of it."""
+    """Start or resume the run in `folder`, and finish it."""
     run = processes.run if kind == "two ranks" else in_process.run
     done = run([TRAIN, *RUN, *KINDS[kind], f"hydra.run.dir={folder.name}", "checkpoint=auto"], folder.parent)
     assert done.returncode == 0, done.stderr
 
 
 def _run_to_the_end(kind: str, kills: list[int], folder: Path) -> int:
-    """Start a run again and again, to be killed at the given changes of its folder, and then once more; count kills."""
+    """Kill and resume a run at the given changes of its folder, then finish it; return the number of kills."""
     given = [*RUN, *KINDS[kind], f"hydra.run.dir={folder.name}", "checkpoint=auto"]
     killed = 0
     for change in kills:
@@ -126,7 +126,7 @@ def _assert_same(found: dict[str, Any], expected: dict[str, Any], when: str) -> 
 def test_a_killed_run_leaves_every_file_of_an_unbroken_one(
     kind: str, kills: list[int], tmp_path: Path, unbroken: Callable[[str], dict[str, Any]]
 ) -> None:
-    """Killed inside of training, and again while it goes on."""
+    """The run is killed during training, and again after it was resumed."""
     folder = tmp_path / "run"
     assert _run_to_the_end(kind, kills, folder) == len(kills)
     _assert_same(_all(folder), unbroken(kind), f"after kills at {kills}")
@@ -137,7 +137,7 @@ def test_a_killed_run_leaves_every_file_of_an_unbroken_one(
 def test_ten_kills_of_each_kind_leave_every_file(
     kind: str, tmp_path: Path, unbroken: Callable[[str], dict[str, Any]]
 ) -> None:
-    """At changes of the folder all over a run, those between the final files among them, and twice in a row."""
+    """The kills are spread over the whole run, include the final files, and happen twice in a row."""
     expected, rng = unbroken(kind), np.random.default_rng(0)
     killed = 0
     for number in itertools.count():

@@ -1,4 +1,4 @@
-"""The command line: quick to answer, and one line for a mistake."""
+"""The command line answers quickly, and reports a mistake in one line."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_workers_error_is_the_message_without_its_traceback() -> None:
 def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
     parents: list[int], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its parent's id changes when rank 0 ends."""
+    """The id of its parent changes when rank 0 exits."""
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(distributed, "_PARENT", 7)
     monkeypatch.setattr(distributed, "GRACE", 0.15)
@@ -142,7 +142,7 @@ def test_what_cannot_be_built_is_named(command: Command) -> None:
 
 
 def test_the_batch_file_for_slurm_gives_a_command_that_composes(command: Command, tmp_path: Path) -> None:
-    """It is run with a `srun` that notes its arguments."""
+    """The batch file runs with a fake `srun` that records its arguments."""
     noted = write_command(tmp_path / "bin" / "srun")
     script = ROOT / "experiments" / "cluster" / "train.sbatch"
     env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "DATA": "/data", "SLURM_JOB_ID": "4711"}

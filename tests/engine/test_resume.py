@@ -1,4 +1,4 @@
-"""A run that was stopped ends as if it had not been: to the last bit."""
+"""A resumed run ends bit for bit like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Keep(L.Callback):
-    """Keeps every `last.ckpt` that a run writes."""
+    """Callback that keeps every `last.ckpt` of a run."""
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         self._keep(trainer)
@@ -62,7 +62,7 @@ class Keep(L.Callback):
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """Return what has to be equal: weights, optimizer, schedule, averages, progress, scores; best and last."""
+    """Return the state that has to be equal: weights, optimizer, schedule, averages, progress and scores."""
     state: dict[str, Any] = {}
     for name in ("best", "last"):
         content = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
@@ -171,7 +171,7 @@ def test_a_new_run_starts_from_the_weights_that_fit(make_config: MakeConfig, tmp
 
 
 class Heavy(L.Callback):
-    """Makes writing a checkpoint take its time."""
+    """Callback that slows down the writing of checkpoints."""
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["heavy"] = torch.zeros(8_000_000)
@@ -182,7 +182,7 @@ BROKEN += ["data.train_images=16", "+callbacks.heavy._target_=tests.engine.test_
 
 
 def _broken(ranks: int) -> list[str]:
-    """Return what the runs that are killed are given: of equally many steps, whatever the number of ranks."""
+    """Return the overrides of the killed runs, which have the same number of steps for any number of ranks."""
     return BROKEN if ranks == 1 else [*BROKEN, f"trainer.devices={ranks}", f"data.train_images={16 * ranks}"]
 
 
@@ -193,7 +193,7 @@ def _finish(given: list[str], ranks: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """Return the folder of a run of so many ranks that was never stopped."""
+    """Return a function that returns the folder of an uninterrupted run with that many ranks."""
     home = tmp_path_factory.mktemp("unbroken")
 
     def run(ranks: int) -> Path:
@@ -243,7 +243,7 @@ def test_a_killed_run_ends_like_one_that_was_not(
 
 
 class Fill(L.Callback):
-    """Fills the disk before a save: files grow no more."""
+    """Callback that fills the disk before a save, by limiting the size of files."""
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.global_step == 6 and "FULL" in os.environ:

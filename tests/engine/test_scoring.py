@@ -1,4 +1,4 @@
-"""What is said about a score: under which protocol, and of PASCAL Context over how many classes."""
+"""Reports of a score: its protocol, and the number of classes of PASCAL Context."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _spec(name: str, classes: int) -> DatasetSpec:
 
 
 class _Halves(Source):
-    """One picture: class 0 above class 1."""
+    """Data set of one image with class 0 above class 1."""
 
     def __len__(self) -> int:
         return 1

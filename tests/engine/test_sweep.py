@@ -1,4 +1,4 @@
-"""Sweeps: each job with ranks of its own, whatever launches it, and all of them in one table."""
+"""Sweeps: each job has its own ranks with any launcher, and all jobs are in one table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _jobs(tmp_path: Path) -> list[dict[str, str]]:
 
 
 def _launched_by(launcher: str) -> list[str]:
-    """Return the overrides for a launcher; skip where it is not installed."""
+    """Return the overrides for a launcher; skip the test if it is not installed."""
     if launcher != "basic":
         pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
     return [f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]

@@ -1,4 +1,4 @@
-"""First minutes: the list of commands, and what a command says before its long imports."""
+"""The list of commands, and the messages of a command before its slow imports."""
 
 from __future__ import annotations
 

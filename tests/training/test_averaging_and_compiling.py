@@ -1,4 +1,4 @@
-"""Averaged weights are what is validated and saved, and a compiled network leaves no trace in what is saved."""
+"""Averaged weights are validated and saved; compiling does not change a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MakeConfig = Callable[..., DictConfig]
 
 
 class Averages(L.Callback):
-    """Averages weights and running statistics by the formula."""
+    """Callback that averages weights and running statistics by the formula."""
 
     average: dict[str, torch.Tensor] | None = None
 

@@ -1,4 +1,4 @@
-"""Ranks that torchrun or srun starts: all run what rank 0 composed, or none does."""
+"""Ranks started by torchrun or srun: all run the job that rank 0 composed, or none does."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _port() -> str:
 def _agents(
     folder: Path, addresses: tuple[str, str], commands: list[list[str]], prefixes: list[list[str]], **env: str
 ) -> list[tuple[int, str, str]]:
-    """Run an agent of torchrun for each of two machines; return exit code, output and errors of each."""
+    """Run torchrun's agents of two machines; return exit code, output and errors of each."""
     shared = ["--nnodes=2", "--nproc-per-node=1", f"--master-addr={addresses[0]}", f"--master-port={_port()}"]
     agents = [
         subprocess.Popen(
@@ -154,7 +154,7 @@ def _assert_one_run(folder: Path, done: list[tuple[int, str, str]]) -> None:
 
 @pytest.mark.slow
 def test_two_machines_make_one_run(tmp_path: Path) -> None:
-    """Two agents of torchrun, each with an address of its own."""
+    """Each of the two agents of torchrun has its own address."""
     command = [*SMALL, "logger.wandb.mode=offline", "trainer.num_nodes=2"]
     done = _agents(tmp_path, ("127.0.0.2", "127.0.0.3"), [command, command], [[], []])
     _assert_one_run(tmp_path, done)
@@ -205,7 +205,7 @@ def test_two_networks_make_one_run(networks: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ranks_started_by_hand_have_one_configuration(tmp_path: Path) -> None:
-    """Lightning's own way for several machines: each starts the command with NODE_RANK, and composes it by itself."""
+    """Each machine starts the command with NODE_RANK and composes its own configuration, as Lightning documents."""
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
     command = ["fastfcn_pl.train", *SMALL, "logger=none", "trainer.num_nodes=2", "hydra.run.dir=run"]
     first = start(tmp_path, *command, **where, NODE_RANK="0")

@@ -1,4 +1,4 @@
-"""Several ranks (CPU, gloo) are as good as one: the numbers that they find, the losses that they train with."""
+"""Several ranks (CPU, gloo) have the scores and the losses of a single one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Fresh = Callable[..., Any]
 
 
 def _ranks(count: int) -> list[str]:
-    """Return the overrides for ranks that are forks of a process, which need not import torch again."""
+    """Return the overrides for forked ranks, which need not import torch again."""
     return [f"trainer.devices={count}", "trainer.strategy=ddp_fork"]
 
 
@@ -88,7 +88,7 @@ def test_training_goes_on_behind_a_validation_on_which_a_rank_had_no_image(
 
 
 def _losses(cfg: DictConfig) -> list[float]:
-    """Train a network whose norms look at single images, without dropout; return the loss of each step."""
+    """Train a network with per-image norms and without dropout; return the loss of each step."""
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = build.datamodule(cfg)
     module = build.module(cfg, datamodule.spec)
@@ -121,7 +121,7 @@ def test_equal_global_batches_give_equal_losses(make_config: MakeConfig, tmp_pat
 def test_batch_norms_look_at_all_ranks_images_where_there_are_several_gpus(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lightning exchanges them when training starts, which this machine's CPU would refuse."""
+    """Lightning converts them when training starts, which needs a GPU."""
     monkeypatch.setattr(build, "_on_gpu", lambda cfg: True)
     one, two = (build.trainer(make_config(*SMALL, f"trainer.devices={count}")) for count in (1, 2))
     assert not isinstance(one.strategy, DDPStrategy), "the only one that exchanges them"

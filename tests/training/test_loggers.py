@@ -1,4 +1,4 @@
-"""W&B's mode where the user is logged in: online only if the server answers."""
+"""W&B's mode for a logged-in user: online only if the server can be reached."""
 
 from __future__ import annotations
 

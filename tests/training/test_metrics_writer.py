@@ -1,4 +1,4 @@
-"""No row of `metrics.csv` is lost, and none is there twice, wherever the process that writes is killed."""
+"""`metrics.csv` loses and repeats no row if the process is killed at any moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.killed import kill_at
 
 
 def _log(logger: MetricsFile, steps: range) -> None:
-    """Log what a run does: a learning rate and a loss at each step, at each fifth also a score; save at each third."""
+    """Log a learning rate and a loss at each step, and a score at each fifth; save at each third."""
     for step in steps:
         logger.log_metrics({"lr": 0.1 * step}, step)
         logger.log_metrics({"loss": 1.0 / (step + 1), "wait": 0.0}, step)
@@ -28,13 +28,13 @@ def _log(logger: MetricsFile, steps: range) -> None:
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
-    """Return the rows, without the columns that they leave empty."""
+    """Return the rows without their empty columns."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def _ended(work: Callable[[], None]) -> int:
-    """Return how a process that does the work ends."""
+    """Return the exit code of a process that does `work`."""
     child = os.fork()
     if child == 0:
         work()
@@ -52,7 +52,7 @@ def whole(tmp_path: Path) -> list[dict[str, str]]:
 
 
 def test_a_kill_at_any_change_of_the_disk_loses_nothing(tmp_path: Path, whole: list[dict[str, str]]) -> None:
-    """From the start of the first session, and from that of the second one, which goes on with step 12."""
+    """The kills start with the second session, which resumes at step 12."""
     first, folder = tmp_path / "first", tmp_path / "run"
     logger = MetricsFile(folder=str(first))
     _log(logger, range(14))
@@ -105,7 +105,7 @@ def test_what_is_logged_twice_stands_once(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_save_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when a signal ends the final scoring, whereupon Lightning saves once more."""
+    """A signal may end the final scoring, after which Lightning saves once more."""
     logger = MetricsFile(folder=str(tmp_path))
     _log(logger, range(9))
     expected = _rows(tmp_path)

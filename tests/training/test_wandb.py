@@ -1,4 +1,4 @@
-"""One offline run with everything on, read back from the file that `wandb sync` uploads."""
+"""An offline run with all features, read back from the file that `wandb sync` uploads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OPTIONS += ["run_dir=run", "logger=all", "logger.wandb.mode=offline", "logger.wa
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run, in the folder that it was started in, which is the home of its user."""
+    """Return the folder of a finished run, which was started in the home folder of its user."""
     home = tmp_path_factory.mktemp("home")
     root = write_camvid(home / "CamVid", train=5, val=3)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
@@ -67,13 +67,13 @@ def _table(run: Path, path: str) -> dict[str, Any]:
 
 
 def _validated(module: SegmentationModule) -> SegmentationDataset:
-    """Return the samples that the run was validated on."""
+    """Return the validation samples of the run."""
     root = module.hparams["config"]["data"]["root"]
     return build.datamodule(build.compose(["data=camvid", f"data.root={root}"])).dataset("val")
 
 
 def _documented() -> list[re.Pattern[str]]:
-    """Return the keys of the table in the package of callbacks, as patterns."""
+    """Return the keys in the docstring of the callbacks, as patterns."""
     text = fastfcn_pl.training.callbacks.__doc__ or ""
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     keys = [key for row in rows for key in re.findall("`([^`]+)`", row)]
@@ -114,7 +114,7 @@ def test_numbers_are_logged_at_each_step_and_validation(run: Path) -> None:
 
 
 def test_masks_decode_to_labels_prediction_and_errors(run: Path) -> None:
-    """The prediction is that of the last weights, and the truth that of the data set's files."""
+    """The prediction is that of the last weights; the truth is read from the data set's files."""
     logged = wandb_file.history(run)
     module = checkpoint.load(run / "checkpoints" / "last.ckpt")
     samples = _validated(module)

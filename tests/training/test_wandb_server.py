@@ -1,4 +1,4 @@
-"""Runs that report to a W&B server, here one on loopback: what it knows of them in the end."""
+"""Runs that report to a W&B server, here a fake one on loopback."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def _run(server: Server, folder: Path, *command: str, fresh: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user who is logged in; nothing that is left of it may hold the user's key."""
+    """Run a command as a logged-in user, and check that no file of it holds the user's key."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "HOME": str(folder / "home")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}

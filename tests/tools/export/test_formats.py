@@ -1,4 +1,4 @@
-"""Exported files are data, or refused: nothing of a stranger's file runs."""
+"""Exported files are data or are rejected, so that no code of an untrusted file runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DESCRIBED = {"spec": SPEC.to_dict(), "gives": "logits"}
 
 
 class Net(nn.Module):
-    """Logits of two classes, a pixel a time."""
+    """Network that computes logits of two classes from each pixel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Net(nn.Module):
 
 
 class Marker:
-    """An object whose reading by pickle leaves a folder `path`."""
+    """Object that creates the folder `path` when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Files of each format compute what the network does, at sizes of every kind; a disk that is full is one line."""
+"""Files of each format compute the network's results at all kinds of sizes; a full disk is reported in one line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _module(make_config: Callable[..., DictConfig], *overrides: str) -> Segmenta
 def _differences(
     module: SegmentationModule, form: str, path: Path, accelerate: bool = True
 ) -> list[tuple[float, float]]:
-    """Export a module; return shares of equal labels and differences of logits in their spread, at each size."""
+    """Export a module; return the share of equal labels and the relative difference of logits for each size."""
     writers.write(ImageSegmenter(module.model, module.mean, module.std, "logits", accelerate).eval(), form, path)
     run, found = formats.runner(path), []
     for batch, height, width in SIZES:
@@ -108,7 +108,7 @@ def test_every_family_of_timm_is_exported_equal_or_seen_to_differ(
 
 
 class OwnHead(nn.Module):
-    """A head as users write one: a residual behind a norm, a gate of the same map, a pool that is no module."""
+    """Head like a user's own: a residual after a norm, a gate of the same map, and a functional pool."""
 
     def __init__(self, in_info: FeatureInfo, num_classes: int, align_corners: bool) -> None:
         super().__init__()

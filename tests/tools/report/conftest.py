@@ -1,4 +1,4 @@
-"""Two studies that differ in shape, as folders of runs."""
+"""Folders of runs: a study, and single runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PUBLISHED = [
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Necks and seeds, with pictures and published numbers."""
+    """Return a study of necks and seeds, with overlays and published results."""
     folder = tmp_path_factory.mktemp("study")
     return write_sweep(folder / "sweep", ["jpu", "fpn", "dilated"], [0, 1, 2], overlays=2, published=PUBLISHED)
 
 
 @pytest.fixture(scope="module")
 def going(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Single runs on other data, of which none is finished: going on, failed, and not begun to learn."""
+    """Return single runs on other data that are not finished: running, failed, and without a first step."""
     folder = tmp_path_factory.mktemp("going")
     one = {"data": "shapes", "study": "train", "multirun": False, "score": None}
     write_run(folder / "a", overrides=["optimizer.lr=0.1"], **one)

@@ -1,4 +1,4 @@
-"""The HTML page of `report` as Chromium shows it without a network: on a desk and on a telephone, light and dark."""
+"""The HTML page of `report` in Chromium without a network: on a desktop and on a phone, light and dark."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _ours(url: str, html: Path) -> bool:
 
 
 def _hold_that_text_can_be_read(page: Any) -> None:
-    """Hold that text and its paper differ: by 4.5 times in luminance, as WCAG asks."""
+    """Check that the contrast of text is at least 4.5, as WCAG demands."""
     script = """() => {
       const light = (css) => {
         const canvas = document.createElement("canvas").getContext("2d");

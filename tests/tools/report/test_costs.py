@@ -1,4 +1,4 @@
-"""Pages about what networks cost: runs of `benchmark`, which have no score."""
+"""Reports on runs of `benchmark`, which have costs but no score."""
 
 from __future__ import annotations
 

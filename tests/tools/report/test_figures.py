@@ -1,4 +1,4 @@
-"""Numbers of charts: bins, the Pareto front, and names that cover nothing."""
+"""Charts: bins, the Pareto front, and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_names_cover_neither_each_other_nor_a_point() -> None:
 
 
 def _box(svg: str, name: str) -> tuple[float, float, float, float]:
-    """Return where a name stands, without the room that is left around it."""
+    """Return the box of a label, without its margin."""
     found = re.search(rf"<text[^>]*?(?:text-anchor: (\w+))?[^>]*?translate\(([\d.]+) ([\d.]+)\)[^>]*>{name}<", svg)
     if found is None:
         found = re.search(rf'<text[^>]*?()x="([\d.]+)" y="([\d.]+)"[^>]*>{name}<', svg)
@@ -105,7 +105,7 @@ def _lab(rgb: tuple[int, ...], eye: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("eye", EYES)
 def test_colours_that_we_choose_are_told_apart_by_every_eye(eye: str) -> None:
-    """A difference of 10 in L*a*b* is seen at a glance; red and green of one lightness come below 4."""
+    """A difference of 10 in L*a*b* is seen at a glance; red and green of equal lightness differ by less than 4."""
     charts = [tuple(bytes.fromhex(color[1:])) for color in COLORS]
     for pair in [*combinations(charts, 2), (visualize._CORRECT, visualize._WRONG)]:
         a, b = (_lab(color, EYES[eye]) for color in pair)

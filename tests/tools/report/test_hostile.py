@@ -1,4 +1,4 @@
-"""Folders of runs that nobody's training wrote: a page, or one line, and nothing else."""
+"""Damaged and malicious folders of runs: the report is a page or one line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ YAML_FILES = {
 
 
 def _one_line(folder: Path, output: Path) -> str:
-    """Return the line that ends the report of `folder`."""
+    """Return the error message of the report on `folder`."""
     with pytest.raises(UserError) as error:
         write([folder], output)
     line = str(error.value)
@@ -257,7 +257,7 @@ FILES = ["results.json", "benchmark.json", ".hydra/config.yaml", ".hydra/hydra.y
 
 
 def _fuzz(data: st.DataObject, folder: Path) -> None:
-    """Write two runs and a benchmark, spoil one value of one file, and report."""
+    """Report on two runs and a benchmark after changing one value of one file."""
     finished = data.draw(st.booleans())
     run = write_run(folder / "runs" / "0", score=0.5 if finished else None)
     write_run(folder / "runs" / "1", overrides=["optimizer.lr=0.02"])

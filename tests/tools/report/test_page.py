@@ -1,4 +1,4 @@
-"""The pages of `report`, as they are read: by a person's browser, and as Markdown."""
+"""Pages of `report`: HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.tools.report.conftest import PUBLISHED
 
 
 class _Outside(HTMLParser):
-    """Collects what a page would fetch, tags that are never closed, and its text."""
+    """Parser that collects the external resources of a page and its unclosed tags."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is read from a run's folder, and how runs are put beside each other."""
+"""Reading of runs from their folders, and comparison of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU's memory in the log: where there is a GPU, and nowhere else."""
+"""Logging of GPU memory, on GPUs only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastfcn_pl.training.callbacks.gpu_memory import GpuMemory
 
 
 def _train(device: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, dict[str, Any]]]:
-    """Train for `steps`, of which every second one is logged and each takes a GiB more than the one before."""
+    """Train for `steps`. Every second one is logged, and each takes one GiB more than the one before."""
     logged: list[tuple[str, float, dict[str, Any]]] = []
     peak = 0
 

@@ -1,4 +1,4 @@
-"""The score of each image, and the worst ones."""
+"""Scores of single images, and overlays of the worst ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Source:
 
 
 def _run(folder: Path, wrong: list[int | None], worst: int) -> None:
-    """Score images of 10 columns with labels of class 0, of whose prediction the first `wrong` columns are class 1."""
+    """Score images of 10 columns with labels of class 0; the first `wrong` columns are predicted as class 1."""
     loaders = SimpleNamespace(dataset=SimpleNamespace(source=_Source()))
     trainer: Any = SimpleNamespace(world_size=1, is_global_zero=True, test_dataloaders=loaders, loggers=[])
     module: Any = SimpleNamespace(spec=SPEC)

@@ -1,4 +1,4 @@
-"""A run that is told to end saves, and goes on where it stopped when the same command is given again."""
+"""A run saves itself on a stop signal, and resumes when the same command is given again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _step(folder: Path) -> int:
     ["the only rank", "rank 1", *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("rank 0", "the group"))],
 )
 def test_sigterm_saves_and_ends(told: str, tmp_path: Path) -> None:
-    """Whichever rank hears of it; the group has workers, too, whose end would be an error in the middle of a step."""
+    """This holds for a signal to any rank, and to the whole process group with its data workers."""
     process = start(tmp_path, TRAIN, *LONG, *([] if told == "the only rank" else ["trainer.devices=2"]))
     assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
     heard = {"rank 1": children_of(process)[:1], "the group": [-process.pid]}.get(told, [process.pid])
@@ -43,7 +43,7 @@ def test_sigterm_saves_and_ends(told: str, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """A terminal sends it to the whole group, workers included."""
+    """A terminal sends the signal to the whole group, including workers."""
     process = start(tmp_path, TRAIN, *LONG)
     assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
     os.killpg(process.pid, signal.SIGINT)
@@ -89,7 +89,7 @@ def test_an_accident_is_one_line_and_leaves_no_process(accident: str, line: str,
 
 
 def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path) -> None:
-    """Two tasks as srun starts them, by the variables that it sets; the signal reaches each."""
+    """Two tasks have the variables that srun sets, and both receive the signal."""
     asked = write_command(tmp_path / "bin" / "scontrol")
     slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     slurm |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}

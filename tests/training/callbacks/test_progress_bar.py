@@ -1,4 +1,4 @@
-"""What a person reads while a run trains: on a terminal, and in a file."""
+"""Progress output on a terminal and in a file."""
 
 from __future__ import annotations
 

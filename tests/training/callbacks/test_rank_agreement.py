@@ -1,4 +1,4 @@
-"""Ranks with different configurations do not train together."""
+"""Ranks with different configurations are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of validation images."""
+"""Overlays of validation images."""
 
 from __future__ import annotations
 

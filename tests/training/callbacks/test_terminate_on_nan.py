@@ -1,4 +1,4 @@
-"""A loss that is not finite: the run stops before it spoils the weights, and leaves what shows why."""
+"""A loss that is not finite stops the run before the weights change, and leaves a diagnosis."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ terms:
 
 
 class Root(nn.Module):
-    """A loss of 0 whose gradient is NaN."""
+    """Loss of 0 with a gradient of NaN."""
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         return (logits * 0).abs().sqrt().mean()
@@ -64,7 +64,7 @@ class Root(nn.Module):
 
 @pytest.fixture
 def poisoned(tmp_path: Path) -> list[str]:
-    """Arguments of a run in the test's folder, whose loss is NaN in the first of the second epoch's two batches."""
+    """Return the arguments of a run with a loss of NaN in the first of the second epoch's two batches."""
     write_camvid(tmp_path / "CamVid", train=4, val=2)
     (tmp_path / "poison.py").write_text(POISON)
     (tmp_path / "own" / "loss").mkdir(parents=True)
@@ -120,7 +120,7 @@ def test_all_ranks_stop_at_the_loss_of_one(command: Command, poisoned: list[str]
 def small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: Callable[..., DictConfig]
 ) -> Callable[..., DictConfig]:
-    """Compose the config of a small run in the test's folder."""
+    """Return a function that composes the config of a small run in the test's folder."""
     write_camvid(tmp_path / "CamVid", train=4, val=2)
     monkeypatch.chdir(tmp_path)
     return lambda *overrides: make_config(*SMALL, *overrides)
@@ -169,7 +169,7 @@ def test_weights_spoilt_under_a_finite_loss_are_not_kept(
 
 @pytest.mark.slow
 def test_an_infinite_gradient_is_the_scalers_business(small: Callable[..., DictConfig]) -> None:
-    """Its scale makes even the loss infinite that Lightning hands to callbacks."""
+    """The scale makes the loss infinite that Lightning passes to callbacks."""
     scaler = "{_target_: torch.amp.GradScaler, device: cpu, init_scale: 3.0e+38}"
     mixed = (
         f"{{_target_: lightning.pytorch.plugins.MixedPrecision, precision: 16-mixed, device: cpu, scaler: {scaler}}}"
