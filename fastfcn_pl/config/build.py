@@ -26,7 +26,7 @@ from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.training.callbacks.end_workers import EndWorkers
-from fastfcn_pl.training.callbacks.rank_agreement import Agreement
+from fastfcn_pl.training.callbacks.rank_agreement import RankAgreement
 from fastfcn_pl.training.checkpoint_io import StagedCheckpointIO
 from fastfcn_pl.training.distributed import Started
 from fastfcn_pl.training.module import SegmentationModule
@@ -119,7 +119,7 @@ def outline(cfg: DictConfig, num_classes: int) -> dict[str, torch.Tensor] | None
 
 def trainer(cfg: DictConfig) -> L.Trainer:
     """Build the trainer with the callbacks and loggers of `cfg`; a partial logger gets the configuration."""
-    callbacks = [Agreement(plain(cfg)), EndWorkers(), *(build(node) for node in cfg.callbacks.values() if node)]
+    callbacks = [RankAgreement(plain(cfg)), EndWorkers(), *(build(node) for node in cfg.callbacks.values() if node)]
     if cfg.trainer.get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     loggers = [build(node) for node in cfg.logger.values() if node]

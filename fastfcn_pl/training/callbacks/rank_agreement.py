@@ -13,7 +13,7 @@ from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError, differences, listed
 
 
-class Agreement(L.Callback):
+class RankAgreement(L.Callback):
     """Raise UserError if the number of ranks is not the configured one, or if their configurations differ."""
 
     def __init__(self, config: dict[str, Any]) -> None:

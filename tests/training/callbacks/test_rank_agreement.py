@@ -11,13 +11,13 @@ import pytest
 import torch.distributed as dist
 
 from fastfcn_pl.core.types import UserError, differences
-from fastfcn_pl.training.callbacks.rank_agreement import Agreement
+from fastfcn_pl.training.callbacks.rank_agreement import RankAgreement
 
 
 def test_hashes_are_of_what_is_configured() -> None:
     one = {"seed": 1, "logger": {"wandb": {"id": "a", "project": "x"}}}
-    assert Agreement(one).hash == Agreement({"logger": {"wandb": {"project": "x", "id": "b"}}, "seed": 1}).hash
-    assert Agreement(one).hash != Agreement({**one, "seed": 2}).hash
+    assert RankAgreement(one).hash == RankAgreement({"logger": {"wandb": {"project": "x", "id": "b"}}, "seed": 1}).hash
+    assert RankAgreement(one).hash != RankAgreement({**one, "seed": 2}).hash
     assert one["logger"]["wandb"]["id"] == "a", "what it is given stays"
 
 
@@ -30,7 +30,7 @@ def _rank(rank: int, configs: list[dict[str, Any]], world_size: int, store: Path
     dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=len(configs))
     trainer: Any = SimpleNamespace(world_size=world_size, num_devices=world_size, num_nodes=1)
     try:
-        Agreement(configs[rank]).setup(trainer, None, "fit")  # type: ignore[arg-type]
+        RankAgreement(configs[rank]).setup(trainer, None, "fit")  # type: ignore[arg-type]
         said.put("")
     except UserError as error:
         said.put(str(error))
