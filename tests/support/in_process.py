@@ -192,7 +192,11 @@ def _package() -> Iterator[None]:
     """Put back what the package knows of its process, and start jobs of sweeps in this one."""
     known, redaction._replacements, redaction._pattern = redaction._replacements, {}, None
     values = [(FrozenJob, "current", None), (sweep, "_current", None), (ConfigLoader, "notes", ())]
-    values += [(ConfigLoader, "print_only", False), (shutdown, "_end_in", lambda *_: None), (launch, "start_job", _Job)]
+    values += [
+        (ConfigLoader, "print_only", False),
+        (shutdown, "_exit_after", lambda *_: None),
+        (launch, "start_job", _Job),
+    ]
     with ExitStack() as stack:
         for owner, name, value in values:
             stack.enter_context(mock.patch.object(owner, name, value))

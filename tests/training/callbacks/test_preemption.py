@@ -1,9 +1,11 @@
-"""A run saves itself on a stop signal, and resumes when the same command is given again."""
+"""A run that is told to end saves, and goes on where it stopped when the same command is given again."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ from tests.support.processes import Process, children_of, start, wait
 
 pytestmark = pytest.mark.slow
 TRAIN = "fastfcn_pl.train"
+Command = Callable[..., subprocess.CompletedProcess[str]]
 LONG = [*TINY, "data.train_images=2000", "data.val_images=2", "data.size=64", "data.batch_size=2", "data.num_workers=1"]
-LONG += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=50", "~callbacks.cost", "~callbacks.progress"]
+LONG += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=20", "~callbacks.cost", "~callbacks.progress"]
 LONG += ["hydra.run.dir=run", "checkpoint=auto"]
 
 
@@ -24,26 +27,55 @@ def _step(folder: Path) -> int:
     return torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
 
 
+ACCIDENTS = """
+import os, signal
+import lightning as L
+
+class Accident(L.Callback):
+    def __init__(self, *, kind):
+        self.kind = kind
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM) if self.kind == "SIGTERM" else os.rename("run", "other")
+"""
+
+
+def _meets(accident: str, folder: Path) -> list[str]:
+    """Return the overrides of a run in `folder` that meets an accident after its fifth step."""
+    (folder / "accidents.py").write_text(ACCIDENTS)
+    return [*LONG, "+callbacks.accident._target_=accidents.Accident", f"+callbacks.accident.kind={accident}"]
+
+
+def test_sigterm_saves_and_ends(command: Command, tmp_path: Path) -> None:
+    done = command("train", *_meets("SIGTERM", tmp_path))
+    _assert_saved(done.returncode, done.stderr)
+    assert _step(tmp_path) in (5, 6)
+
+
 @pytest.mark.parametrize(
-    "told",
-    ["the only rank", "rank 1", *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("rank 0", "the group"))],
+    "told", ["rank 1", *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("rank 0", "the group"))]
 )
-def test_sigterm_saves_and_ends(told: str, tmp_path: Path) -> None:
-    """This holds for a signal to any rank, and to the whole process group with its data workers."""
-    process = start(tmp_path, TRAIN, *LONG, *([] if told == "the only rank" else ["trainer.devices=2"]))
+def test_sigterm_of_any_rank_ends_all(told: str, tmp_path: Path) -> None:
+    """The process group also holds data workers."""
+    process = start(tmp_path, TRAIN, *LONG, "trainer.devices=2")
     assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
-    heard = {"rank 1": children_of(process)[:1], "the group": [-process.pid]}.get(told, [process.pid])
-    os.kill(heard[0], signal.SIGTERM)
+    heard = {"rank 0": process.pid, "rank 1": children_of(process)[0], "the group": -process.pid}[told]
+    os.kill(heard, signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    _assert_saved(process.returncode, stderr)
+    assert _step(tmp_path) % 20, "it saved when it was told to"
+
+
+def _assert_saved(code: int, stderr: str) -> None:
+    assert code == 128 + signal.SIGTERM, stderr
     assert stderr.splitlines()[-1] == "SIGTERM: the run goes on with checkpoint=run/checkpoints/last.ckpt"
     assert stderr.count("SIGTERM") == 1
     assert "Traceback" not in stderr
-    assert _step(tmp_path) % 50, "it saved when it was told to"
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """A terminal sends the signal to the whole group, including workers."""
+    """A terminal sends it to the whole group, workers included."""
     process = start(tmp_path, TRAIN, *LONG)
     assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
     os.killpg(process.pid, signal.SIGINT)
@@ -54,7 +86,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         "Ctrl-C: saving the run (press again to end without saving)",
         f"SIGINT: the run goes on with: {again}",
     ]
-    assert _step(tmp_path) % 50, "it saved when it was told to"
+    assert _step(tmp_path) % 20, "it saved when it was told to"
 
 
 def _is_of(group: int, stat: Path) -> bool:
@@ -66,41 +98,38 @@ def _is_of(group: int, stat: Path) -> bool:
     return int(of) == group and state != "Z"
 
 
-@pytest.mark.parametrize(
-    ("accident", "line"),
-    [
-        ("a worker is killed", "error: a data worker (pid "),
-        ("the folder is renamed", "error: {folder}/run/metrics/metrics.csv is gone: "),
-    ],
-)
-def test_an_accident_is_one_line_and_leaves_no_process(accident: str, line: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_renamed_is_one_line(command: Command, tmp_path: Path) -> None:
+    done = command("train", *_meets("renamed", tmp_path))
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert error.startswith(f"error: {tmp_path}/run/metrics/metrics.csv is gone: ")
+    assert not (tmp_path / "run" / "metrics").exists()
+
+
+def test_a_worker_that_is_killed_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
     process = start(tmp_path, TRAIN, *LONG)
     assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
-    if accident == "a worker is killed":
-        os.kill(children_of(process)[0], signal.SIGKILL)
-    else:
-        (tmp_path / "run").rename(tmp_path / "other")
+    os.kill(children_of(process)[0], signal.SIGKILL)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 1
     (error,) = [said for said in stderr.splitlines() if not said.startswith("train: ")]
-    assert error.startswith(line.format(folder=tmp_path))
-    assert not (tmp_path / "run" / "metrics").exists() or accident == "a worker is killed"
+    assert error.startswith("error: a data worker (pid ")
     assert [stat for stat in Path("/proc").glob("[0-9]*/stat") if _is_of(process.pid, stat)] == []
 
 
-def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path) -> None:
-    """Two tasks have the variables that srun sets, and both receive the signal."""
-    asked = write_command(tmp_path / "bin" / "scontrol")
+def _srun(folder: Path, *more: str) -> list[Process]:
+    """Start two tasks with the variables that srun sets."""
     slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     slurm |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}
-    slurm |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    command = [TRAIN, *LONG, "trainer.devices=2"]
+    slurm |= {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    tasks = ({"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1"))
+    return [start(folder, TRAIN, *LONG, "trainer.devices=2", *more, **slurm, **task) for task in tasks]
 
-    def srun(*more: str) -> list[Process]:
-        tasks = ({"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1"))
-        return [start(tmp_path, *command, *more, **slurm, **task) for task in tasks]
 
-    tasks = srun()
+def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    """Both tasks receive the signal."""
+    asked = write_command(tmp_path / "bin" / "scontrol")
+    tasks = _srun(tmp_path)
     assert wait(tasks[0], (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), tasks[0].communicate()
     for task in tasks:
         task.send_signal(signal.SIGUSR1)
@@ -112,15 +141,18 @@ def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path
     assert not list(tmp_path.rglob("hpc_ckpt*"))
     stopped = _step(tmp_path)
 
-    tasks = srun()
+    tasks = _srun(tmp_path)
     assert wait(tasks[0], lambda: _step(tmp_path) > stopped), tasks[0].communicate()
     for task in tasks:
         task.kill()
         task.wait()
-    assert _step(tmp_path) == (stopped // 50 + 1) * 50, "it did not start anew"
-    tasks = srun("optimizer.lr=0.5")
-    said = [task.communicate(timeout=60)[1] for task in tasks]
-    assert "configured otherwise (optimizer.lr: 0.01 then, 0.5 now)" in said[0]
+    assert _step(tmp_path) == (stopped // 20 + 1) * 20, "it did not start anew"
+
+
+@pytest.mark.exhaustive
+def test_a_mistake_of_two_tasks_is_one_line(tmp_path: Path) -> None:
+    said = [task.communicate(timeout=60)[1] for task in _srun(tmp_path, "optimizer.lr=-1", "trainer.max_epochs=x")]
+    assert said[0].startswith("error: ")
     assert said[0].count("\n") == 1
     assert said[1] == ""
 
