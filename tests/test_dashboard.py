@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -130,7 +129,7 @@ def test_without_an_account_nothing_is_saved(command: Command, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_an_agent_of_a_w_and_b_sweep_runs_the_shipped_command(tmp_path: Path) -> None:
+def test_an_agent_of_a_w_and_b_sweep_runs_the_shipped_command(command: Command, tmp_path: Path) -> None:
     """W&B's own code makes the arguments; macros of the command are replaced as its agent replaces them."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
@@ -149,22 +148,9 @@ def test_an_agent_of_a_w_and_b_sweep_runs_the_shipped_command(tmp_path: Path) ->
     assert own.keys() <= set(line)
     small = [word for word in TINY if not word.startswith(("logger", "model.neck"))]
     small += ["data.size=64", "data.batch_size=2", "data.num_workers=0", "callbacks.cost.repeats=0", "run_dir=run"]
-    env = {
-        **os.environ,
-        "WANDB_MODE": "offline",
-        "WANDB_SWEEP_ID": "s",
-        "WANDB_RUN_ID": "agents-id",
-        "HOME": str(tmp_path),
-    }
-    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*(own.get(word, word) for word in line), *small],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    assert line[:3] == [sys.executable, "-m", "fastfcn_pl.train"]
+    env = {"WANDB_MODE": "offline", "WANDB_SWEEP_ID": "s", "WANDB_RUN_ID": "agents-id", "HOME": str(tmp_path)}
+    done = command("train", *(own.get(word, word) for word in line[3:]), *small, **env)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert folder.name.endswith("-agents-id"), "the agent knows its run by this id"

@@ -174,11 +174,12 @@ def test_a_folder_and_drawn_pictures_are_read_too(tmp_path: Path, make_config: C
 
 @pytest.mark.slow
 def test_the_real_camvid_by_command(command: Callable[..., Any], shared: Path, tmp_path: Path) -> None:
-    done = command("doctor", "data=camvid", f"data.root={shared}/data/CamVid", "output=out", COLUMNS="80")
+    done = command("doctor", "data=camvid", f"data.root={shared}/data/CamVid", "limit=40", "output=out", COLUMNS="80")
     assert done.returncode == 0, done.stderr
     assert max(len(line) for line in done.stdout.splitlines() if "%" in line) <= 80
     result = json.loads((tmp_path / "out" / "doctor.json").read_text())
-    assert [result["splits"][split]["read"] for split in ("train", "val")] == [367, 101]
+    assert [result["splits"][split]["listed"] for split in ("train", "val")] == [367, 101]
+    assert [result["splits"][split]["read"] for split in ("train", "val")] == [40, 40]
     (tmp_path / "empty").mkdir()
     broken = command("doctor", "data=camvid", "data.root=empty", "output=out")
     assert (broken.returncode, broken.stderr.count("\n")) == (1, 1), broken.stderr
