@@ -98,7 +98,7 @@ def _trained(folder: Path, site: Path) -> None:
 
 
 def test_a_packaged_study_trains_from_an_empty_folder(command: Command, site: Path, tmp_path: Path) -> None:
-    done = command("train", "-cn", "quickstart", *TINY, PYTHONPATH=str(site))
+    done = command("train", "-cn", "quickstart", *TINY, fresh=True, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     _trained(tmp_path, site)
     assert Run(tmp_path / "run").command.startswith("python -m fastfcn_pl.train -cn quickstart data.train_images=4 ")
@@ -111,7 +111,7 @@ def test_ones_own_option_and_study_stand_beside_the_packaged_ones(command: Comma
     (neck / "mixer.yaml").write_text("_target_: my_parts.Mixer\n_partial_: true\nwidth: 24\n")
     study = "defaults: [quickstart, {override model/neck: mixer}, _self_]\nmodel: {neck: {width: 12}}\n"
     (tmp_path / "my_conf" / "mine.yaml").write_text(study)
-    done = command("train", "-cd", "my_conf", "-cn", "mine", *TINY, PYTHONPATH=f"{site}:{tmp_path}")
+    done = command("train", "-cd", "my_conf", "-cn", "mine", *TINY, fresh=True, PYTHONPATH=f"{site}:{tmp_path}")
     assert done.returncode == 0, done.stderr
     _trained(tmp_path, site)
     assert Run(tmp_path / "run").command.startswith(
