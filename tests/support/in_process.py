@@ -230,6 +230,8 @@ def _logging() -> Iterator[None]:
         yield
     finally:
         logging.setLogRecordFactory(factory)
+        for handler in logging.root.handlers:
+            handler.close()
         logging.root.handlers = pytests
         for logger, handlers, level, propagate, disabled in kept:
             logger.handlers, logger.propagate, logger.disabled = handlers, propagate, disabled

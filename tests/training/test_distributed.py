@@ -160,7 +160,7 @@ def test_two_machines_make_one_run(tmp_path: Path) -> None:
     _assert_one_run(tmp_path, done)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_machines_with_two_commands_make_none(tmp_path: Path) -> None:
     command = [*SMALL, "logger=none", "trainer.num_nodes=2"]
     done = _agents(tmp_path, ("127.0.0.2", "127.0.0.3"), [command, [*command, "seed=2"]], [[], []])
