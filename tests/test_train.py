@@ -294,23 +294,6 @@ def test_your_own_data_trains_by_the_yaml_of_the_readme(command: Command, tmp_pa
     assert set(np.unique([np.asarray(Image.open(path)) for path in found])) <= {0, 1, 2}
 
 
-def test_two_ranks_score_as_one(command: Command, tmp_path: Path) -> None:
-    """Uneven shares: 7 images on 2 ranks, with interpreters of their own; the weights of one run, scored on both."""
-    root = write_camvid(tmp_path / "CamVid", train=4, val=7)
-    ddp = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1"]
-    done = command("train", *FAST, f"data.root={root}", *ddp, f"run_dir={tmp_path}/run", fresh=True)
-    assert done.returncode == 0, done.stderr
-    results = _results(tmp_path / "run")
-    assert (results["world_size"], results["steps"]) == (2, 1)
-    assert done.stdout.count("protocol native: mIoU") == 1, "rank 0 alone prints"
-    done = command("evaluate", f"checkpoint={tmp_path}/run/checkpoints/best.ckpt", f"run_dir={tmp_path}/one")
-    assert done.returncode == 0, done.stderr
-    one = _results(tmp_path / "one")
-    assert one["world_size"] == 1
-    for key in ("mIoU", "IoU", "accuracy", "share", "images"):
-        assert one[key] == results[key], key
-
-
 def _train(make_config: Callable[..., DictConfig], camvid: str, *overrides: str) -> Path:
     """Train in this process, with `overrides` in the place of what `FAST` says of the same keys; return the folder."""
     swapped = [o.split("=")[0] for o in overrides]
