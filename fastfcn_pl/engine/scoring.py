@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import without_secrets
+from fastfcn_pl.core.tables import markdown_table, write_csv
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.evaluation.confusion_plot import draw_confusion
@@ -127,10 +127,8 @@ def write_confusion(matrix: Tensor, classes: Sequence[str], folder: Path) -> Non
 
     Rows are true classes, columns are predicted ones.
     """
-    with atomic_write(folder / "confusion.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["true class", *classes])
-        table.writerows([name, *counts] for name, counts in zip(classes, matrix.tolist(), strict=True))
+    rows = ([name, *counts] for name, counts in zip(classes, matrix.tolist(), strict=True))
+    write_csv(folder / "confusion.csv", ["true class", *classes], rows)
     with atomic_write(folder / "confusion.png") as hidden:
         draw_confusion(matrix.numpy(), classes, hidden)
 
@@ -196,7 +194,7 @@ def _iou_style(iou: float | None) -> str:
 
 def markdown(results: dict[str, Any]) -> str:
     """Return the scores as a Markdown page."""
-    rows = "\n".join(f"| {' | '.join(row)} |" for row in class_rows(results))
+    table = markdown_table(["class", *columns(results)], class_rows(results))
     absent = ", ".join(results["absent_classes"])
     note = f"\nClasses without pixels, left out of the mean: {absent}.\n" if absent else ""
     options = ", ".join(f"{key} {value}" for key, value in results["protocol_options"].items())
@@ -206,7 +204,4 @@ def markdown(results: dict[str, Any]) -> str:
         mean = percent(results["mean_boundary_IoU"])
         note += f"\nMean boundary IoU {mean}, with a boundary of {results['boundary_ratio']} of the diagonal.\n"
     note += f"\nProtocol {results['protocol']}: {options}.\n" if options else ""
-    return (
-        f"{headline(results)} ({results['images']} images).\n{note}\n"
-        f"| {' | '.join(('class', *columns(results)))} |\n|{'---|' * (1 + len(columns(results)))}\n{rows}\n"
-    )
+    return f"{headline(results)} ({results['images']} images).\n{note}\n{table}\n"

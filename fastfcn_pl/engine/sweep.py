@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from omegaconf import DictConfig
 
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import hide, without_secrets
+from fastfcn_pl.core.tables import markdown_table, print_table, write_csv
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import hydra_files
 from fastfcn_pl.engine.job_state import Claim
@@ -56,14 +56,11 @@ class Sweep(Callback):
     def write(self, jobs: list[dict[str, Any]]) -> None:
         """Write and print the table."""
         columns = ("job", "overrides", *self.columns, "time", "folder", "status")
-        with atomic_write(self.folder / "sweep.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, columns, extrasaction="ignore")
-            table.writeheader()
-            table.writerows(jobs)
+        write_csv(self.folder / "sweep.csv", columns, ([job[name] for name in columns] for job in jobs))
         header, rows = self.format_rows(jobs)
         with atomic_write(self.folder / "sweep.md") as hidden:
-            hidden.write_text(markdown(header, rows))
-        show(header, rows, f"Sweep in {os.path.relpath(self.folder)}")
+            hidden.write_text(f"{markdown_table(header, rows)}\n")
+        print_table(header, rows, f"Sweep in {os.path.relpath(self.folder)}")
 
     def format_rows(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
         """Return the header and the rows of the table as text."""
@@ -141,21 +138,3 @@ def _cell(job: dict[str, Any], name: str) -> str:
     if name == "time":
         return str(timedelta(seconds=round(value)))
     return f"{100 * value:.2f}" if name == "mIoU" else str(value)
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as Markdown."""
-    lines = [header, ("---",) * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def show(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """Print a table to the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*header, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)

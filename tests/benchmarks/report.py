@@ -7,13 +7,10 @@ from pathlib import Path
 
 import torch
 
+from fastfcn_pl.core.tables import markdown_table
 from tests.benchmarks.measure import processor
 
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table; columns behind the first are numbers."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+table = markdown_table
 
 
 def report(file: Path | str | None, title: str, command: str, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any, BinaryIO
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.core.atomic_io import atomic_write
-from fastfcn_pl.engine.sweep import Sweep, markdown, show
+from fastfcn_pl.core.tables import markdown_table, print_table, write_csv
+from fastfcn_pl.engine.sweep import Sweep
 
 Measurement = dict[str, Any]
 """Content of a `benchmark.json`."""
@@ -50,10 +50,10 @@ class Comparison(Sweep):
         print(f"measured: {conditions(measurements[0])}")
         rows = speedups(self.published, measurements)
         if rows:
-            show(SPEEDUP_HEADER, rows, "Cost reduction, times")
+            print_table(SPEEDUP_HEADER, rows, "Cost reduction, times")
             with atomic_write(self.folder / "sweep.md") as hidden:
                 text = (self.folder / "sweep.md").read_text()
-                hidden.write_text(f"{text}\nCost reduction, times:\n\n{markdown(SPEEDUP_HEADER, rows)}")
+                hidden.write_text(f"{text}\nCost reduction, times:\n\n{markdown_table(SPEEDUP_HEADER, rows)}\n")
 
     def format_rows(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
         failed = any(job["status"] != "done" for job in jobs)
@@ -74,7 +74,7 @@ def show_one(measurement: Measurement, folder: Path) -> None:
         for part, cost in costs.items()
     ]
     print(conditions(measurement))
-    show(header, rows)
+    print_table(header, rows)
     print(
         f"latency: median {measurement['latency_ms']:.1f} ms, p10 {measurement['latency_p10_ms']:.1f}, "
         f"p90 {measurement['latency_p90_ms']:.1f}, of {measurement['repeats']} runs; "
@@ -86,10 +86,9 @@ def show_one(measurement: Measurement, folder: Path) -> None:
         memory.append((measurement["training_peak_mib"], f"in a training step of {batch} images of {height}x{width}"))
     if peaks := [f"{mib:.0f} MiB {stage}" for mib, stage in memory if mib is not None]:
         print(f"memory, weights included: {', '.join(peaks)}")
-    with atomic_write(folder / "benchmark.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("part", "parameters", "gmacs", "latency_ms"))
-        table.writerows((part, cost["parameters"], cost["gmacs"], cost["latency_ms"]) for part, cost in costs.items())
+    keys = ("parameters", "gmacs", "latency_ms")
+    values = ([part, *(cost[key] for key in keys)] for part, cost in costs.items())
+    write_csv(folder / "benchmark.csv", ("part", *keys), values)
     with atomic_write(folder / "benchmark.png") as hidden:
         draw(["network"], [measurement], hidden)
     print(f"in {folder}: benchmark.json, benchmark.csv, benchmark.png")

@@ -15,12 +15,13 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from fastfcn_pl.core.atomic_io import atomic_write
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.tools.report import costs, figures, pictures
 from fastfcn_pl.tools.report.files import read_text, read_yaml
 from fastfcn_pl.tools.report.groups import Comparison, Group, check_published, common, compare, differences, published
 from fastfcn_pl.tools.report.run_schema import CONFIG
 from fastfcn_pl.tools.report.runs import Run, find_runs
-from fastfcn_pl.tools.report.tables import class_table, result_table, run_table
+from fastfcn_pl.tools.report.tables import Table, class_table, result_table, run_table
 
 LEARNED = "## What was learned"
 _NOT_YET = "Not written yet."
@@ -65,10 +66,16 @@ def _template(suffix: str) -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["plain"] = _escape_markdown
-    environment.filters["cell"] = lambda text: _escape_markdown(text).replace("|", "\\|")
+    environment.filters["markdown"] = _markdown_table
     environment.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     environment.filters["paragraphs"] = lambda text: re.split(r"\n\s*\n", str(text))
     return environment.get_template(f"page.{suffix}.j2")
+
+
+def _markdown_table(table: Table, bold: bool) -> str:
+    rows = [[f"**{cell.text}**" if cell.best and bold else cell.text for cell in row] for row in table.rows]
+    header, *lines = (list(map(_escape_markdown, row)) for row in (table.header, *rows))
+    return markdown_table(header, lines, table.numeric)
 
 
 def _escape_markdown(text: Any) -> str:

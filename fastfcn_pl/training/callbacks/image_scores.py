@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
 import math
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import hide
+from fastfcn_pl.core.tables import write_csv
 from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.evaluation.metrics import Scores, confusion
 from fastfcn_pl.evaluation.visualize import add_title, stack
@@ -82,10 +82,8 @@ class ImageScores(L.Callback):
             return
         source = trainer.test_dataloaders.dataset.source  # type: ignore[union-attr]
         names = {s.position: hide(str((source.files(s.position) or (source.name(s.position),))[0])) for s in scores}
-        with atomic_write(self.folder / "images.csv") as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["image", "mIoU", "pixel_accuracy"])
-            table.writerows([names[s.position], _format(s.mean_iou), _format(s.pixel_accuracy)] for s in scores)
+        rows = ([names[s.position], _format(s.mean_iou), _format(s.pixel_accuracy)] for s in scores)
+        write_csv(self.folder / "images.csv", ["image", "mIoU", "pixel_accuracy"], rows)
         worst = [
             (s.sample, f"{names[s.position]}   mIoU {100 * s.mean_iou:.2f}")
             for s in scores[: self.worst]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import hide
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.core.types import IGNORE, UserError
 from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.module import SegmentationModule
@@ -96,7 +97,7 @@ class TerminateOnNaN(L.Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         sections = [
             f"# Step {trainer.global_step}, epoch {trainer.current_epoch}: {cause}",
-            _table(("loss", "value"), [(k, f"{v:.6g}") for k, v in self._losses[trainer.global_rank].items()]),
+            markdown_table(("loss", "value"), [(k, f"{v:.6g}") for k, v in self._losses[trainer.global_rank].items()]),
             f"Learning rates: {', '.join(rates)}. Precision: {trainer.precision}.",
             *([BAD_WEIGHTS] if not all(p.isfinite().all() for p in pl_module.parameters()) else []),
             self._first_layer(trainer, pl_module),
@@ -181,10 +182,5 @@ def _largest(rows: list[Magnitude], count: int) -> str:
     names = [*bad[:count], *(["..."] if len(bad) > count else [])]
     listed = f": {', '.join(names)}" if 0 < len(bad) < len(rows) else ""
     top = sorted((row for row in rows if row.max_abs > 0), key=lambda row: -row.max_abs)[:count]
-    table = _table(("tensor", "largest finite value"), [(row.name, f"{row.max_abs:.3g}") for row in top])
+    table = markdown_table(("tensor", "largest finite value"), [(row.name, f"{row.max_abs:.3g}") for row in top])
     return "\n\n".join([f"{len(bad)} of {len(rows)} hold NaN or Inf{listed}.", *([table] if top else [])])
-
-
-def _table(columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
