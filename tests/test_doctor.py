@@ -94,7 +94,7 @@ def test_a_part_of_a_data_set_is_a_note_and_more_than_all_of_it_a_warning(
     sizes = {f["split"]: (f["level"], f["message"]) for f in result["findings"] if f["kind"] == "split size"}
     assert sizes["val"] == (
         "note",
-        "split val has 2 of the official 101 pairs: scores do not compare with others'",
+        "split val has 2 of the official 101 pairs: scores are not comparable with others",
     )
     assert sizes["test"][0] == "warning"
     assert "train" not in sizes

@@ -146,7 +146,7 @@ def test_any_failure_of_one_image_leaves_the_others(run: Run, monkeypatch: pytes
     with pytest.raises(UserError) as raised:
         run()
     start, *lines = str(raised.value).split("; ")
-    assert start.startswith("5 of 7 images were not labelled: in/20.png does not fit into memory (MemoryError): make")
+    assert start.startswith("5 of 7 images were not labelled: in/20.png does not fit into memory (MemoryError): shrink")
     assert [line.split(" (")[0] for line in lines] == [
         "in/21.png does not fit into memory",
         "in/22.png does not fit into memory",
@@ -225,7 +225,7 @@ def test_a_full_disk_ends_in_one_line_and_the_rest_is_done_later(run: Run, monke
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", fsync)
         with pytest.raises(
-            UserError, match=r"^out/labels/b\.png cannot .* \(1 of 3 images are labelled; the same comm"
+            UserError, match=r"^out/labels/b\.png cannot .* \(1 of 3 images are done; run the same comm"
         ):
             run()
     assert _written() == ["out/labels/a.png"]
@@ -299,9 +299,7 @@ def test_labels_of_another_image_of_the_same_name_are_not_kept(run: Run) -> None
     assert run(input="other/b.png") == {"a.png": 0, "b.png": 2}
     Path("third").mkdir()
     write_shade(Path("third/a.png"), 1)
-    with pytest.raises(
-        UserError, match=r"^out/labels/a\.png was made of an image in .*/in, .*/other, not in .*/third:"
-    ):
+    with pytest.raises(UserError, match=r"^out/labels/a\.png belongs to an image in .*/in, .*/other, not in .*/third:"):
         run(input="third")
     assert Path("out/PROVENANCE").stat().st_mtime_ns == since
     assert run(input="third", overwrite=True) == {"a.png": 1, "b.png": 2}
@@ -392,9 +390,7 @@ def test_a_video_that_changes_its_size_is_refused_and_the_rest_done(run: Run) ->
         write_video(Path(f"{name}.ts"), [np.full((*size, 3), 250, np.uint8)] * 5, rate=25)
     Path("in/turned.mpg").write_bytes(Path("wide.ts").read_bytes() + Path("high.ts").read_bytes())
     write_shade(Path("in/z.png"), 1)
-    with pytest.raises(
-        UserError, match=r"^1 of 2 .*: in/turned\.mpg changes its size from 64x48 to 48x64 at picture 6"
-    ):
+    with pytest.raises(UserError, match=r"^1 of 2 .*: in/turned\.mpg changes its size from 64x48 to 48x64 at frame 6"):
         run(save=["labels", "colors", "overlays"])
     assert _written() == [f"out/{kind}/z.png" for kind in ("colors", "labels", "overlays")]
 

@@ -82,7 +82,7 @@ def test_the_automatic_number_is_reduced_to_what_fits(
     free(21 * MIB)
     said: list[str] = []
     assert _count(None, said) == 2
-    assert "from 8 workers: 2 load data (give the container more (docker run --shm-size=8g" in said[0]
+    assert "from 8 workers: using 2; for more, give the container more (docker run --shm-size=8g" in said[0]
     free(1 << 16)
     with pytest.raises(UserError, match=r"--shm-size.* or set data\.num_workers=0$"):
         _count(None)

@@ -84,7 +84,7 @@ def test_a_file_that_was_whole_before_it_got_its_name(site: Site, path: Path) ->
 
 def test_a_wrong_file_is_removed_and_another_run_heals(site: Site, path: Path) -> None:
     site.files["a.zip"] = CONTENT[:-1] + b"x"
-    _fails(site, path, rf"is not the file that was expected \(sha256 is .*, not {SHA[7:]}\), so it was removed")
+    _fails(site, path, rf"is not the expected file \(sha256 is .*, not {SHA[7:]}\) and was removed")
     site.files["a.zip"] = CONTENT
     download(f"{site.url}/a.zip", path, SHA)
     _whole(path)
@@ -98,7 +98,7 @@ def test_a_server_that_never_gets_on_is_given_up(site: Site, path: Path) -> None
 
 def test_what_is_not_there_is_said_at_once(site: Site, path: Path) -> None:
     site.files = {}
-    _fails(site, path, rf"a\.zip answers 404 Not Found: .*mirror=.* put it there by hand as {path}$")
+    _fails(site, path, rf"a\.zip answers 404 Not Found: .*mirror=.* download it yourself to {path}$")
     assert len(site.asked) == 1
     assert not path.parent.exists()
 
@@ -201,7 +201,7 @@ def test_a_web_page_is_no_archive(site: Site, path: Path) -> None:
 @pytest.mark.parametrize("status", [400, 403, 410, 418, 501])
 def test_a_refusal_is_said_at_once(site: Site, path: Path, status: int) -> None:
     site.status = status
-    _fails(site, path, rf"a\.zip answers {status} .*: take it from elsewhere")
+    _fails(site, path, rf"a\.zip answers {status} .*: use another server")
     assert len(site.asked) == 1
 
 
