@@ -47,11 +47,24 @@ class Sweep(Callback):
         hydra_files.protect_sweep()
         self.folder, self.since = Path(config.hydra.sweep.dir), time.time()
         try:
-            self._claim = Claim(self.folder)
+            self.claim = Claim(self.folder)
         except UserError as error:  # Hydra would only warn and continue
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         _current = self
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return the newest record of each job since the sweep began, with the overrides that not all of them share."""
+        records = [path for name in (_RECORD, _REFUSED) for path in self.folder.rglob(name)]
+        recent = [path for path in records if path.stat().st_mtime >= self.since - _CLOCK_SKEW]
+        newest_last = (json.loads(path.read_text()) for path in sorted(recent, key=lambda path: path.stat().st_mtime))
+        newest = {job["job"]: job for job in newest_last}
+        jobs = [newest[number] for number in sorted(newest)]
+        shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
+        for job in jobs:
+            job["overrides"] = " ".join(override for override in job["overrides"] if override not in shared)
+            job["folder"] = os.path.relpath(job["folder"], self.folder)
+        return jobs
 
     def write(self, jobs: list[dict[str, Any]]) -> None:
         """Write and print the table."""
@@ -113,22 +126,16 @@ def _describe_exit(exit_code: int) -> str:
 
 
 def report() -> bool:
-    """Write and print the table of this process's sweep, if it ran one. Return whether a job failed."""
+    """Write the table of this process's sweep, if it ran one, and release its folder. Return whether a job failed."""
     if _current is None:
         return False
-    records = [path for name in (_RECORD, _REFUSED) for path in _current.folder.rglob(name)]
-    recent = [path for path in records if path.stat().st_mtime >= _current.since - _CLOCK_SKEW]
-    newest_last = (json.loads(path.read_text()) for path in sorted(recent, key=lambda path: path.stat().st_mtime))
-    newest = {job["job"]: job for job in newest_last}
-    jobs = [newest[number] for number in sorted(newest)]
-    if not jobs:
-        return False
-    shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
-    for job in jobs:
-        job["overrides"] = " ".join(override for override in job["overrides"] if override not in shared)
-        job["folder"] = os.path.relpath(job["folder"], _current.folder)
-    _current.write(jobs)
-    return any(job["status"] != "done" for job in jobs)
+    try:
+        jobs = _current.jobs()
+        if jobs:
+            _current.write(jobs)
+        return any(job["status"] != "done" for job in jobs)
+    finally:
+        _current.claim.end()
 
 
 def _cell(job: dict[str, Any], name: str) -> str:
