@@ -54,12 +54,12 @@ def test_a_run_and_what_is_made_of_it(start: Callable[..., Any], tmp_path: Path)
     start("evaluate", checkpoint, root, "trainer.accelerator=cpu", "hydra.run.dir=score")
     start("predict", checkpoint, f"input={tmp_path / 'CamVid' / 'val'}", "output=labels")
     start("report", "run", "output=pages")
-    again = [*OPTIONS, root, question, "hydra.run.dir=run", "checkpoint=auto", *part()]
+    again = [*OPTIONS, root, question, "hydra.run.dir=run", "resume=auto", *part()]
     assert "is done already" in start("train", *again).stdout
     (run / "results.json").unlink()
     (run / "confusion.csv").unlink()
     resumed = start("train", *again, "trainer.max_steps=2")
-    assert "goes on" in resumed.stdout
+    assert "was stopped, and resumes" in resumed.stdout
     for folder in ("run", "score", "labels", "pages"):
         assert searched(tmp_path / folder) > 4
     assert {path.suffix for path in run.rglob("*")} >= {".ckpt", ".wandb", ".yaml", ".csv", ".json", ".md", ".log"}

@@ -35,9 +35,7 @@ from fastfcn_pl.training.module import SegmentationModule
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # a deprecation inside Lightning
-warnings.filterwarnings(
-    "ignore", message=r"(?s).*Checkpoint directory .* exists and is not empty"
-)  # a run that goes on
+warnings.filterwarnings("ignore", message=r"(?s).*Checkpoint directory .* exists and is not empty")  # of a resumed run
 warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")  # our sampler is
 warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are computed from all ranks' pixels already
 

@@ -16,31 +16,31 @@ KEPT = ("results.json", "checkpoints/last.ckpt")
 """Files in a run's folder with which a restarted run resumes: its results, or else its last checkpoint."""
 
 
-def run_folder(checkpoint: str | None, runs: str, name: str) -> str:
-    """Return the folder of a job: `runs`/`name` for a new run, else the folder of the run that wrote `checkpoint`.
+def run_folder(resume: str | None, runs: str, name: str) -> str:
+    """Return the folder of a job: `runs`/`name` for a new run, else the folder of the run that `resume` names.
 
     `last` is the newest `last.ckpt` of the runs in `runs`. Raises UserError if there is none. `auto` raises UserError,
     too, since it needs a folder that is set on the command line.
     """
-    if checkpoint is None:
+    if resume is None:
         return f"{runs}/{name}"
-    if checkpoint == "auto":
+    if resume == "auto":
         raise UserError(
-            "checkpoint=auto resumes from the run's folder, which must be the same at each start: set "
+            "resume=auto resumes from the run's folder, which must be the same at each start: set "
             f"hydra.run.dir={runs}/<name>"
         )
-    if checkpoint == "last":
+    if resume == "last":
         checkpoints = sorted(Path(runs).glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not checkpoints:
-            raise UserError(f"checkpoint=last: no run in {runs}/ has a checkpoints/last.ckpt yet; leave checkpoint out")
+            raise UserError(f"resume=last: no run in {runs}/ has a checkpoints/last.ckpt yet; leave resume out")
         return str(checkpoints[-1].parents[1])
-    path = Path(checkpoint)
+    path = Path(resume)
     if not path.is_file():
-        raise UserError(f"checkpoint={checkpoint}: no such file; checkpoints are in a run's folder checkpoints/")
+        raise UserError(f"resume={resume}: no such file; checkpoints are in a run's folder checkpoints/")
     if path.parent.name != "checkpoints":
         raise UserError(
-            f"checkpoint={checkpoint} is not in the folder checkpoints/ of a run, so that run cannot be resumed: "
-            "move it back, or start a new run from its weights with init_from="
+            f"resume={resume} is not in the folder checkpoints/ of a run, so that run cannot be resumed: "
+            "move it back, or start a new run from its weights with checkpoint="
         )
     return str(path.parents[1])
 

@@ -42,7 +42,7 @@ class TrainConfig:
     accelerate: bool = MISSING
     run_dir: str = MISSING
     checkpoint: str | None = MISSING
-    init_from: str | None = MISSING
+    resume: str | None = MISSING
     question: str | None = None  # the question that a study answers, for its report
     published: Any = None  # published results for its report: rows of `run`, `mIoU`, `fps`, `source`
     trust: Any = MISSING

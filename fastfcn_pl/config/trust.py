@@ -28,18 +28,16 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from fastfcn_pl.config.plain_data import YAML_LOADER
 from fastfcn_pl.config.schema import CONF_DIR, STUDIES_DIR
 from fastfcn_pl.config.validation import import_target
 from fastfcn_pl.core.types import UserError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
 _TARGET = "_target_"
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _SCHEME = re.compile(r"[\w+-]+:")
 _WRITING = ("trainer", "callbacks", "logger")
 """The parts of a run that write files or send data."""
-_MOST_VALUES, _DEEPEST = 100_000, 50
-"""Far beyond any configuration of ours."""
 
 
 @dataclass(frozen=True)
@@ -121,39 +119,6 @@ class Trust:
         )
 
 
-def plain_data(value: Any) -> Any:
-    """Return a copy of `value` in new containers; raises UserError unless it is plain data of a sensible size."""
-    left = _MOST_VALUES
-
-    def copy(value: Any, depth: int) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0 or depth > _DEEPEST:
-            raise UserError("its configuration is larger, or nested deeper, than any of ours")
-        if isinstance(value, dict):
-            if not all(type(key) in (str, int, float, bool) for key in value):
-                raise UserError("a key of its configuration is neither text nor a number")
-            return {key: copy(item, depth + 1) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [copy(item, depth + 1) for item in value]
-        if value is not None and type(value) not in (str, int, float, bool):
-            raise UserError(f"its configuration holds a {type(value).__name__}, which no option is")
-        return value
-
-    return copy(value, 0)
-
-
-def read_yaml(path: Path) -> Any:
-    """Return what a YAML file in a run's folder holds, as plain data, None if there is none; raises UserError."""
-    if not path.is_file():
-        return None
-    try:
-        return plain_data(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
-    except (UserError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read ({reason}): restore or remove it") from error
-
-
 def _values(node: Any, own: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
     """Yield keys and value of each leaf of plain containers, and what `own` has there; a `_target_` is a leaf."""
     if isinstance(node, (dict, list)) and not (keys and keys[-1] == _TARGET):
@@ -209,7 +174,7 @@ def _yaml_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in (Path(root, name) for name in files if name.endswith(".yaml") and not name.startswith(".")):
             try:
-                content = yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
+                content = yaml.load(file.read_text(encoding="utf-8"), Loader=YAML_LOADER)
             except (yaml.YAMLError, UnicodeDecodeError):  # no option: Hydra could not compose it either
                 continue
             if isinstance(content, dict):

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from fastfcn_pl.config import build, validation
 from fastfcn_pl.config.build import BAD_DATA_ERRORS, Config
-from fastfcn_pl.config.trust import Trust, plain_data
+from fastfcn_pl.config.moved_targets import upgraded
+from fastfcn_pl.config.plain_data import plain_data
+from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.engine.checkpoint_file import read_file, state_dict_of, unusable
@@ -68,7 +70,7 @@ class Checkpoint:
         except (UserError, *BAD_DATA_ERRORS) as error:
             raise unusable(path, error) from error
         training_state = {key: value for key, value in content.items() if key not in _MODULE_KEYS}
-        return cls(path, state_dict, plain["config"], spec, trust, training_state)
+        return cls(path, state_dict, upgraded(plain["config"]), spec, trust, training_state)
 
     @classmethod
     def of_published(cls, published: Published, path: str | Path, data: Config | None = None) -> Checkpoint:

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fastfcn_pl.engine.job_state import LOCK, Claim, alone
+from fastfcn_pl.engine.folder_claim import LOCK, Claim, alone
 from fastfcn_pl.training.distributed import is_rank_0
 
 _KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json", "doctor.json")
@@ -27,7 +27,7 @@ def claimed(cfg: DictConfig) -> AbstractContextManager[list[Claim]]:
     if job.mode is RunMode.MULTIRUN and os.path.normpath(job.sweep.subdir) == ".":
         of_sweep = Path(output_dir)  # which the process of the sweep has claimed
         folders = [folder for folder in folders if folder != of_sweep]
-    return alone(*(folders if is_rank_0() else []), shared="init_from" not in cfg)
+    return alone(*(folders if is_rank_0() else []), shared="resume" not in cfg)
 
 
 def write_config(cfg: DictConfig) -> None:

@@ -1,12 +1,8 @@
-"""A job whose folder is there from a start before: its work is kept, and is never taken for that of another job."""
+"""The state of a job in its folder: work of an earlier start is kept, and never taken for that of another job."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,139 +11,82 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from fastfcn_pl.config.moved_targets import upgraded
+from fastfcn_pl.config.plain_data import parse_yaml, read_yaml
 from fastfcn_pl.config.resolvers import KEPT
-from fastfcn_pl.core.atomic_io import disk_errors_reported
 from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError, differences, listed
 
-LOCK = ".lock"
-"""A file in a job's folder, on disks that do not lock folders."""
-_LINGERING = 10.0
-"""Seconds to wait for a process that is about to end."""
+_OF_THIS_START = ("resume", "debug", "trust")
+"""Keys that may differ from start to start of one job."""
 
 
-class Before(Enum):
-    """How far a job came when it was started before."""
+class JobState(Enum):
+    """How far a job came in earlier starts."""
 
-    NOT_TRAINED = "has nothing to go on with"
-    STOPPED = "was stopped, and goes on"
+    NOT_TRAINED = "has nothing to resume"
+    STOPPED = "was stopped, and resumes"
     DONE = "is done already"
 
 
-def before(cfg: DictConfig, folder: Path) -> tuple[Before, Path]:
-    """Return how far the job `cfg` came in its `folder`, and the checkpoint that it goes on from where it was stopped.
+def state_of(cfg: DictConfig, folder: Path) -> tuple[JobState, Path]:
+    """Return how far the job `cfg` came in its `folder`, and the path of the checkpoint to resume it from.
 
-    Raises UserError where the folder is that of a job which was configured otherwise.
+    Raises UserError if the folder holds a job that was configured otherwise.
     """
     results, last = (Path(cfg.run_dir, kept) for kept in KEPT)
     if not results.is_file() and not last.is_file():
-        return Before.NOT_TRAINED, last
+        return JobState.NOT_TRAINED, last
     config = folder / ".hydra" / "config.yaml"
-    if config.is_file():
-        there, here = _plain(OmegaConf.load(config)), _plain(OmegaConf.create(OmegaConf.to_yaml(cfg)))
-        if found := differences(there, here):
-            keys = listed([f"{key}: {then} then, {now} now" for key, then, now in found], most=3)
+    if (there := read_yaml(config)) is not None:
+        if not isinstance(there, dict):
+            raise UserError(f"{config} cannot be read (it is no mapping): restore or remove it")
+        here = parse_yaml(OmegaConf.to_yaml(cfg))  # written as the file was, so that equal values are equal
+        if changes := differences(_compared(upgraded(there)), _compared(here)):
+            keys = listed([f"{key}: {then} then, {now} now" for key, then, now in changes], most=3)
             raise UserError(
                 f"{folder} holds a job that was configured otherwise ({keys}): take another folder (hydra.run.dir, "
                 "hydra.sweep.dir), or remove that one"
             )
-    return (Before.DONE if results.is_file() else Before.STOPPED), last
+    return (JobState.DONE if results.is_file() else JobState.STOPPED), last
 
 
-def goes_on(cfg: DictConfig) -> bool:
-    """Set the checkpoint that the job `cfg` goes on from, if it was stopped; tell whether it has something to do."""
+def check_start(cfg: DictConfig) -> None:
+    """Raise UserError unless `checkpoint` and `resume` name one start of training."""
+    if cfg.checkpoint in ("last", "auto"):
+        raise UserError(
+            f"checkpoint={cfg.checkpoint} is now resume={cfg.checkpoint}: checkpoint= names weights that a new run "
+            "starts from"
+        )
+    if cfg.resume == "auto":
+        return
+    if cfg.resume is not None and cfg.checkpoint is not None:
+        raise UserError(
+            "resume= continues a run from its own checkpoint, and checkpoint= starts a new run from weights: leave one "
+            "out (resume=auto takes both)"
+        )
+    if cfg.resume is not None and HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise UserError(
+            f"resume={cfg.resume}: a sweep resumes its jobs by itself if it starts again in its folder: leave it out, "
+            "and set hydra.sweep.dir"
+        )
+
+
+def has_work(cfg: DictConfig) -> bool:
+    """Set `cfg.resume` to the job's own checkpoint if it was stopped; tell whether there is something left to do."""
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
-    state, last = before(cfg, folder)
-    cfg.checkpoint = str(last) if state is Before.STOPPED else None
-    if state is not Before.NOT_TRAINED:
+    state, last = state_of(cfg, folder)
+    cfg.resume = None
+    if state is JobState.STOPPED:
+        cfg.resume, cfg.checkpoint = str(last), None
+    if state is not JobState.NOT_TRAINED:
         name = f"job {job.job.num} ({job.job.override_dirname})" if job.mode is RunMode.MULTIRUN else "the run"
         print(f"{name} in {os.path.relpath(folder)} {state.value}", flush=True)
-    return state is not Before.DONE
+    return state is not JobState.DONE
 
 
-class Claim:
-    """This process's lock on the folder of a job. It ends with the process, however that ends."""
-
-    def __init__(self, folder: Path, *, shared: bool = False) -> None:
-        """Wait a little for another process; raises UserError if it stays, or if the folder cannot be made.
-
-        A `shared` claim waits for nobody, and others may have one, too.
-        """
-        self.folder = folder
-        self._descriptor: int | None = None
-        kind, end = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX), time.monotonic() + _LINGERING
-        with disk_errors_reported(folder):
-            while True:
-                _make(folder)
-                try:
-                    self._descriptor = _lock(folder, kind)
-                    return
-                except (BlockingIOError, FileNotFoundError) as error:  # not found: removed by the one that had it
-                    if shared:
-                        return
-                    if time.monotonic() > end:
-                        raise UserError(
-                            f"another process is at work in {folder}: wait for its end, or end it"
-                        ) from error
-                    time.sleep(0.1)
-
-    def is_only_one(self) -> bool:
-        """Tell whether no other process has claimed the folder; False if its disk has no locks."""
-        if self._descriptor is None:
-            return False
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            with suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which asking for more has given up
-            return False
-        return True
-
-    def end(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:  # as below /proc
-        raise UserError(f"{folder} cannot be made ({error.strerror}): take another folder") from error
-
-
-def _lock(folder: Path, kind: int) -> int | None:
-    """Return what holds a lock on `folder`, None if its disk has no locks; raises BlockingIOError if another has it.
-
-    NFS locks files that are open to be written, not folders.
-    """
-    for path, flags in ((folder, os.O_RDONLY), (folder / LOCK, os.O_RDWR | os.O_CREAT)):
-        descriptor = os.open(path, flags)
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            if not os.path.samestat(os.stat(path), os.fstat(descriptor)):
-                raise BlockingIOError  # made anew by another
-            return descriptor
-        except OSError as error:
-            os.close(descriptor)
-            if isinstance(error, (BlockingIOError, FileNotFoundError)):
-                raise
-    return None
-
-
-@contextmanager
-def alone(*folders: Path, shared: bool = False) -> Iterator[list[Claim]]:
-    """Keep other processes from the job in `folders` meanwhile; raises UserError if one is at work there already."""
-    with ExitStack() as ends:
-        claims = []
-        for folder in sorted(set(folders)):  # in one order, so that no two wait for each other
-            claims.append(Claim(folder, shared=shared))  # each is given up if the next one fails
-            ends.callback(claims[-1].end)
-        yield claims
-
-
-def _plain(cfg: Any) -> dict[str, Any]:
-    """Return what a job does as a file says it, its interpolations as they stand; the start it goes on from aside."""
-    content: dict[str, Any] = without_secrets(OmegaConf.to_container(cfg, resolve=False))
-    return {key: value for key, value in content.items() if key not in ("checkpoint", "debug", "trust")}
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a configuration that define the job, without secrets."""
+    content: dict[str, Any] = without_secrets(config)
+    return {key: value for key, value in content.items() if key not in _OF_THIS_START}

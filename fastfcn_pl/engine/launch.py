@@ -22,15 +22,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import resolvers, schema
-from fastfcn_pl.config.trust import read_yaml
+from fastfcn_pl.config.plain_data import read_yaml
 from fastfcn_pl.core import redaction
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.workers import TERMINATION_SIGNALS, exit_with_parent
 from fastfcn_pl.engine import console, home_folder, job_folder, startup_messages, sweep
 from fastfcn_pl.engine.broken_pipe import outlive_readers
 from fastfcn_pl.engine.error_messages import one_line
+from fastfcn_pl.engine.folder_claim import Claim
 from fastfcn_pl.engine.frozen_job import FLAG, FrozenJob, received, thaw
-from fastfcn_pl.engine.job_state import Claim, goes_on
+from fastfcn_pl.engine.job_state import check_start, has_work
 from fastfcn_pl.engine.shutdown import orderly, stoppable
 from fastfcn_pl.training.distributed import (
     SPOKE,
@@ -111,10 +112,11 @@ def _run_alone(module: str, job: str, cfg: DictConfig, claims: list[Claim]) -> A
     """Run a single job, whose folders nobody else uses as long as `claims` last."""
     new = [claim for claim in claims if job_folder.is_new(claim.folder)]
     try:
-        if "init_from" in cfg:  # it trains
-            if cfg.checkpoint == "auto" and not goes_on(cfg):
+        if "resume" in cfg:  # it trains
+            check_start(cfg)
+            if cfg.resume == "auto" and not has_work(cfg):
                 return None
-            if cfg.checkpoint is None and claims:
+            if cfg.resume is None and claims:
                 job_folder.write_config(cfg)
         startup_messages.before_imports(module, cfg)
         FrozenJob.current = frozen = FrozenJob.of(module, cfg)
@@ -133,7 +135,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
     """Run a job of a sweep in a process of its own, write down how it ended, and return its mIoU.
 
     A failure is None, which no launcher and no sweeper takes for a reason to leave out other jobs. A job that is done
-    from an earlier start of the sweep is not run again, one that was stopped goes on.
+    from an earlier start of the sweep is not run again, one that was stopped resumes.
     """
     started = Started.this()
     if {"RANK", "LOCAL_RANK"} & os.environ.keys() or (started is not None and started.size > 1):
@@ -144,12 +146,13 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
     startup_messages.say_notes()
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
-    if "init_from" in cfg:  # it trains
+    if "resume" in cfg:  # it trains
         try:
             with job_folder.claimed(cfg):
-                if not goes_on(cfg):
+                check_start(cfg)
+                if not has_work(cfg):
                     return sweep.keep(folder, job.job.num, overrides())
-                if cfg.checkpoint is None:
+                if cfg.resume is None:
                     job_folder.write_config(cfg)
         except UserError as error:
             _say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
@@ -194,7 +197,7 @@ def _run_frozen(module: str, job: str, text: str) -> None:
     try:
         startup_messages.before_imports(module, cfg)
         FrozenJob.current = FrozenJob.of(module, cfg)
-        with job_folder.claimed(cfg) if "init_from" in cfg else nullcontext():
+        with job_folder.claimed(cfg) if "resume" in cfg else nullcontext():
             _import_and_run(job, cfg)
     except Exception as error:
         _end(error)

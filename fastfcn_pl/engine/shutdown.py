@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from fastfcn_pl.config.resolvers import KEPT
 from fastfcn_pl.data.workers import kill_workers
 from fastfcn_pl.training.distributed import is_rank_0
-from fastfcn_pl.training.resume_command import goes_on_by
+from fastfcn_pl.training.resume_command import how_to_resume
 
 INTERRUPTED = 128 + signal.SIGINT
 _CLEANUP_SECONDS = 8.0
@@ -48,9 +48,9 @@ def stoppable(job: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
     try:
         return job(cfg)
     except KeyboardInterrupt:
-        if "init_from" in cfg and is_rank_0():
+        if "resume" in cfg and is_rank_0():
             last = Path(cfg.run_dir, KEPT[-1])
-            print(f"{signal.SIGINT.name}: the run {goes_on_by(last, signal.SIGINT)}", file=sys.stderr)
+            print(f"{signal.SIGINT.name}: the run {how_to_resume(last, signal.SIGINT)}", file=sys.stderr)
         raise
     except SystemExit as error:
         if type(error).__name__ == "SIGTERMException":  # Lightning would exit with 0

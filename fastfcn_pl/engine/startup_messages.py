@@ -30,7 +30,7 @@ def before_imports(module: str, cfg: DictConfig) -> None:
     if is_rank_0():
         say_notes()
     step(f"{command}: loading PyTorch")
-    has_weights = cfg.get("checkpoint") is not None or cfg.get("init_from") is not None
+    has_weights = cfg.get("checkpoint") is not None or cfg.get("resume") is not None
     if is_rank_0() and not has_weights and OmegaConf.select(cfg, "model.backbone.pretrained") is True:
         hub.begin()
 

@@ -21,7 +21,7 @@ from fastfcn_pl.core.redaction import hide, without_secrets
 from fastfcn_pl.core.tables import markdown_table, print_table, write_csv
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import hydra_files
-from fastfcn_pl.engine.job_state import Claim
+from fastfcn_pl.engine.folder_claim import Claim
 
 ERROR = "error.txt"
 """File in a job's folder with the error that ended the job."""

@@ -27,20 +27,20 @@ from fastfcn_pl.training.module import SegmentationModule
 def train(cfg: DictConfig) -> float:
     """Run the experiment that `cfg` describes, write its folder, and return the mIoU of its best checkpoint.
 
-    With `cfg.checkpoint` it is the run that wrote it which goes on, as it was configured, but for what the command
-    line sets. With `cfg.init_from` a new run starts from the weights of another one.
+    `cfg.resume` continues a stopped run as it was configured, except for what the command line sets. With
+    `cfg.checkpoint` a new run starts from the weights of that file.
     """
-    begun = resume.Begun.read(cfg) if cfg.checkpoint is not None else None
-    if begun is not None:
-        cfg = begun.config(cfg, launch.overrides())
-    if begun is not None or cfg.init_from is not None:
+    stopped = resume.StoppedRun.read(cfg) if cfg.resume is not None else None
+    if stopped is not None:
+        cfg = stopped.config(cfg, launch.overrides())
+    if stopped is not None or cfg.checkpoint is not None:
         build.without_pretrained(cfg)
     validation.check(cfg)
     trainer_flags.check(cfg)
     if "wandb" in cfg.logger and cfg.logger.wandb.id is None:
         cfg.logger.wandb.id = new_id()
     environment = provenance.environment()  # now: the checkout may be another one when training ends
-    about = {"choices": launch.choices(cfg.run_dir if begun else None), **environment}
+    about = {"choices": launch.choices(cfg.run_dir if stopped else None), **environment}
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.datamodule(cfg)
     datamodule.prepare_data()
@@ -50,20 +50,20 @@ def train(cfg: DictConfig) -> float:
     trainer_flags.check_strategy(trainer)
     rank_processes.start_with_frozen_job(trainer)
     trainer_flags.check_batches(trainer, datamodule)
-    if begun is not None:
-        begun.go_on(trainer, module, datamodule)
-    elif cfg.init_from is not None:
-        loaded = resume.start_from(cfg.init_from, module)
+    if stopped is not None:
+        stopped.prepare(trainer, module, datamodule)
+    elif cfg.checkpoint is not None:
+        loaded = resume.start_from(cfg.checkpoint, module)
         if trainer.is_global_zero:
             print(loaded)
     with closing_wandb(cfg.run_dir):
         for logger in trainer.loggers:
-            rewind(logger, begun.steps_logged if begun else 0)
+            rewind(logger, stopped.steps_logged if stopped else 0)
             logger.log_hyperparams(redacted({**storable_config(cfg), **environment}))
         if view := how_to_view():
             print(f"W&B run: {view}")
         startup_messages.step("train: reading the first images")
-        trainer.fit(module, datamodule=datamodule, ckpt_path=begun.path if begun else None, weights_only=True)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=stopped.path if stopped else None, weights_only=True)
         return score_best(cfg, trainer, module, about)
 
 

@@ -182,7 +182,7 @@ class SegmentationModule(L.LightningModule):
         if self.total_steps not in (None, int(steps)):
             raise UserError(
                 f"the run was to take {self.total_steps} steps, which its learning rate follows, and now {int(steps)}: "
-                "set epochs, batch size and devices as before, or start a new run from its weights with init_from="
+                "set epochs, batch size and devices as before, or start a new run from its weights with checkpoint="
             )
         self.total_steps = int(steps)
         assert self.make_optimizer is not None

@@ -1,4 +1,4 @@
-"""The command that a run which was stopped goes on with."""
+"""The command that resumes a run which was stopped."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import sys
 from pathlib import Path
 
 _OF_MACHINES = (signal.SIGTERM, signal.SIGUSR1)
-"""Signals of a cluster, which gives the same command again; the others are a person's."""
+"""Signals of a cluster, which starts the same command again; the others come from a person."""
 
 
-def goes_on_by(path: str | Path, number: int) -> str:
-    """Say how the run that is saved in `path` goes on after signal `number`."""
+def how_to_resume(path: str | Path, number: int) -> str:
+    """Return the end of the line "the run ..." after signal `number`, for a run that is saved in `path`."""
     if not os.path.exists(path):
         return "had not begun"
-    checkpoint = f"checkpoint={shlex.quote(os.path.relpath(path))}"
+    resume = f"resume={shlex.quote(os.path.relpath(path))}"
     if number in _OF_MACHINES:
-        return f"goes on with {checkpoint}"
-    words = ["python", "-m", "fastfcn_pl.train", *map(shlex.quote, _needed_again(sys.argv[1:])), checkpoint]
-    return f"goes on with: {' '.join(words)}"
+        return f"can be resumed with {resume}"
+    words = ["python", "-m", "fastfcn_pl.train", *map(shlex.quote, _needed_again(sys.argv[1:])), resume]
+    return f"can be resumed with: {' '.join(words)}"
 
 
 def _needed_again(arguments: list[str]) -> list[str]:
-    """Return what the checkpoint does not know: where the user's own options are, and what may be built of them."""
+    """Return the arguments that the checkpoint does not hold: the folder of the user's options, and `trust`."""
     needed: list[str] = []
     for i, word in enumerate(arguments):
         if word in ("-cd", "--config-dir"):

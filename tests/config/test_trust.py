@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from fastfcn_pl import Predictor
+from fastfcn_pl.config.plain_data import plain_data
 from fastfcn_pl.config.stored_config import restore_withheld
-from fastfcn_pl.config.trust import Trust, plain_data
+from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import launch
 from fastfcn_pl.engine.checkpoint import Checkpoint, load
@@ -64,7 +65,7 @@ BUILT = {
     "export": NETWORK | {"data"},
     "evaluate": NETWORK | {"data"},
     "resume": set(PLACES),
-    "init_from": set(),
+    "start from weights": set(),
     "report": set(),
 }
 """The parts of a checkpoint that each command builds; others it leaves alone."""
@@ -139,7 +140,7 @@ def _predict(path: Path, *trust: str) -> None:
 
 
 def _resume(path: Path, *trust: str) -> None:
-    given = ["checkpoint=last", *trust]
+    given = ["resume=last", *trust]
     cfg = composed(f"run_dir={path.parents[1]}", *given)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastfcn_pl.engine.launch.overrides", lambda: given[1:])
@@ -173,7 +174,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         composed(f"checkpoint={path}", "run_dir=scored", *trust, name="evaluate")
     ),
     "resume": _resume,
-    "init_from": lambda path: train(composed(*SHORT, f"init_from={path}", "run_dir=tuned")),
+    "start from weights": lambda path: train(composed(*SHORT, f"checkpoint={path}", "run_dir=tuned")),
     "report": _report,
 }
 
@@ -328,7 +329,7 @@ def test_plain_data_is_small_and_plain() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("init_from", "report")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("start from weights", "report")])
 def test_own_parts_that_are_trusted(name: str, own_run: Path) -> None:
     path = own_run / "checkpoints" / "last.ckpt"
     with pytest.raises(UserError, match=r"model.neck._target_=own_part.Mixer is none .* trust=\[own_part\]"):
@@ -370,9 +371,9 @@ def test_own_parts_in_a_folder_of_options(
     for given in (["-cd", "my_conf"], [f"hydra.searchpath=[file://{tmp_path}/my_conf]"]):
         done = command(*words, "overwrite=true", *given)
         assert done.returncode == 0, done.stderr
-    done = command("train", f"checkpoint={path}")
+    done = command("train", f"resume={path}")
     assert "own_part.Mixer is none" in done.stderr
-    done = command("train", f"checkpoint={path}", "-cd", "my_conf")
+    done = command("train", f"resume={path}", "-cd", "my_conf")
     assert done.returncode == 0, done.stderr
 
 

@@ -122,10 +122,15 @@ def test_bad_data(
         (["model.backbone.pretrained=nothing.pth"], ("pretrained=nothing.pth: no such file", "false")),
         (["run_dir=CamVid/train.txt/run"], ("CamVid/train.txt", "cannot be written")),
         (["hydra.run.dir=CamVid/train.txt/run"], ("CamVid/train.txt/run", "cannot be written")),
-        (["checkpoint=nothing.ckpt"], ("checkpoint=nothing.ckpt: no such file", "checkpoints/")),
-        (["checkpoint=last"], ("no run in runs/train/", "last.ckpt")),
-        (["init_from=nothing.ckpt"], ("nothing.ckpt: no such file",)),
-        (["init_from=CamVid/train.txt"], ("train.txt cannot be read", "not a torch file")),
+        (["resume=nothing.ckpt"], ("resume=nothing.ckpt: no such file", "checkpoints/")),
+        (["resume=last"], ("no run in runs/train/", "last.ckpt")),
+        (["checkpoint=nothing.ckpt"], ("checkpoint=nothing.ckpt: no such file",)),
+        (["init_from=nothing.ckpt"], ("init_from=... is now checkpoint=...",)),
+        (["+init_from=nothing.ckpt"], ("init_from=... is now checkpoint=...",)),
+        (["checkpoint=last"], ("checkpoint=last is now resume=last",)),
+        (["checkpoint=auto"], ("checkpoint=auto is now resume=auto",)),
+        (["resume=CamVid/checkpoints/x.ckpt", "checkpoint=x.ckpt"], ("resume= continues", "leave one out")),
+        (["checkpoint=CamVid/train.txt"], ("train.txt cannot be read", "not a torch file")),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -159,28 +164,28 @@ def test_bad_checkpoints(trained: Path, tmp_path: Path, refused: Callable[..., N
     content = torch.load(trained, weights_only=True)
 
     trained.write_bytes(whole[: len(whole) // 2])
-    refused("train", f"checkpoint={trained}", words=("last.ckpt cannot be read", "truncated"))
+    refused("train", f"resume={trained}", words=("last.ckpt cannot be read", "truncated"))
 
     with trained.open("wb") as file:
         pickle.dump(_Wants(), file)
-    refused("train", f"checkpoint={trained}", words=("last.ckpt cannot be read", "more than weights"))
+    refused("train", f"resume={trained}", words=("last.ckpt cannot be read", "more than weights"))
 
     torch.save({"fc.weight": torch.zeros(2, 2)}, trained)
-    refused("train", f"checkpoint={trained}", words=("last.ckpt cannot be used", "fc.weight"))
+    refused("train", f"resume={trained}", words=("last.ckpt cannot be used", "fc.weight"))
 
     torch.save({k: v for k, v in content.items() if k != "optimizer_states"}, trained)
-    refused("train", f"checkpoint={trained}", words=("no state of training", "init_from="))
+    refused("train", f"resume={trained}", words=("no state of training", "checkpoint="))
 
     trained.write_bytes(whole)
-    refused("train", f"checkpoint={trained}", "data=shapes", words=("knows the 11 classes of camvid", "shapes"))
-    refused("train", f"checkpoint={trained}", "trainer.max_epochs=2", words=("take 2 steps", "now 4", "init_from="))
-    refused("train", f"checkpoint={trained}", "model.neck.width=16", words=("last.ckpt", "have another shape"))
-    refused("train", f"checkpoint={trained}", "run_dir=other", words=("goes on in its own folder", "run_dir"))
+    refused("train", f"resume={trained}", "data=shapes", words=("knows the 11 classes of camvid", "shapes"))
+    refused("train", f"resume={trained}", "trainer.max_epochs=2", words=("take 2 steps", "now 4", "checkpoint="))
+    refused("train", f"resume={trained}", "model.neck.width=16", words=("last.ckpt", "have another shape"))
+    refused("train", f"resume={trained}", "run_dir=other", words=("resumed in its own folder", "run_dir"))
 
     moved = tmp_path / "moved.ckpt"
     shutil.copy(trained, moved)
-    refused("train", "checkpoint=moved.ckpt", words=("not in the folder checkpoints/ of a run", "init_from="))
-    other = [*FAST, "model.backbone.name=test_convnext", "init_from=moved.ckpt"]
+    refused("train", "resume=moved.ckpt", words=("is not in the folder checkpoints/ of a run", "checkpoint="))
+    other = [*FAST, "model.backbone.name=test_convnext", "checkpoint=moved.ckpt"]
     refused("train", *other, words=("holds no weight of this backbone", "model.backbone"))
     refused("evaluate", "checkpoint=moved.ckpt", "data=shapes", words=("knows the 11 classes of camvid",))
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import job_state
-from fastfcn_pl.engine.job_state import Claim, alone
+from fastfcn_pl.engine import folder_claim
+from fastfcn_pl.engine.folder_claim import Claim, alone
 from tests.conftest import TINY
 from tests.support.processes import start
 
@@ -25,7 +25,7 @@ SMALL += ["trainer.max_epochs=1", "~callbacks.cost", "~callbacks.progress", "cal
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_state, "_LINGERING", 0.3)
+    monkeypatch.setattr(folder_claim, "_LINGERING", 0.3)
 
 
 def test_only_one_claims_a_folder(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_of_several_none_is_the_only_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_its_owner_removes_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_state, "_LINGERING", 5.0)
+    monkeypatch.setattr(folder_claim, "_LINGERING", 5.0)
     first = Claim(tmp_path / "run")
 
     def leave() -> None:
@@ -75,7 +75,7 @@ def test_where_folders_cannot_be_locked_a_file_is(tmp_path: Path, monkeypatch: p
             raise OSError(9, "Bad file descriptor")
         flock(descriptor, kind)
 
-    monkeypatch.setattr(job_state.fcntl, "flock", of_nfs)
+    monkeypatch.setattr(folder_claim.fcntl, "flock", of_nfs)
     with alone(tmp_path) as claims:
         assert claims[0].is_only_one()
         with pytest.raises(UserError, match="another process"), alone(tmp_path):
@@ -88,7 +88,7 @@ def test_without_locks_jobs_run_and_nobody_is_sure_to_be_the_only_one(
     def none(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(job_state.fcntl, "flock", none)
+    monkeypatch.setattr(folder_claim.fcntl, "flock", none)
     with alone(tmp_path) as claims:
         assert not claims[0].is_only_one()
 

@@ -13,8 +13,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import job_state
-from fastfcn_pl.engine.job_state import Before, alone, before
+from fastfcn_pl.engine import folder_claim
+from fastfcn_pl.engine.folder_claim import alone
+from fastfcn_pl.engine.job_state import JobState, check_start, state_of
 from tests.conftest import TINY
 from tests.support.processes import start, wait
 
@@ -29,7 +30,7 @@ def _table(folder: Path) -> list[dict[str, str]]:
 
 
 def test_one_process_is_at_work_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_state, "_LINGERING", 0.2)
+    monkeypatch.setattr(folder_claim, "_LINGERING", 0.2)
     with alone(tmp_path):
         with alone(tmp_path / "another"):
             pass
@@ -42,33 +43,76 @@ def test_one_process_is_at_work_in_a_folder(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("kept", "state"),
     [
-        ([], Before.NOT_TRAINED),
-        (["checkpoints/last.ckpt"], Before.STOPPED),
-        (["checkpoints/last.ckpt", "results.json"], Before.DONE),
+        ([], JobState.NOT_TRAINED),
+        (["checkpoints/last.ckpt"], JobState.STOPPED),
+        (["checkpoints/last.ckpt", "results.json"], JobState.DONE),
     ],
 )
-def test_how_far_a_job_came(kept: list[str], state: Before, tmp_path: Path) -> None:
+def test_how_far_a_job_came(kept: list[str], state: JobState, tmp_path: Path) -> None:
     cfg = OmegaConf.create(
-        {"run_dir": str(tmp_path), "checkpoint": "auto", "optimizer": {"lr": 1e-4}, "of": "${run_dir}"}
+        {"run_dir": str(tmp_path), "checkpoint": None, "resume": "auto", "optimizer": {"lr": 1e-4}, "of": "${run_dir}"}
     )
     (tmp_path / ".hydra").mkdir()
-    OmegaConf.save({**cfg, "checkpoint": None, "of": "${run_dir}"}, tmp_path / ".hydra" / "config.yaml")
+    OmegaConf.save({**cfg, "resume": None, "of": "${run_dir}"}, tmp_path / ".hydra" / "config.yaml")
     for name in kept:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert before(cfg, tmp_path) == (state, tmp_path / "checkpoints" / "last.ckpt")
+    assert state_of(cfg, tmp_path) == (state, tmp_path / "checkpoints" / "last.ckpt")
     cfg.optimizer.lr = 2e-4
-    if state is Before.NOT_TRAINED:
-        assert before(cfg, tmp_path)[0] is state, "nothing came of it, and it may be configured anew"
+    if state is JobState.NOT_TRAINED:
+        assert state_of(cfg, tmp_path)[0] is state, "nothing came of it, and it may be configured anew"
         return
     with pytest.raises(
         UserError, match=r"configured otherwise \(optimizer.lr: 0.0001 then, 0.0002 now\): take another"
     ):
-        before(cfg, tmp_path)
+        state_of(cfg, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"checkpoint": "last"}, "checkpoint=last is now resume=last"),
+        ({"checkpoint": "auto"}, "checkpoint=auto is now resume=auto"),
+        ({"checkpoint": "a.ckpt", "resume": "last"}, "leave one out"),
+    ],
+)
+def test_a_training_has_one_start(keys: dict[str, str], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        check_start(OmegaConf.create({"checkpoint": None, "resume": None, **keys}))
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"checkpoint": "a.ckpt"}, {"resume": "last"}, {"resume": "auto", "checkpoint": "a"}]
+)
+def test_starts_of_a_training(keys: dict[str, str]) -> None:
+    check_start(OmegaConf.create({"checkpoint": None, "resume": None, **keys}))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+            + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)),
+            "larger, or nested deeper",
+        ),
+        ("a: " + "x" * 5 * 2**20, "more than 4 MiB"),
+        ("[1, 2]", "no mapping"),
+        ("{a: b: c}", "while parsing"),
+    ],
+    ids=["aliases", "a large file", "a list", "not YAML"],
+)
+def test_a_configuration_that_cannot_be_read_is_one_line(content: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=rf"config.yaml cannot be read \(.*{reason}"):
+        state_of(OmegaConf.create({"run_dir": str(tmp_path)}), tmp_path)
 
 
 @pytest.mark.exhaustive
-def test_a_killed_sweep_goes_on(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+def test_a_killed_sweep_resumes(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     jobs = [tmp_path / "sweep" / str(number) for number in range(3)]
     process = start(tmp_path, "fastfcn_pl.train", *SWEEP)
     assert wait(process, (jobs[1] / "checkpoints" / "last.ckpt").exists), process.communicate()
@@ -83,7 +127,7 @@ def test_a_killed_sweep_goes_on(command: Callable[..., subprocess.CompletedProce
     lines = [line for line in done.stdout.splitlines() if line.startswith("job ")]
     assert [line.partition("(")[0] for line in lines] == ["job 0 ", "job 1 "]
     assert lines[0].endswith("in sweep/0 is done already")
-    assert lines[1].endswith("in sweep/1 was stopped, and goes on")
+    assert lines[1].endswith("in sweep/1 was stopped, and resumes")
     assert (jobs[0] / "results.json").stat().st_mtime_ns == made
     first = _table(tmp_path)
     assert [job["status"] for job in first] == ["done"] * 3

@@ -107,7 +107,7 @@ def _finish(kind: str, folder: Path) -> None:
 
 def _run_to_the_end(kind: str, kills: list[int], folder: Path) -> int:
     """Kill and resume a run at the given changes of its folder, then finish it; return the number of kills."""
-    given = [*RUN, *KINDS[kind], f"hydra.run.dir={folder.name}", "checkpoint=auto"]
+    given = [*RUN, *KINDS[kind], f"hydra.run.dir={folder.name}", "resume=auto"]
     killed = 0
     for change in kills:
         done = processes.run(["tests.support.killed", str(change), str(folder), TRAIN, *given], folder.parent)

@@ -105,7 +105,7 @@ def _assert_equal(found: Any, expected: Any, path: str = "") -> None:
         pytest.param(["data.num_workers=2", "trainer.check_val_every_n_epoch=2"], id="workers"),
     ],
 )
-def test_a_run_goes_on_from_each_of_its_checkpoints(
+def test_a_run_resumes_from_each_of_its_checkpoints(
     overrides: list[str], make_config: MakeConfig, tmp_path: Path
 ) -> None:
     given = [o for o in SHORT if o.split("=")[0] not in {p.split("=")[0] for p in overrides}]
@@ -117,12 +117,12 @@ def test_a_run_goes_on_from_each_of_its_checkpoints(
     assert len(kept) >= 5
     for path in kept[:-1:3]:  # the last one is of the run's end
         shutil.copy2(path, folder / "checkpoints" / "last.ckpt")
-        train(make_config(*SHORT, "checkpoint=last", "trust=[tests]"))
+        train(make_config(*SHORT, "resume=last", "trust=[tests]"))
         _assert_equal(_state(folder), expected, str(kept.index(path)))
 
 
 @pytest.mark.exhaustive
-def test_a_moved_run_goes_on_in_its_folder_with_its_w_and_b_run(command: Command, tmp_path: Path) -> None:
+def test_a_moved_run_resumes_in_its_folder_with_its_w_and_b_run(command: Command, tmp_path: Path) -> None:
     arguments = [*[o for o in SHORT if o != "logger=none"], "logger=wandb", "logger.wandb.mode=offline"]
     done = command("train", *arguments, "hydra.run.dir=first", "+callbacks.keep._target_=tests.engine.test_resume.Keep")
     assert done.returncode == 0, done.stderr
@@ -132,7 +132,7 @@ def test_a_moved_run_goes_on_in_its_folder_with_its_w_and_b_run(command: Command
     middle = sorted((second / "kept").iterdir())[2]
     shutil.copy2(middle, second / "checkpoints" / "last.ckpt")
     (second / "checkpoints" / "best.ckpt").unlink()
-    done = command("train", "checkpoint=second/checkpoints/last.ckpt", "trust=[tests]")
+    done = command("train", "resume=second/checkpoints/last.ckpt", "trust=[tests]")
     assert done.returncode == 0, done.stderr
     _assert_equal(_state(second), moved(expected, str(first), str(second)))
     assert not first.exists()
@@ -158,10 +158,12 @@ def test_a_new_run_starts_from_the_weights_that_fit(make_config: MakeConfig, tmp
         "data.augmentation.crop_size=48",
     ]
     capsys.readouterr()
-    cfg = make_config(*base, *other, "optimizer.lr=0.0", "trainer.max_epochs=1", f"init_from={last}")
+    cfg = make_config(*base, *other, "optimizer.lr=0.0", "trainer.max_epochs=1", f"checkpoint={last}")
     cfg.run_dir = str(tmp_path / "tuned")
     train(cfg)
     printed = capsys.readouterr().out
+    assert f"a new run starts from {last}: " in printed
+    assert f"(resume={last} would continue its own run)" in printed
     assert "4 start fresh:" in printed
     assert "model.head.layers.2.weight (8x8x1x1 there, 11x8x1x1 here)" in printed
     after = torch.load(tmp_path / "tuned" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -223,20 +225,20 @@ def test_a_killed_run_ends_like_one_that_was_not(
     for _ in range(kills):
         before = age(last)
         process = start(tmp_path, TRAIN, *given)
-        going_on = wait(process, lambda before=before: age(last) > before)  # type: ignore[misc]
+        resumable = wait(process, lambda before=before: age(last) > before)  # type: ignore[misc]
         if moment == "inside of a save":
-            going_on = going_on and wait(process, hidden.exists)
+            resumable = resumable and wait(process, hidden.exists)
         time.sleep(rng.uniform(0, 0.01 if moment == "inside of a save" else 0.4))
         killed += process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         torn += hidden.exists()
-        given = [f"checkpoint={last}", "trust=[tests]"]
-        if not going_on:
+        given = [f"resume={last}", "trust=[tests]"]
+        if not resumable:
             break
     assert killed >= (kills if kills == 1 else 5), "the run ended before it could be killed"
     assert moment != "inside of a save" or torn >= kills - 1, "saves ended before they could be killed"
-    _finish([f"checkpoint={last}", "trust=[tests]"], ranks, tmp_path)
+    _finish([f"resume={last}", "trust=[tests]"], ranks, tmp_path)
     assert [path.name for path in broken.rglob(".*.ckpt")] == []
     expected = unbroken(ranks)
     _assert_equal(_state(broken), moved(_state(expected), str(expected), str(broken)))
@@ -251,7 +253,7 @@ class Fill(L.Callback):
 
 
 @pytest.mark.exhaustive
-def test_a_full_disk_ends_a_run_of_two_ranks_which_then_goes_on(
+def test_a_full_disk_ends_a_run_of_two_ranks_which_then_resumes(
     tmp_path: Path, unbroken: Callable[[int], Path]
 ) -> None:
     broken = tmp_path / "broken"
@@ -262,6 +264,6 @@ def test_a_full_disk_ends_a_run_of_two_ranks_which_then_goes_on(
     assert stderr.strip().splitlines()[-1].startswith(f"error: {broken}/checkpoints/last.ckpt cannot be written (File")
     assert [path.name for path in broken.rglob(".*.ckpt")] == []
     assert torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
-    _finish([f"checkpoint={broken}/checkpoints/last.ckpt", "trust=[tests]"], 2, tmp_path)
+    _finish([f"resume={broken}/checkpoints/last.ckpt", "trust=[tests]"], 2, tmp_path)
     expected = unbroken(2)
     _assert_equal(_state(broken), moved(_state(expected), str(expected), str(broken)))

@@ -100,7 +100,7 @@ def test_a_compiled_network_leaves_no_trace(
     kept = sorted((folder / "kept").iterdir())
     shutil.copy2(kept[0], folder / "checkpoints" / "last.ckpt")
     assert _checkpoint(folder, "last")["global_step"] < last["global_step"]
-    train(make_config("checkpoint=last", "trust=[tests]"))
+    train(make_config("resume=last", "trust=[tests]"))
     assert len(compiled) == 2
     again = _checkpoint(folder, "last")["state_dict"]
     for name, value in last["state_dict"].items():

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastfcn_pl.config.moved_targets import upgraded
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine.sweep import ERROR
 from fastfcn_pl.tools.report import run_schema
@@ -20,7 +21,7 @@ from fastfcn_pl.tools.report.files import read_json, read_line, read_metrics, re
 SILENT_SECONDS = 900
 """Seconds without an update after which an unfinished run counts as silent instead of running."""
 _MACHINE_SPECIFIC_DATA = ("data.root", "data.num_workers", "data.loader")
-_MACHINE_SPECIFIC = ("run_dir", "logger", "hydra", "checkpoint", "debug", "trust", *_MACHINE_SPECIFIC_DATA)
+_MACHINE_SPECIFIC = ("run_dir", "logger", "hydra", "checkpoint", "resume", "debug", "trust", *_MACHINE_SPECIFIC_DATA)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Run:
     def config(self) -> dict[str, Any]:
         """Composed configuration, unresolved."""
         path = self.folder / ".hydra" / "config.yaml"
-        return read_yaml(path, run_schema.TRAIN_CONFIG if self.entry_point == "train" else run_schema.CONFIG)
+        shape = run_schema.TRAIN_CONFIG if self.entry_point == "train" else run_schema.CONFIG
+        return upgraded(read_yaml(path, shape))
 
     @cached_property
     def _hydra(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
 from fastfcn_pl.data.workers import kill_workers
-from fastfcn_pl.training.resume_command import goes_on_by
+from fastfcn_pl.training.resume_command import how_to_resume
 
 _DUPLICATE_SECONDS = 1.0
 """A second SIGINT within this time is the same Ctrl-C, sent by the terminal and by the parent process of a sweep."""
@@ -83,7 +83,7 @@ def stop_run(trainer: L.Trainer, number: int, path: str) -> NoReturn:
     if trainer.is_global_zero:
         if wandb.run is not None:
             wandb.run.mark_preempting()
-        print(f"{signal.Signals(number).name}: the run {goes_on_by(path, number)}", file=sys.stderr)
+        print(f"{signal.Signals(number).name}: the run {how_to_resume(path, number)}", file=sys.stderr)
         if number == signal.SIGUSR1:
             _requeue()
     raise SystemExit(128 + number)

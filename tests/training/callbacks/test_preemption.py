@@ -1,4 +1,4 @@
-"""A run that is told to end saves, and goes on where it stopped when the same command is given again."""
+"""A run that is told to end saves, and resumes when the same command is given again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAIN = "fastfcn_pl.train"
 Command = Callable[..., subprocess.CompletedProcess[str]]
 LONG = [*TINY, "data.train_images=2000", "data.val_images=2", "data.size=64", "data.batch_size=2", "data.num_workers=1"]
 LONG += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=20", "~callbacks.cost", "~callbacks.progress"]
-LONG += ["hydra.run.dir=run", "checkpoint=auto"]
+LONG += ["hydra.run.dir=run", "resume=auto"]
 
 
 def _step(folder: Path) -> int:
@@ -69,22 +69,22 @@ def test_sigterm_of_any_rank_ends_all(told: str, tmp_path: Path) -> None:
 
 def _assert_saved(code: int, stderr: str) -> None:
     assert code == 128 + signal.SIGTERM, stderr
-    assert stderr.splitlines()[-1] == "SIGTERM: the run goes on with checkpoint=run/checkpoints/last.ckpt"
+    assert stderr.splitlines()[-1] == "SIGTERM: the run can be resumed with resume=run/checkpoints/last.ckpt"
     assert stderr.count("SIGTERM") == 1
     assert "Traceback" not in stderr
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path: Path) -> None:
     """A terminal sends it to the whole group, workers included."""
     process = start(tmp_path, TRAIN, *LONG)
     assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    again = "python -m fastfcn_pl.train checkpoint=run/checkpoints/last.ckpt"
+    again = "python -m fastfcn_pl.train resume=run/checkpoints/last.ckpt"
     assert [line for line in stderr.splitlines() if line][-2:] == [
         "Ctrl-C: saving the run (press again to end without saving)",
-        f"SIGINT: the run goes on with: {again}",
+        f"SIGINT: the run can be resumed with: {again}",
     ]
     assert _step(tmp_path) % 20, "it saved when it was told to"
 
@@ -135,7 +135,7 @@ def test_slurm_requeues_a_run_which_goes_on_with_the_same_command(tmp_path: Path
         task.send_signal(signal.SIGUSR1)
     said = [task.communicate(timeout=60)[1] for task in tasks]
     assert [task.returncode for task in tasks] == [128 + signal.SIGUSR1] * 2, said
-    assert said[0].splitlines()[-1].startswith("SIGUSR1: the run goes on")
+    assert said[0].splitlines()[-1].startswith("SIGUSR1: the run can be resumed")
     assert said[1] == "", "rank 0 alone prints"
     assert asked.read_text() == "requeue 4711\n"
     assert not list(tmp_path.rglob("hpc_ckpt*"))
@@ -158,7 +158,7 @@ def test_a_mistake_of_two_tasks_is_one_line(tmp_path: Path) -> None:
 
 
 def test_auto_needs_a_folder_that_stays(command, tmp_path: Path) -> None:
-    done = command("train", *TINY, "checkpoint=auto")
+    done = command("train", *TINY, "resume=auto")
     assert done.returncode == 1
-    assert "checkpoint=auto resumes from the run's folder" in done.stderr
+    assert "resume=auto resumes from the run's folder" in done.stderr
     assert done.stderr.count("\n") == 1
