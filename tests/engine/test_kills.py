@@ -101,7 +101,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[s
 def _finish(kind: str, folder: Path) -> None:
     """Start or resume the run in `folder`, and finish it."""
     run = processes.run if kind == "two ranks" else in_process.run
-    done = run([TRAIN, *RUN, *KINDS[kind], f"hydra.run.dir={folder.name}", "checkpoint=auto"], folder.parent)
+    done = run([TRAIN, *RUN, *KINDS[kind], f"hydra.run.dir={folder.name}", "resume=auto"], folder.parent)
     assert done.returncode == 0, done.stderr
 
 
