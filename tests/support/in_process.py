@@ -201,11 +201,11 @@ def _package() -> Iterator[None]:
         for owner, name, value in values:
             stack.enter_context(mock.patch.object(owner, name, value))
         try:
-            for cached in (Started.this, reachability.attempt):
+            for cached in (Started.this, reachability.check_server):
                 cached.cache_clear()
             yield
         finally:
-            for cached in (Started.this, reachability.attempt):
+            for cached in (Started.this, reachability.check_server):
                 cached.cache_clear()
             redaction._replacements, redaction._pattern = known, None
 
