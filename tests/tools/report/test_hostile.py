@@ -279,7 +279,7 @@ def _fuzz(data: st.DataObject, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_spoilt_value_anywhere_gives_a_page_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
