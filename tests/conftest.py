@@ -10,10 +10,12 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal import defaults_list
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import schema
@@ -58,6 +60,18 @@ def pytest_collection_finish() -> None:
 
 
 _PLACE = re.compile(r"([\w.]+)=((http:/)?/[\w./:-]+)")
+
+
+_all_choices = defaults_list._create_interpolation_map
+
+
+def _choices(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig:
+    """Return the choices that defaults lists may refer to: a quarter of composing, and ours refer to none."""
+    refers = any(default.is_interpolation() for default in defaults)
+    return _all_choices(overrides, defaults, self_added) if refers else OmegaConf.create()
+
+
+defaults_list._create_interpolation_map = _choices
 
 
 @functools.lru_cache(maxsize=200)
