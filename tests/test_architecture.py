@@ -129,6 +129,9 @@ LAZY: dict[str, set[str]] = {
     "ops/depthwise_conv": {"fastfcn_pl.ops.depthwise_conv_triton"},
     "ops/interpolate": {"torch.fx.experimental.symbolic_shapes"},
     "ops/upsampled_cross_entropy": {"fastfcn_pl.ops.upsampled_cross_entropy_triton"},
+    "tools/prepare/cityscapes": {"fastfcn_pl.data.datasets.cityscapes"},
+    "tools/prepare/pascal_context": {"fastfcn_pl.data.datasets.pascal_context"},
+    "training/distributed": {"torch", "torch.distributed", "lightning.fabric.plugins.environments"},
 }
 """Further imports inside functions, each with its reason beside it in the code."""
 

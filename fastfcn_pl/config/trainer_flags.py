@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lightning as L
+from lightning.pytorch.profilers import PyTorchProfiler
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from omegaconf import DictConfig
 
 from fastfcn_pl.core.types import UserError
-
-if TYPE_CHECKING:
-    import lightning as L
-
-    from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.data.samplers import TrainSampler
 
 _MAX_SEED = 2**32 - 1
 _REJECTED: dict[str, tuple[tuple[object, ...], str]] = {
@@ -64,8 +64,6 @@ def check(cfg: DictConfig) -> None:
 
 def profiler_override(cfg: DictConfig) -> dict[str, Any]:
     """Return a replacement for `profiler: pytorch`: Lightning's default adds module hooks, which cannot be copied."""
-    from lightning.pytorch.profilers import PyTorchProfiler
-
     if cfg.trainer.get("profiler") != "pytorch":
         return {}
     return {"profiler": PyTorchProfiler(f"{cfg.trainer.default_root_dir}/profile", record_module_names=False)}
@@ -73,8 +71,6 @@ def profiler_override(cfg: DictConfig) -> dict[str, Any]:
 
 def check_strategy(trainer: L.Trainer) -> None:
     """Raise UserError for strategies whose processes cannot return the trained network."""
-    from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
-
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise UserError(
             "trainer.strategy: spawned or forked processes exit after training, so the network cannot be scored: use "
@@ -84,8 +80,6 @@ def check_strategy(trainer: L.Trainer) -> None:
 
 def check_batches(trainer: L.Trainer, datamodule: SegmentationDataModule) -> None:
     """Raise UserError if limits leave no batch to train on or to score, or if an epoch ends before its validation."""
-    from fastfcn_pl.data.samplers import TrainSampler
-
     images, world_size = len(datamodule.source(datamodule.train_split)), trainer.world_size
     batches = len(TrainSampler(images, datamodule.seed, 0, world_size)) // datamodule.batch_size
     for name, count in (("train", batches), ("test", -(-len(datamodule.source("val")) // world_size))):

@@ -19,10 +19,9 @@ import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from fastfcn_pl.config import resolvers, schema
-from fastfcn_pl.config.plain_data import read_yaml
+from fastfcn_pl.config import schema
 from fastfcn_pl.core import redaction
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.workers import TERMINATION_SIGNALS, exit_with_parent
@@ -31,6 +30,7 @@ from fastfcn_pl.engine.broken_pipe import outlive_readers
 from fastfcn_pl.engine.error_messages import one_line
 from fastfcn_pl.engine.folder_claim import Claim
 from fastfcn_pl.engine.frozen_job import FLAG, FrozenJob, received, thaw
+from fastfcn_pl.engine.hydra_job import overrides
 from fastfcn_pl.engine.job_state import check_start, has_work
 from fastfcn_pl.engine.shutdown import orderly, stoppable
 from fastfcn_pl.training.distributed import (
@@ -62,10 +62,10 @@ def main(config_name: str, job: str) -> None:
         return
     started = Started.this()
     if started is not None and started.rank > 0:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # rank 0 alone prints, also what torch says below Python
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # only rank 0 prints, also the log of torch's C++ code
         _run_frozen(module, job, started.receive())
         return
-    # Hydra then raises what went wrong while composing, instead of printing it in its own way.
+    # Hydra then raises its errors instead of printing them in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     composing = hydra.main(version_base="1.3", config_path=str(schema.CONF_DIR), config_name=config_name)
     run = composing(_reporting(module, job))
@@ -73,14 +73,14 @@ def main(config_name: str, job: str) -> None:
     try:
         try:
             run()
-            startup_messages.say_notes()  # of a configuration that was shown
+            startup_messages.say_notes()  # about a configuration that was only printed
             exit_code = 0
         finally:
             failed = sweep.report()
     except Exception as error:
         if not failed:
             _end(error)
-        _say(one_line(error) or str(error))  # such as Optuna's, which has no trial to call the best
+        _say(one_line(error) or str(error))  # such as Optuna's, if no trial succeeded
     finally:
         if started is not None:
             started.end(exit_code)
@@ -89,9 +89,9 @@ def main(config_name: str, job: str) -> None:
 
 
 def _reporting(module: str, job: str) -> Callable[[DictConfig], Any]:
-    """End a single job's mistakes here, before Hydra reports them; run a sweep's jobs in processes of their own.
+    """Return the function that Hydra calls for a job: it runs a single job here, and a sweep's job in a new process.
 
-    A single job that a mistake ended before it made anything leaves no folder.
+    A user's mistake in a single job ends the command here, before Hydra reports it.
     """
 
     def run(cfg: DictConfig) -> Any:
@@ -109,7 +109,7 @@ def _reporting(module: str, job: str) -> Callable[[DictConfig], Any]:
 
 
 def _run_alone(module: str, job: str, cfg: DictConfig, claims: list[Claim]) -> Any:
-    """Run a single job, whose folders nobody else uses as long as `claims` last."""
+    """Run a single job, whose folders `claims` reserve for it. If it fails before it makes anything, remove them."""
     new = [claim for claim in claims if job_folder.is_new(claim.folder)]
     try:
         if "resume" in cfg:  # it trains
@@ -159,7 +159,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
             sweep.refuse(folder, job.job.num, overrides(), str(error))
             return None
     (folder / sweep.ERROR).unlink(missing_ok=True)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     frozen = FrozenJob.of(module, cfg)
     process = start_job(frozen.command(), {**without_srun(os.environ), **frozen.environment})
     stopped = 0
@@ -169,15 +169,17 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
         stopped = number
         process.send_signal(number)
 
-    in_main = threading.current_thread() is threading.main_thread()
-    heard = [number for number in TERMINATION_SIGNALS if in_main and signal.getsignal(number) is not signal.SIG_IGN]
-    before_it = {number: signal.signal(number, stop) for number in heard}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handled = [
+        number for number in TERMINATION_SIGNALS if in_main_thread and signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    previous = {number: signal.signal(number, stop) for number in handled}
     try:
         code = process.wait()
     finally:
-        for number, handler in before_it.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
-    score = sweep.record(folder, job.job.num, overrides(), code, time.monotonic() - begun)
+    score = sweep.record(folder, job.job.num, overrides(), code, time.monotonic() - started_at)
     if stopped:
         sys.exit(128 + stopped)
     return score
@@ -189,7 +191,7 @@ def start_job(command: Sequence[str], environment: Mapping[str, str]) -> subproc
 
 
 def _run_frozen(module: str, job: str, text: str) -> None:
-    """Run a job that another process has frozen: as a job of a sweep, or as a rank."""
+    """Run a job that another process has frozen, as a job of a sweep or as a rank."""
     cfg = thaw(text)
     sys.argv[1:] = overrides()
     if not is_rank_0():
@@ -203,7 +205,7 @@ def _run_frozen(module: str, job: str, text: str) -> None:
         _end(error)
     except SystemExit:
         if not is_rank_0():
-            rank_0_ends()  # what starts ranks kills all of them where one ends, even while rank 0 closes its loggers
+            rank_0_ends()  # else the launcher would kill rank 0, too, while it closes its loggers
         raise
 
 
@@ -212,7 +214,7 @@ def _import_and_run(job: str, cfg: DictConfig) -> Any:
 
 
 def _end(error: Exception) -> NoReturn:
-    """Print the error in one line and exit, or raise it again where it is not one that the user can mend."""
+    """Print the error in one line and exit; raise it again if it is not a mistake of the user."""
     if is_rank_0() and loss_of_rank(error) and noted(SPOKE, unknown=False):
         sys.exit(1)
     if not is_rank_0():
@@ -223,7 +225,7 @@ def _end(error: Exception) -> NoReturn:
     job = _job_of_sweep()
     if job is not None:
         cause = line or f"{type(error).__name__}: {' '.join(str(error).split())}"
-        with suppress(FileNotFoundError):  # the folder itself may be what is gone
+        with suppress(FileNotFoundError):  # the error may be that the folder is gone
             Path(str(job.runtime.output_dir), sweep.ERROR).write_text(f"{redaction.hide(cause)}\n")
     if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
         raise error
@@ -238,24 +240,3 @@ def _job_of_sweep() -> HydraConf | None:
 
 def _say(line: str) -> None:
     print(f"error: {line}", file=sys.stderr)
-
-
-def overrides() -> list[str]:
-    """Return what this job's command line sets, as written, without Hydra's own settings; empty outside of a job."""
-    if not HydraConfig.initialized():
-        return []
-    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
-
-
-def choices(folder: str | None = None) -> dict[str, str]:
-    """Return the option chosen in each config group, such as `model/neck: jpu`, of this job; empty outside of one.
-
-    With `folder`, of the job that began the run in that folder.
-    """
-    if folder is None:
-        return dict(resolvers.choices())
-    chosen = read_yaml(Path(folder, ".hydra", "hydra.yaml"))
-    for key in ("hydra", "runtime", "choices"):
-        chosen = chosen.get(key) if isinstance(chosen, dict) else None
-    found = chosen.items() if isinstance(chosen, dict) else ()
-    return {k: v for k, v in found if v is not None and "${" not in str(v) and not str(k).startswith("hydra/")}

@@ -15,7 +15,7 @@ from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core import provenance
 from fastfcn_pl.core.redaction import redacted
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import launch, rank_processes, resume, scoring, startup_messages
+from fastfcn_pl.engine import hydra_job, rank_processes, resume, scoring, startup_messages
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.models.cost import cost
 from fastfcn_pl.training.callbacks.cost_summary import CostSummary
@@ -32,15 +32,15 @@ def train(cfg: DictConfig) -> float:
     """
     stopped = resume.StoppedRun.read(cfg) if cfg.resume is not None else None
     if stopped is not None:
-        cfg = stopped.config(cfg, launch.overrides())
+        cfg = stopped.config(cfg, hydra_job.overrides())
     if stopped is not None or cfg.checkpoint is not None:
         build.without_pretrained(cfg)
     validation.check(cfg)
     trainer_flags.check(cfg)
     if "wandb" in cfg.logger and cfg.logger.wandb.id is None:
         cfg.logger.wandb.id = new_id()
-    environment = provenance.environment()  # now: the checkout may be another one when training ends
-    about = {"choices": launch.choices(cfg.run_dir if stopped else None), **environment}
+    environment = provenance.environment()  # before training, during which the checkout may change
+    metadata = {"choices": hydra_job.choices(cfg.run_dir if stopped else None), **environment}
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.datamodule(cfg)
     datamodule.prepare_data()
@@ -64,33 +64,35 @@ def train(cfg: DictConfig) -> float:
             print(f"W&B run: {view}")
         startup_messages.step("train: reading the first images")
         trainer.fit(module, datamodule=datamodule, ckpt_path=stopped.path if stopped else None, weights_only=True)
-        return score_best(cfg, trainer, module, about)
+        return score_best(cfg, trainer, module, metadata)
 
 
-def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule, about: dict[str, Any]) -> float:
-    """Score the best checkpoint of a finished run on `val`, write the results, with what is said `about` it."""
+def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule, metadata: dict[str, Any]) -> float:
+    """Score the best checkpoint of a finished run on `val`; write the results, and `metadata` with them."""
     steps, epochs = trainer.global_step, trainer.current_epoch
     if steps == 0:
-        raise UserError("training ended before its first step, and there is nothing to score: raise trainer.max_time")
+        raise UserError(
+            "training ended before its first step, so that there is nothing to score: raise trainer.max_time"
+        )
     best = best_checkpoint(cfg, trainer, trained)
     checkpoint = Checkpoint.read(best, Trust.of(cfg.trust, cfg))
-    own = cfg.copy()  # what the environment gave is not in the checkpoint
-    build.without_pretrained(own)
-    module = checkpoint.build(own)
+    config = cfg.copy()  # not the checkpoint's, which lacks values from the environment
+    build.without_pretrained(config)
+    module = checkpoint.build(config)
     module.accelerate = trained.accelerate
     costs = cost_of(trainer, module)
     startup_messages.step(f"train: scoring {best}")
     results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
     results |= {"parameters": costs["parameters"], "gmacs": costs["gmacs"], "cost": costs}
     results |= {"checkpoint": best, "checkpoint_step": checkpoint.training_state["global_step"]}
-    results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **about}
+    results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **metadata}
     if trainer.is_global_zero:
         scoring.report(results, module, cfg.run_dir, {"W&B run": how_to_view()})
     return float("nan") if results["mIoU"] is None else results["mIoU"]
 
 
 def cost_of(trainer: L.Trainer, module: SegmentationModule) -> dict[str, Any]:
-    """Return what the network costs: as the summary measured it before training, without one what can be counted."""
+    """Return the cost that `CostSummary` measured before training; without that callback, only what can be counted."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, CostSummary) and callback.measured:
             return callback.measured
@@ -99,13 +101,13 @@ def cost_of(trainer: L.Trainer, module: SegmentationModule) -> dict[str, Any]:
 
 
 def train_seconds(trainer: L.Trainer) -> float | None:
-    """Return how long training took, validation included, in all sessions of the run; None where nothing timed it."""
+    """Return the seconds of training and validation in all sessions of the run; None without a `Timer` callback."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
     return round(timers[0].time_elapsed("train"), 1) if timers else None
 
 
 def best_checkpoint(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule) -> str:
-    """Return the path of the best weights, among which the last are, also where no validation came behind them."""
+    """Return the path of the best checkpoint; the last one is validated first if that has not been done."""
     last = os.path.relpath(f"{cfg.run_dir}/checkpoints/last.ckpt")
     if not any(isinstance(callback, LastCheckpoint) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         trainer.save_checkpoint(last)

@@ -1,4 +1,4 @@
-"""How Lightning writes and reads a checkpoint of a run."""
+"""Checkpoint files as Lightning writes and reads them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Ranks that something else than Lightning starts: torchrun, or srun on a cluster.
+"""Ranks that torchrun or srun starts, instead of Lightning.
 
-Rank 0 composes the job and the others run the very same: by its own clock each would write to a folder of its own, and
-say each mistake once more.
+Rank 0 composes the job and the other ranks run the same one. On their own they would write to folders of other times,
+and repeat each error. torch is imported inside functions, since every command imports this module when it starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What watching costs: `FASTFCN_SHARED=<dir> python -m tests.benchmarks.logging [rounds=3] [output=<page>]`.
+"""Cost of loggers and callbacks: `FASTFCN_SHARED=<dir> python -m tests.benchmarks.logging [rounds=3] [output=<page>]`.
 
 An epoch of the study `camvid` on all of CamVid, its validation included, with W&B (offline) and TensorBoard on, and
 with `logger=none`. Contenders take turns in one process; ratios are of medians. Processor time is this process's, in

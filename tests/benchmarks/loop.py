@@ -1,4 +1,4 @@
-"""What our loop adds to a step: `FASTFCN_SHARED=<dir> python -m tests.benchmarks.loop [experiments/speed/training.md]`.
+"""Overhead of our loop: `FASTFCN_SHARED=<dir> python -m tests.benchmarks.loop [experiments/speed/training.md]`.
 
 The study `camvid` with W&B (offline), TensorBoard and every callback on, against a bare loop of the same network, loss,
 optimizer and batches. Both train in turns, in one process; without validation, which is no step. What a loop adds is

@@ -1,4 +1,4 @@
-"""How benchmarks measure: contenders that take turns, and the memory of what runs in a process of its own."""
+"""Measurements of benchmarks: times of contenders that take turns, and memory in a new process."""
 
 from __future__ import annotations
 

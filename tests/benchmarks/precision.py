@@ -1,4 +1,4 @@
-"""What bfloat16 does to labels: `python -m tests.benchmarks.precision <checkpoint> [page.md]`.
+"""Effect of bfloat16 on labels: `python -m tests.benchmarks.precision <checkpoint> [page.md]`.
 
 Labels and scores of a checkpoint's own val, in bfloat16 as `predict precision=bf16-mixed` computes them, against
 float32. A processor without bfloat16 emulates it, and takes ten times as long.

@@ -1,4 +1,4 @@
-"""How long commands take to say something: `python -m tests.benchmarks.startup [experiments/speed/training.md]`."""
+"""Seconds until a command prints something: `python -m tests.benchmarks.startup [experiments/speed/training.md]`."""
 
 from __future__ import annotations
 

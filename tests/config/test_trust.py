@@ -21,7 +21,7 @@ from fastfcn_pl.config.plain_data import plain_data
 from fastfcn_pl.config.stored_config import restore_withheld
 from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import launch
+from fastfcn_pl.engine import hydra_job
 from fastfcn_pl.engine.checkpoint import Checkpoint, load
 from fastfcn_pl.tools import demo
 from fastfcn_pl.tools.benchmark.command import benchmark
@@ -143,7 +143,7 @@ def _resume(path: Path, *trust: str) -> None:
     given = ["resume=last", *trust]
     cfg = composed(f"run_dir={path.parents[1]}", *given)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastfcn_pl.engine.launch.overrides", lambda: given[1:])
+        patch.setattr("fastfcn_pl.engine.hydra_job.overrides", lambda: given[1:])
         train(cfg)
 
 
@@ -441,16 +441,16 @@ def test_choices_of_the_run_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyP
     file = tmp_path / ".hydra" / "hydra.yaml"
     file.parent.mkdir()
     file.write_text("hydra: {runtime: {choices: {data: camvid, model: '${oc.env:SECRET_PLACE}', 'hydra/x': y}}}")
-    assert launch.choices(str(tmp_path)) == {"data": "camvid"}
+    assert hydra_job.choices(str(tmp_path)) == {"data": "camvid"}
     for text in ("[]", "hydra: ${oc.env:SECRET_PLACE}", "hydra: {runtime: 3}", ""):
         file.write_text(text)
-        assert launch.choices(str(tmp_path)) == {}
+        assert hydra_job.choices(str(tmp_path)) == {}
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
     for text in ("\n".join(lines), "[" * 5000, "{a: b: c}", "a: !!python/object/apply:os.system [ls]"):
         file.write_text(text)
         with pytest.raises(UserError, match="cannot be read"):
-            launch.choices(str(tmp_path))
+            hydra_job.choices(str(tmp_path))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from fastfcn_pl.core import provenance
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError, suggest
-from fastfcn_pl.engine import launch, startup_messages
+from fastfcn_pl.engine import hydra_job, startup_messages
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.models.cost import cost, timings
 from fastfcn_pl.models.segmenter import Segmenter
@@ -104,8 +104,8 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> compar
         "warm_up": cfg.warm_up,
         "repeats": cfg.repeats,
         "checkpoint": cfg.checkpoint,
-        "choices": launch.choices(),
-        "overrides": without_secrets(launch.overrides()),
+        "choices": hydra_job.choices(),
+        "overrides": without_secrets(hydra_job.overrides()),
         "commit": environment["commit"],
         "versions": environment["versions"] | ({"cuda": torch.version.cuda} if device.type == "cuda" else {}),
         "parts": parts,

@@ -15,7 +15,7 @@ from fastfcn_pl.engine.sweep import Sweep
 
 Measurement = dict[str, Any]
 """Content of a `benchmark.json`."""
-_COLUMNS = {
+COST_COLUMNS = {
     "parameters": ("M params", 1e6, 2),
     "gmacs": ("GMACs", 1, 2),
     "latency_ms": ("ms", 1, 1),
@@ -57,10 +57,10 @@ class Comparison(Sweep):
 
     def format_rows(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
         failed = any(job["status"] != "done" for job in jobs)
-        header = ("job", "network", *(title for title, _, _ in _COLUMNS.values()), *(["status"] if failed else []))
+        header = ("job", "network", *(title for title, _, _ in COST_COLUMNS.values()), *(["status"] if failed else []))
         rows = []
         for job in jobs:
-            cells = [_cell(job, jobs[0], name) for name in _COLUMNS]
+            cells = [_cell(job, jobs[0], name) for name in COST_COLUMNS]
             rows.append([str(job["job"]), short(job["overrides"]), *cells, *([job["status"]] if failed else [])])
         return header, rows
 
@@ -175,7 +175,7 @@ def draw(
 
 
 def _cell(job: dict[str, Any], first: dict[str, Any], name: str) -> str:
-    value, (_, unit, digits) = job[name], _COLUMNS[name]
+    value, (_, unit, digits) = job[name], COST_COLUMNS[name]
     if value is None:
         return "-"
     text = f"{value / unit:.{digits}f}"

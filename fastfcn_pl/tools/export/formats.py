@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,6 @@ def reason_of(error: Exception) -> str:
 
 def import_onnx_library(name: str) -> Any:
     """Import a library that ONNX files need; raises UserError with the command that installs it."""
-    from importlib import import_module
-
     try:
         return import_module(name)
     except ImportError as error:

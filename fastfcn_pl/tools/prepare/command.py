@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from fastfcn_pl.config import build, schema, validation
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import launch
+from fastfcn_pl.engine import hydra_job
 from fastfcn_pl.tools.prepare.folder_lock import locked
 
 
@@ -19,7 +19,7 @@ def prepare(cfg: DictConfig) -> None:
     if cfg.prepare is None:
         options = sorted(path.stem for path in (schema.CONF_DIR / "prepare").glob("*.yaml"))
         raise UserError(
-            f"data={launch.choices().get('data')} needs no preparation; only {', '.join(options)} do: start training"
+            f"data={hydra_job.choices().get('data')} needs no preparation; only {', '.join(options)} do: start training"
         )
 
     validation.check(cfg)

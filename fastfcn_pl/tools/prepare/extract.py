@@ -118,7 +118,10 @@ def _printable(name: str) -> str:
 
 
 def _safe_path(archive: Path, name: str) -> PurePosixPath:
-    """Return the path of a member; raises UserError if it leads out of the target folder."""
+    """Return the path of a member; raises UserError if it leads out of the target folder.
+
+    zipfile has no counterpart of tarfile's data filter, and both kinds of archive should give one message.
+    """
     if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name) or "\0" in name:
         raise UserError(f"{archive} contains the path {_printable(name)}, which leads out of it: get another copy")
     return PurePosixPath(name)

@@ -8,7 +8,8 @@ from typing import Any
 
 from fastfcn_pl.tools.benchmark import comparison
 from fastfcn_pl.tools.report.groups import differences, published
-from fastfcn_pl.tools.report.runs import Run, override_key
+from fastfcn_pl.tools.report.runs import Run
+from fastfcn_pl.tools.report.settings import override_key
 from fastfcn_pl.tools.report.tables import Cell, Table
 
 _COLUMNS = {

@@ -20,6 +20,10 @@ MAX_STYLED = len(COLORS) * 2
 """Groups with a colour and a line style of their own; further groups are grey."""
 _GREY = "#909090"
 _INK = "#010203"  # placeholder for the page's text colour
+_INK_KEYS = (
+    *("text.color", "grid.color", "xtick.color", "ytick.color"),
+    *("axes.edgecolor", "axes.labelcolor", "axes.titlecolor"),
+)
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "fastfcn_pl",
     "svg.fonttype": "none",
@@ -32,18 +36,7 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.alpha": 0.18,
     "legend.frameon": False,
-    **dict.fromkeys(
-        (
-            "text.color",
-            "axes.edgecolor",
-            "axes.labelcolor",
-            "axes.titlecolor",
-            "xtick.color",
-            "ytick.color",
-            "grid.color",
-        ),
-        _INK,
-    ),
+    **dict.fromkeys(_INK_KEYS, _INK),
 }
 _MAX_BINS, _MAX_MARKERS = 100, 12
 _FONT_SIZE, _MAX_LABELS = 8.0, 30

@@ -12,7 +12,8 @@ from typing import Any
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.evaluation.formatting import data_and_split
 from fastfcn_pl.tools.report import files, run_schema
-from fastfcn_pl.tools.report.runs import Run, format_value, is_machine_specific, override_key
+from fastfcn_pl.tools.report.runs import Run
+from fastfcn_pl.tools.report.settings import format_value, is_machine_specific, override_key
 
 _PUBLISHED = [key.removesuffix("?") for key in run_schema.PUBLISHED]
 _MAX_TITLE_PART = 80

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -17,11 +16,10 @@ from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine.sweep import ERROR
 from fastfcn_pl.tools.report import run_schema
 from fastfcn_pl.tools.report.files import read_json, read_line, read_metrics, read_yaml
+from fastfcn_pl.tools.report.settings import format_value, is_machine_specific
 
 SILENT_SECONDS = 900
 """Seconds without an update after which an unfinished run counts as silent instead of running."""
-_MACHINE_SPECIFIC_DATA = ("data.root", "data.num_workers", "data.loader")
-_MACHINE_SPECIFIC = ("run_dir", "logger", "hydra", "checkpoint", "resume", "debug", "trust", *_MACHINE_SPECIFIC_DATA)
 
 
 @dataclass(frozen=True)
@@ -225,23 +223,6 @@ def _walk_runs(folder: Path) -> Iterator[Run]:
             names.clear()  # runs do not contain runs
             if run.entry_point == "train" or (run.entry_point == "benchmark" and run.measured is not None):
                 yield run
-
-
-def is_machine_specific(key: str) -> bool:
-    """Tell whether a key depends on the machine or on how the run is stored, without influence on its outcome."""
-    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in _MACHINE_SPECIFIC)
-
-
-def override_key(override: str) -> str:
-    """Return the key or the config group that a Hydra override sets."""
-    return override.lstrip("+~").partition("=")[0]
-
-
-def format_value(value: Any) -> str:
-    """Return a value as it is written in YAML."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _size(cost: dict[str, Any]) -> str:

@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from fastfcn_pl.evaluation.formatting import averaged_classes, percent
+from fastfcn_pl.tools.benchmark.comparison import COST_COLUMNS
 from fastfcn_pl.tools.report.groups import Group, Spread
-from fastfcn_pl.tools.report.runs import Run, override_key
+from fastfcn_pl.tools.report.runs import Run
+from fastfcn_pl.tools.report.settings import override_key
 
 MAX_CLASS_COLUMNS = 12
 """Groups for which the scores of the classes are shown."""
@@ -19,12 +21,7 @@ _SCORES = {
     "mean acc.": "mean_accuracy",
     "60 classes": "mIoU_60_classes",
 }
-_COSTS = {
-    "M params": ("parameters", 1e6, 2),
-    "GMACs": ("gmacs", 1, 2),
-    "ms": ("latency_ms", 1, 1),
-    "MiB": ("peak_mib", 1, 0),
-}
+_COSTS = ("parameters", "gmacs", "latency_ms", "peak_mib")
 _EFFORT = ("steps", "epochs", "world_size")
 _PUBLISHED = {
     "mIoU": "mIoU, published",
@@ -79,7 +76,8 @@ def result_table(groups: Sequence[Group], keys: Sequence[str], unmatched: Sequen
         if any(spreads) or (title == "mIoU" and not groups):
             columns.append(_Column(title, [_percent(spread) for spread in spreads]))
     _mark_best(columns, groups)
-    for title, (key, unit, digits) in _COSTS.items():
+    for key in _COSTS:
+        title, unit, digits = COST_COLUMNS[key]
         values = [group.best.cost.get(key) for group in groups]
         if any(value is not None for value in values):
             columns.append(_Column(title, [_number(value, unit, digits) for value in values]))

@@ -1,4 +1,4 @@
-"""What makes a run comparable with others: its parts, its data, its code, and its best score so far."""
+"""Metadata that make a run comparable with others: its parts, data and code, and its best score so far."""
 
 from __future__ import annotations
 

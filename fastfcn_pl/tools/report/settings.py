@@ -1,0 +1,26 @@
+"""Keys and values of the settings of runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_MACHINE_SPECIFIC_DATA = ("data.root", "data.num_workers", "data.loader")
+_MACHINE_SPECIFIC = ("run_dir", "logger", "hydra", "checkpoint", "resume", "debug", "trust", *_MACHINE_SPECIFIC_DATA)
+
+
+def is_machine_specific(key: str) -> bool:
+    """Tell whether a key depends on the machine or on how the run is stored, without influence on its outcome."""
+    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in _MACHINE_SPECIFIC)
+
+
+def override_key(override: str) -> str:
+    """Return the key or the config group that a Hydra override sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def format_value(value: Any) -> str:
+    """Return a value as it is written in YAML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, dict) else str(value)
