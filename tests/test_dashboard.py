@@ -95,7 +95,7 @@ def test_a_report_is_about_the_runs_of_its_group() -> None:
 
 @pytest.mark.parametrize("project", ["fastfcn_pl", "a/b/c", "/", "a/"])
 def test_a_place_is_an_entity_and_a_project(project: str) -> None:
-    with pytest.raises(UserError, match="it takes <entity>/<project>"):
+    with pytest.raises(UserError, match="give <entity>/<project>"):
         _place(project)
 
 
@@ -125,7 +125,7 @@ def test_the_command_saves_the_view_and_a_report_of_a_study(command: Command, tm
 def test_without_an_account_nothing_is_saved(command: Command, tmp_path: Path) -> None:
     done = command("dashboard", "somebody/fastfcn_pl", HOME=str(tmp_path), WANDB_API_KEY="")
     assert done.returncode == 1
-    assert done.stderr.strip() == "error: W&B does not know who you are: wandb login, or save=false output=<file.json>"
+    assert done.stderr.strip() == "error: not logged in to W&B: run wandb login, or set save=false output=<file.json>"
 
 
 @pytest.mark.slow

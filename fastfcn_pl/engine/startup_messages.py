@@ -1,4 +1,4 @@
-"""First lines of a command: remarks on its configuration, missing keys, and a word before the long imports."""
+"""First messages of a command: notes on its configuration, missing keys, and a line before slow imports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shows(arguments: Sequence[str]) -> bool:
 
 
 def before_imports(module: str, cfg: DictConfig) -> None:
-    """Raise UserError if keys have no value; say that libraries are loaded, and look for the hub meanwhile."""
+    """Raise UserError if keys have no value; print a line, and start to check whether the hub can be reached."""
     command = module.rpartition(".")[2]
     if missing := OmegaConf.missing_keys(cfg):
         order = [str(key) for key in cfg]
@@ -36,13 +36,13 @@ def before_imports(module: str, cfg: DictConfig) -> None:
 
 
 def step(line: str) -> None:
-    """Name the silent step that begins; on stdout, since stderr is for mistakes and remarks, and by rank 0 alone."""
+    """Print on rank 0 which silent step begins; to stdout, since stderr is for errors and notes."""
     if is_rank_0():
         print(line, flush=True)
 
 
 def say_notes() -> None:
-    """Print the remarks of the latest composition, once."""
+    """Print the notes of the latest composition once."""
     for note in ConfigLoader.notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
     ConfigLoader.notes = ()

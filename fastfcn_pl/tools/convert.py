@@ -14,16 +14,16 @@ from fastfcn_pl.training.checkpoint_io import StagedCheckpointIO
 
 
 def convert(cfg: DictConfig) -> None:
-    """Say what `cfg.source` holds, and write it to `cfg.output`, which `evaluate` and `checkpoint.load` read."""
+    """Convert `cfg.source` to the checkpoint `cfg.output`, and print what was recognized."""
     output = Path(cfg.output)
     if not output.parent.is_dir():
         raise UserError(f"output={output}: {output.parent} is not a folder")
     published = read_published(cfg.source)
     converted = Checkpoint.of_published(published, cfg.source, cfg.data)
-    converted.build()  # which refuses weights that do not fit
+    converted.build()  # raises UserError if weights do not fit
     print(f"{cfg.source} is of {published.source}: {published.architecture} ({converted.spec.name})")
     print(f"{len(published.state)} tensors taken, {len(published.dropped)} left out", *published.dropped, sep="\n  ")
-    # What Lightning asks of a checkpoint that it is to go on from.
+    # Lightning requires these entries to load the checkpoint.
     content: dict[str, Any] = {"state_dict": converted.state_dict, "pytorch-lightning_version": L.__version__}
     content |= {"hyper_parameters": {"config": converted.config, "spec": converted.spec.to_dict()}}
     content |= {"epoch": 0, "global_step": 0, "callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}

@@ -24,27 +24,28 @@ if TYPE_CHECKING:
 SCORE = "final/mIoU"
 STEP = "trainer/global_step"
 COSTS = {"latency_ms": "latency, ms", "gmacs": "GMACs", "parameters": "parameters"}
-"""What a run's summary says of its cost."""
+"""Entries of a run's summary about its cost, and their titles."""
 PARTS = ("backbone", "neck", "head")
 TABLES = ("final/classes", "val/classes")
 CONFUSION = "final/confusion", "val/confusion"
-_WIDE, _HALF, _THIRD = 24, 12, 8  # of a report's grid
+_FULL, _HALF, _THIRD = 24, 12, 8
+"""Widths in the grid of a report."""
 
 
 def dashboard(cfg: DictConfig) -> None:
-    """Make the view, and the report where a study is named; save them to W&B, write them as JSON, or both."""
+    """Make the view, and with `cfg.study` a report. Save them to W&B, write them as JSON, or both."""
     if not cfg.save and cfg.output is None:
         raise UserError("save=false without output=<file.json> leaves nothing: give one of them")
     entity, project = _place(cfg.project)
-    made: dict[str, Any] = {"workspace": workspace(entity, project, cfg.name, cfg.samples)}
+    views: dict[str, Any] = {"workspace": workspace(entity, project, cfg.name, cfg.samples)}
     if cfg.study is not None:
-        made["report"] = study_report(entity, project, cfg.study, cfg.samples, _said(cfg.text))
+        views["report"] = study_report(entity, project, cfg.study, cfg.samples, _study_text(cfg.text))
     if cfg.output is not None:
         with atomic_write(cfg.output) as hidden:
-            hidden.write_text(json.dumps({name: spec(it) for name, it in made.items()}, indent=2) + "\n")
+            hidden.write_text(json.dumps({name: spec(view) for name, view in views.items()}, indent=2) + "\n")
         print(cfg.output)
     if cfg.save:
-        _save(made)
+        _save(views)
 
 
 def workspace(entity: str, project: str, name: str, samples: int) -> ws.Workspace:
@@ -94,8 +95,8 @@ def workspace(entity: str, project: str, name: str, samples: int) -> ws.Workspac
     )
 
 
-def study_report(entity: str, project: str, study: str, samples: int, said: str) -> wr.Report:
-    """Return a W&B report about the runs of the group `study`, which begins with what is `said` about it."""
+def study_report(entity: str, project: str, study: str, samples: int, text: str) -> wr.Report:
+    """Return a W&B report about the runs of the group `study`; it begins with the Markdown `text`."""
     _, wr = _library()
     from wandb_workspaces import expr
 
@@ -103,13 +104,13 @@ def study_report(entity: str, project: str, study: str, samples: int, said: str)
         for panel in panels:
             panel.layout = wr.Layout(w=width, h=height)
         order = [wr.OrderBy(wr.SummaryMetric(SCORE), ascending=False)]
-        # of the report's own project, which needs no server to look it up
+        # Without a project it is the report's own, which needs no look-up on the server.
         runs = wr.Runset(name=study, filters=expr.And(expr.Metric("Group") == study), order=order)
         return wr.PanelGrid(runsets=[runs], panels=panels)
 
     command = f"python -m fastfcn_pl.dashboard {entity}/{project} study={study}"
     blocks = [
-        *([wr.MarkdownBlock(text=said)] if said else []),
+        *([wr.MarkdownBlock(text=text)] if text else []),
         wr.H2("Accuracy against cost"),
         grid(_against_cost(wr), _THIRD),
         wr.H2("Scores"),
@@ -118,22 +119,22 @@ def study_report(entity: str, project: str, study: str, samples: int, said: str)
         wr.H2("Classes"),
         grid(_classes(wr), _HALF, 12),
         wr.H2("The same images"),
-        grid([_slider(wr, samples)], _WIDE, 14),
+        grid([_slider(wr, samples)], _FULL, 14),
         wr.H2("What differs"),
-        grid([wr.RunComparer(diff_only="split")], _WIDE, 12),
+        grid([wr.RunComparer(diff_only="split")], _FULL, 12),
         wr.P([f"Written by {command}"]),
     ]
     return wr.Report(entity=entity, project=project, title=study[-128:].replace("/", " "), blocks=blocks, width="fluid")
 
 
-def spec(made: ws.Workspace | wr.Report) -> dict[str, Any]:
+def spec(view: ws.Workspace | wr.Report) -> dict[str, Any]:
     """Return a workspace or a report as the JSON that W&B keeps."""
-    return made._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return view._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _curve(wr: Any, title: str, **what: Any) -> Any:
-    """Return a plot over the steps of training: the view's own x-axis does not reach a plot that names none."""
-    return wr.LinePlot(title=title, x=STEP, **what)
+def _curve(wr: Any, title: str, **options: Any) -> Any:
+    """Return a plot over training steps. The view's x-axis does not apply to plots, so each sets its own."""
+    return wr.LinePlot(title=title, x=STEP, **options)
 
 
 def _training(wr: Any) -> list[Any]:
@@ -142,7 +143,7 @@ def _training(wr: Any) -> list[Any]:
         _curve(wr, "learning rate", metric_regex="lr-.*"),
         _curve(wr, "gradient norm", y=["train/grad_norm"], log_y=True),
         _curve(wr, "images/s", y=["train/images_per_second"]),
-        _curve(wr, "share of time that waits for data", y=["train/data_wait"], range_y=(0, 1)),
+        _curve(wr, "share of time spent waiting for data", y=["train/data_wait"], range_y=(0, 1)),
         _curve(wr, "GPU memory, GiB", y=["train/gpu_memory_gib"]),
     ]
 
@@ -156,7 +157,7 @@ def _classes(wr: Any) -> list[Any]:
 
 
 def _slider(wr: Any, samples: int) -> Any:
-    """Return the fixed images with their masks; the slider of the steps shows how they are learned."""
+    """Return the same images with their masks, and a slider over the training steps."""
     keys = [f"val/samples/{i}" for i in range(samples)]
     return wr.MediaBrowser(title="the same images", media_keys=keys, mode="gallery", gallery_axis="step", num_columns=4)
 
@@ -186,32 +187,32 @@ def _parallel(wr: Any) -> Any:
 def _place(project: str) -> tuple[str, str]:
     entity, _, name = project.strip("/").partition("/")
     if not entity or not name or "/" in name:
-        raise UserError(f"project={project}: it takes <entity>/<project>, as in the address of the project on W&B")
+        raise UserError(f"project={project}: give <entity>/<project>, as in the project's URL on W&B")
     return entity, name
 
 
-def _said(page: str | None) -> str:
-    """Return the question, and what was learned, of a page that `report` wrote."""
+def _study_text(page: str | None) -> str:
+    """Return the question of a Markdown page of `report`, and its section on what was learned."""
     if page is None:
         return ""
     path = Path(page)
     if not path.is_file():
-        raise UserError(f"text={page}: no such file; it is a Markdown page that `fastfcn_pl.report` wrote")
+        raise UserError(f"text={page}: no such file; give a Markdown page that `fastfcn_pl.report` wrote")
     text = path.read_text()
     questions = re.findall(r"^\*\*Question\.\*\* .*$", text, re.MULTILINE)
     return "\n\n".join([*questions, text.partition("## What was learned")[2].strip()]).strip()
 
 
-def _save(made: dict[str, Any]) -> None:
+def _save(views: dict[str, Any]) -> None:
     if not logged_in():
-        raise UserError("W&B does not know who you are: wandb login, or save=false output=<file.json>")
+        raise UserError("not logged in to W&B: run wandb login, or set save=false output=<file.json>")
     try:
-        for thing in made.values():
-            thing.save()
+        for view in views.values():
+            view.save()
     except (wandb.Error, ValueError, OSError) as error:
-        raise UserError(f"W&B did not take it ({' '.join(str(error).split())}): is the project there?") from error
-    for name, thing in made.items():
-        print(f"{name}: {thing.url}")
+        raise UserError(f"W&B rejected it ({' '.join(str(error).split())}): check that the project exists") from error
+    for name, view in views.items():
+        print(f"{name}: {view.url}")
 
 
 def _library() -> tuple[Any, Any]:

@@ -21,13 +21,13 @@ from fastfcn_pl.tools.predict.prediction import Prediction
 from fastfcn_pl.tools.predict.predictor import Predictor
 
 _OPACITY = 0.6
-_KEPT = (600, 3600)
-"""Seconds after which uploads are looked through, and after which one is removed."""
-_BUTTONS = ["download", "fullscreen"]  # not share, which uploads
+_DELETE_CACHE = (600, 3600)
+"""Seconds between two searches for old uploads, and the age from which an upload is removed."""
+_BUTTONS = ["download", "fullscreen"]  # without share, which uploads the image
 
 
 def demo(cfg: DictConfig) -> None:
-    """Serve the page on this machine until Ctrl-C; nothing is sent elsewhere, and no upload stays."""
+    """Serve the page on this machine until Ctrl-C. Nothing is sent elsewhere, and uploads are removed at the end."""
     if cfg.max_upload_mib < 1:
         raise UserError(f"max_upload_mib={cfg.max_upload_mib}: give 1 or more")
     with _uploads():
@@ -36,7 +36,7 @@ def demo(cfg: DictConfig) -> None:
 
 @contextmanager
 def _uploads() -> Iterator[None]:
-    """Have Gradio keep uploads and overlays in a folder that is removed at the end, also after SIGTERM or SIGHUP."""
+    """Make Gradio store uploads and overlays in a folder that is removed at the end, even after SIGTERM or SIGHUP."""
 
     def end(number: int, *_: Any) -> None:
         raise SystemExit(128 + number)
@@ -44,7 +44,7 @@ def _uploads() -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     with tempfile.TemporaryDirectory(prefix="fastfcn_pl_demo_", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # which it reads when it is imported
+        os.environ["GRADIO_TEMP_DIR"] = folder  # read when Gradio is imported
         yield
 
 
@@ -57,7 +57,7 @@ def _serve(cfg: DictConfig) -> None:
             prevent_thread_lock=True,
             quiet=True,
             show_error=True,
-            ssr_mode=False,  # it would look for a Node.js
+            ssr_mode=False,  # otherwise Gradio looks for Node.js
             max_file_size=cfg.max_upload_mib * 2**20,
         )
     except OSError as error:
@@ -71,14 +71,14 @@ def _serve(cfg: DictConfig) -> None:
 
 
 def page(predictor: Predictor) -> Any:
-    """Return the page, Gradio's `Blocks`: an image in, its overlay, a slider for opacity, and a legend."""
+    """Return the page as Gradio's `Blocks`: an upload, its overlay, a slider for the opacity, and a legend."""
     gr = _gradio()
     spec = predictor.spec
     with gr.Blocks(
-        title=f"fastfcn_pl: {spec.name}", analytics_enabled=False, fill_width=True, delete_cache=_KEPT
+        title=f"fastfcn_pl: {spec.name}", analytics_enabled=False, fill_width=True, delete_cache=_DELETE_CACHE
     ) as blocks:
         gr.Markdown(f"## {spec.name}, {spec.num_classes} classes")
-        found = gr.State()
+        prediction = gr.State()
         with gr.Row():
             image = gr.Image(label="image", type="filepath", elem_id="image")
             image.preprocess = _path_of
@@ -89,24 +89,24 @@ def page(predictor: Predictor) -> Any:
         def label(path: str | None, opacity: float) -> tuple[Prediction | None, np.ndarray | None, str]:
             if path is None:
                 return None, None, ""
-            prediction = _labelled(predictor, path)
+            prediction = _predict(predictor, path)
             return prediction, prediction.blended(opacity), legend_of(prediction)
 
         def blend(prediction: Prediction | None, opacity: float) -> np.ndarray | None:
             return None if prediction is None else prediction.blended(opacity)
 
-        image.change(label, [image, opacity], [found, overlay, legend])
-        opacity.change(blend, [found, opacity], overlay, show_progress="hidden")
+        image.change(label, [image, opacity], [prediction, overlay, legend])
+        opacity.change(blend, [prediction, opacity], overlay, show_progress="hidden")
     return blocks
 
 
 def _path_of(upload: Any) -> str | None:
-    """Return the path of an upload as it is: Gradio would open it first, in any format."""
+    """Return the path of an upload. Gradio's own preprocessing would open the file, in any format."""
     return None if upload is None else upload.path
 
 
 def legend_of(prediction: Prediction) -> str:
-    """Return the classes in sight as HTML, each with its colour and its share of the pixels, largest first."""
+    """Return the predicted classes as HTML, each with its colour and its share of the pixels, largest first."""
     spec, swatch = prediction.spec, "display:inline-block;width:1em;height:1em;border:1px solid grey;margin-right:.4em"
     entries = [
         f'<span style="display:inline-block;margin-right:1.5em"><span style="{swatch};background:rgb{spec.palette[c]}">'
@@ -116,8 +116,8 @@ def legend_of(prediction: Prediction) -> str:
     return "".join(entries)
 
 
-def _labelled(predictor: Predictor, path: str) -> Prediction:
-    """Label an uploaded file; one that cannot be read is one line in the page."""
+def _predict(predictor: Predictor, path: str) -> Prediction:
+    """Label an uploaded file; if it cannot be read, the page shows one line."""
     try:
         image = np.asarray(read_image(Path(path), upright=True))
         return Prediction(image, predictor(image), predictor.spec)
@@ -126,7 +126,7 @@ def _labelled(predictor: Predictor, path: str) -> Prediction:
 
 
 def _gradio() -> Any:
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it would ask for its newest version, too
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # otherwise it also asks for its newest version
     try:
         import gradio
     except ImportError as error:

@@ -33,9 +33,9 @@ def evaluate(cfg: DictConfig) -> float:
 
 
 def as_trained(trained: Checkpoint, cfg: DictConfig) -> DictConfig:
-    """Return `cfg` with the network, data and protocol of the run that wrote the checkpoint, if it does not set others.
+    """Return `cfg` with network, data and protocol of the run that wrote the checkpoint, unless `cfg` sets them.
 
-    A whole option (`data=camvid`) replaces the trained one; single keys (`data.root=...`) change it; null leaves it.
+    A whole option (`data=camvid`) replaces the run's, a single key (`data.root=...`) changes it, and null keeps it.
     """
     changes = {"data": cfg.data, "protocol": cfg.protocol}
     run = trained.parts(*build.TO_PREDICT, "data", "seed", changes=changes)
