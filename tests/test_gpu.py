@@ -65,7 +65,7 @@ def test_it_gives_the_logits_of_the_cpu(head: str, make_config: Make) -> None:
 def test_it_records_the_size_that_comes_again(
     dtype: torch.dtype | None, error: float, make_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graph, "_BEFORE_RECORDING", 2)
+    monkeypatch.setattr(cuda_graph, "CALLS_BEFORE_RECORDING", 2)
     model = _module(make_config, "model/head=encnet").model.eval().to(GPU)
     fast, recorded = optimize_for_inference(model, device=GPU, dtype=dtype), []
     for size, count in (((64, 96), 5), ((65, 97), 4), ((64, 96), 1)):
@@ -82,7 +82,7 @@ def test_it_records_the_size_that_comes_again(
 
 @pytest.mark.parametrize("backbone", ["convnext_tiny", "swin_tiny", "mobilenetv3_large", "efficientnet_lite0"])
 def test_other_families_are_recorded(backbone: str, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graph, "_BEFORE_RECORDING", 1)
+    monkeypatch.setattr(cuda_graph, "CALLS_BEFORE_RECORDING", 1)
     cfg = make_config("data=shapes", f"model/backbone={backbone}", "model.backbone.pretrained=false")
     model = build.model(cfg, 4).eval().to(GPU)
     with torch.no_grad():

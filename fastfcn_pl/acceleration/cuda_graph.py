@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastfcn_pl.core.types import ModelOutput
 
-_BEFORE_RECORDING = 8
+CALLS_BEFORE_RECORDING = 8
 """Inputs of one size in a row: recording takes as long as some forty replays of a small image save."""
 
 
@@ -35,7 +35,7 @@ class RecordedForward:
         if x.shape != self._size:
             self._size, self._count, self._graph = x.shape, 0, None
         self._count += 1
-        if self._count > _BEFORE_RECORDING and self._graph is None and self._can_record:
+        if self._count > CALLS_BEFORE_RECORDING and self._graph is None and self._can_record:
             try:
                 self._record(x)
             except RuntimeError:  # a forward that waits for what the GPU computes cannot be recorded

@@ -6,9 +6,3 @@ import torch
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Autocast dtype of each precision; None for no autocast."""
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the autocast context of `precision`."""
-    dtype = PRECISIONS[precision]
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)

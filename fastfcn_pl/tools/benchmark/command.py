@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from fastfcn_pl.acceleration.fold import fold
+from fastfcn_pl.acceleration.cuda_graph import CALLS_BEFORE_RECORDING
+from fastfcn_pl.acceleration.inference import optimize_for_inference
 from fastfcn_pl.acceleration.training import memory_format
 from fastfcn_pl.config import build, validation
 from fastfcn_pl.config.stored_config import storable_config
@@ -21,8 +22,9 @@ from fastfcn_pl.engine import hydra_job, startup_messages
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.models.cost import cost, timings
 from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.ops import fast_paths
 from fastfcn_pl.tools.benchmark import comparison, memory
-from fastfcn_pl.tools.precision import PRECISIONS, autocast
+from fastfcn_pl.tools.precision import PRECISIONS
 
 FILE = "benchmark.json"
 
@@ -56,22 +58,30 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> compar
     """Return the measurement of `network`, for `benchmark.json`.
 
     `parameters` and `gmacs` (of one image) are counted before batch norms are folded, without the auxiliary head.
-    Latency is that of the folded network, from normalised images to labels. `parts` has the latency of each part;
-    its entry `labels` is upsampling and argmax. `images_per_second` is the batch over the median latency. For the
-    memory see `memory.peak_mib`.
+    Latency is that of the network that `predict` runs, from normalised images to labels. `parts` has the latency of
+    each part; its entry `labels` is upsampling and argmax. On a GPU, parts are timed without the CUDA graph, which runs
+    all of them at once, and add up to more than the latency. `images_per_second` is the batch over the median latency.
+    For the memory see `memory.peak_mib`.
     """
     size, form = tuple(cfg.size), memory_format(cfg.channels_last)
     network.aux_head = None
     costs = cost(network, size)
     total = costs.pop("total")
-    folded = fold(network, accelerate=cfg.accelerate).to(device).to(memory_format=form)
+    network.to(device).to(memory_format=form)
     x = torch.randn(cfg.batch, 3, *size, device=device).contiguous(memory_format=form)
-    with autocast(device, cfg.precision):
-        children = {name: part for name, part in folded.named_children() if name in costs}
-        times = timings(lambda: memory.labels(folded, x), children, device, cfg.repeats, cfg.warm_up)
+    options = {"device": device, "dtype": PRECISIONS[cfg.precision], "accelerate": cfg.accelerate}
+    with fast_paths.without("cuda graph"):
+        optimized = optimize_for_inference(network, **options)
+    children = {name: part for name, part in optimized.named_children() if name in costs}
+    times = timings(lambda: memory.labels(optimized, x), children, device, cfg.repeats, cfg.warm_up)
     milliseconds = {name: 1000 * np.array(values) for name, values in times.items()}
     whole = milliseconds.pop("total")
     milliseconds["labels"] = whole - sum(milliseconds.values())
+    if device.type == "cuda":
+        recorded = optimize_for_inference(network, **options)
+        warm_up = max(cfg.warm_up, CALLS_BEFORE_RECORDING + 1)
+        times = timings(lambda: memory.labels(recorded, x), {}, device, cfg.repeats, warm_up)
+        whole = 1000 * np.array(times["total"])
     p10, median, p90 = np.percentile(whole, (10, 50, 90)).tolist()
     measures_training = cfg.memory and cfg.training is not None
     parts = {

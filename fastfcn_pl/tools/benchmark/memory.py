@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.fold import fold
+from fastfcn_pl.acceleration.inference import optimize_for_inference
 from fastfcn_pl.acceleration.training import memory_format, optimize_for_training
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.tools.precision import autocast
+from fastfcn_pl.tools.precision import PRECISIONS
 
 
 def labels(network: Segmenter, x: Tensor) -> Tensor:
@@ -63,10 +63,10 @@ def _peak_mib(cfg: build.Config, name: str, training: bool) -> float | None:
 
 def _predict(cfg: build.Config, device: torch.device) -> None:
     form = memory_format(cfg.channels_last)
-    network = fold(build.model(cfg, cfg.num_classes), accelerate=cfg.accelerate).to(device).to(memory_format=form)
+    network = build.model(cfg, cfg.num_classes).to(device).to(memory_format=form)
+    network = optimize_for_inference(network, device=device, dtype=PRECISIONS[cfg.precision], accelerate=cfg.accelerate)
     x = torch.randn(cfg.batch, 3, *cfg.size, device=device).contiguous(memory_format=form)
-    with autocast(device, cfg.precision):
-        labels(network, x)
+    labels(network, x)
 
 
 def _train(cfg: build.Config, device: torch.device) -> None:
@@ -74,13 +74,13 @@ def _train(cfg: build.Config, device: torch.device) -> None:
     options = {"channels_last": cfg.channels_last, "accelerate": cfg.accelerate}
     form = optimize_for_training(network, device=device, precision=cfg.precision, **options)
     loss = build.build(cfg.loss, network.outputs)
-    batch, size = cfg.training.batch, cfg.training.size
+    batch, size, dtype = cfg.training.batch, cfg.training.size, PRECISIONS[cfg.precision]
     optimizer = build.build(cfg.optimizer)(network, batch)
     x = torch.randn(batch, 3, *size, device=device).contiguous(memory_format=form)
     target = torch.randint(0, cfg.num_classes, (batch, *size), dtype=torch.uint8, device=device)
     for _ in range(2):
         optimizer.zero_grad()
-        with autocast(device, cfg.precision):
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
             total, _terms = loss(network(x), target, network.align_corners)
         total.backward()
         optimizer.step()
