@@ -116,7 +116,7 @@ def test_a_study_runs_ends_in_a_table_and_is_reported(
     done = command("report", str(folder / "0"), str(folder / "1"), f"output={tmp_path / 'pages'}")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "pages" / "neck_ablation.md").read_text()
-    assert "What does a neck buy" in page
+    assert "What does a neck bring" in page
     assert "| dilated16 |" in page
 
 
