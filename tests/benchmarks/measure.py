@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,6 +39,32 @@ def medians(contenders: dict[str, Work], rounds: int) -> dict[str, float]:
             if turn >= warm_up:
                 seconds[name].append((time.perf_counter() - start) / calls)
     return {name: median(of) for name, of in seconds.items()}
+
+
+def turns(one: Work, other: Work, seconds: float) -> Iterator[tuple[float, float]]:
+    """Yield what each took in turns that alternate in order, for `seconds` or three pairs at least, after a warm-up.
+
+    A turn is as many calls as take a twentieth of a second.
+    """
+    pair = one, other
+    spent = [_calls(work, 1) for work in (*pair, *pair)]
+    calls = max(1, round(0.05 / min(spent[2:])))
+    begun, turn = time.perf_counter(), 0
+    while turn < 3 or time.perf_counter() - begun < seconds:
+        order = (0, 1) if turn % 2 else (1, 0)
+        found = {i: _calls(pair[i], calls) for i in order}
+        yield found[0], found[1]
+        turn += 1
+
+
+def _calls(work: Work, count: int) -> float:
+    """Return the seconds of a call, as the mean of `count`."""
+    start = time.perf_counter()
+    for _ in range(count):
+        work()
+    if device().type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / count
 
 
 def peak_mib(prepare: Callable[..., Work], *args: object) -> float:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fastfcn_pl.acceleration.training import optimize_for_training
@@ -52,20 +53,25 @@ def network_of_ours() -> Segmenter:
 
 def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     """Return our step, by the recipe, from random weights or from the published network's `state`."""
-    cfg = build.compose(_CFG)
-    network = network_of_ours().to(device()).train()
-    options = {"precision": precision, "channels_last": cfg.channels_last}
-    form = optimize_for_training(network, device=device(), **options)
+    network = network_of_ours()
     if state is not None:
         renamed, _ = rename(state, official.rules("encnet"))
         network.load_state_dict(renamed)
-    loss, optimizer = build.build(cfg.loss, network.outputs), build.build(cfg.optimizer)(network, BATCH)
+    return training_step(network, build.compose(_CFG), precision, BATCH)
+
+
+def training_step(network: Segmenter, cfg: DictConfig, precision: str, images: int) -> Step:
+    """Return a step of `network` with the loss, optimizer and memory format of `cfg`, for batches of `images`."""
+    network = network.to(device()).train()
+    options = {"precision": precision, "channels_last": cfg.channels_last}
+    memory_format = optimize_for_training(network, device=device(), **options)
+    loss, optimizer = build.build(cfg.loss, network.outputs), build.build(cfg.optimizer)(network, images)
 
     def step(batch: Batch) -> Tensor:
         optimizer.zero_grad()
-        images, target = batch[0].to(device()).contiguous(memory_format=form), batch[1].to(device())
+        inputs, target = batch[0].to(device()).contiguous(memory_format=memory_format), batch[1].to(device())
         with autocast(device(), precision):
-            total, _ = loss(network(images), target, network.align_corners)
+            total, _ = loss(network(inputs), target, network.align_corners)
         return _learn(optimizer, total)
 
     return step
