@@ -56,8 +56,7 @@ def _optimize(network: Segmenter, uses: Uses, device: torch.device, dtype: torch
     elif device.type == "cuda" and torch.backends.cudnn.is_available() and torch.version.hip is None:
         if is_enabled("fused relu"):
             fuse_relus(network, uses)
-        if is_enabled("triton depthwise"):
-            use_fast_depthwise(network)
+        use_fast_depthwise(network)
     if dtype is not None:
         _cast_weights(network, dtype)
         network.forward = _Autocast(network.forward, device.type, dtype)  # type: ignore[method-assign]

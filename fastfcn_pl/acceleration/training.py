@@ -9,7 +9,7 @@ from torch import nn
 
 from fastfcn_pl.acceleration.depthwise_conv import use_fast_depthwise
 from fastfcn_pl.acceleration.known_modules import make_contiguous, with_default_strides
-from fastfcn_pl.ops.fast_paths import accelerates, is_enabled
+from fastfcn_pl.ops.fast_paths import accelerates
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:
@@ -34,7 +34,7 @@ def optimize_for_training(
     model.to(memory_format=form)
     for parameter in (parameter for conv in wrong for parameter in conv.parameters()):
         parameter.data = with_default_strides(parameter.data)
-    if device.type == "cuda" and accelerates(accelerate) and is_enabled("triton depthwise"):
+    if form is torch.channels_last and accelerates(accelerate):
         use_fast_depthwise(model)
     return form
 

@@ -11,10 +11,11 @@ import torch
 FAST_PATHS = (
     "banded cross entropy",  # training: no scores at the label's size exist at once
     "triton cross entropy",  # the same on a GPU
+    "phased depthwise",  # training on a CPU: dilated depthwise convolutions, above all on those without AVX-512
     "triton depthwise",  # dilated depthwise convolutions on a GPU, training and prediction
     "fold",  # prediction: batch norms become part of convolutions
     "packed convolution",  # prediction on a CPU: weights laid out for oneDNN, activations inside of convolutions
-    "winograd",  # prediction on a CPU in float32: wide 3x3 convolutions
+    "winograd",  # prediction on a CPU in float32: wide 3x3 convolutions, above all on those without AVX-512
     "fused relu",  # prediction on a GPU: ReLUs inside of cuDNN's convolutions
     "cuda graph",  # prediction on a GPU: kernels launched at once
 )

@@ -106,21 +106,30 @@ def test_convolutions_that_corrupt_memory_are_found(backbone: str) -> None:
     assert actual == (backbone != "test_byobnet")
 
 
-@pytest.mark.parametrize("accelerate", [True, False])
-def test_a_gpu_has_its_own_dilated_depthwise_convolutions(accelerate: bool) -> None:
+@pytest.mark.parametrize(
+    ("device", "precision", "accelerate", "expected"),
+    [
+        (CPU, "32-true", True, [2, 4, 8]),
+        (CPU, "bf16-mixed", True, []),
+        (GPU, "bf16-mixed", True, [2, 4, 8]),
+        (GPU, "32-true", False, []),
+    ],
+)
+def test_dilated_depthwise_convolutions_are_ours_in_channels_last(
+    device: torch.device, precision: str, accelerate: bool, expected: list[int]
+) -> None:
     network = _network("test_resnet")
-    names, options = list(network.state_dict()), {"precision": "32-true", "channels_last": True}
-    optimize_for_training(network, device=GPU, accelerate=accelerate, **options)
-    own = [module.dilation[0] for module in network.modules() if type(module) is DepthwiseConv]
-    assert own == ([2, 4, 8] if accelerate else [])
+    names = list(network.state_dict())
+    options = {"precision": precision, "channels_last": True, "accelerate": accelerate}
+    optimize_for_training(network, device=device, **options)
+    assert [module.dilation[0] for module in network.modules() if type(module) is DepthwiseConv] == expected
     assert list(network.state_dict()) == names
-    optimize_for_training(network, device=CPU, **options)
 
 
 @given(
     head=st.lists(blocks, min_size=1, max_size=3),
     channels_last=st.booleans(),
-    device=st.sampled_from([CPU, GPU]),  # the layers for GPUs run on a CPU, too
+    device=st.sampled_from([CPU, GPU]),
 )
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_gradients_of_generated_heads(head: Blocks, channels_last: bool, device: torch.device) -> None:

@@ -14,8 +14,13 @@ pytestmark = pytest.mark.slow
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 2), (3, 8), (5, 4)])
-@pytest.mark.parametrize("size", [(2, 6, 5, 19), (1, 70, 3, 16), (1, 3, 5, 1)])
+SMALL, WIDE, NARROW = (2, 6, 5, 19), (1, 70, 3, 16), (1, 3, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "size"),
+    [(3, 1, SMALL), (3, 2, SMALL), (3, 8, SMALL), (5, 4, SMALL), (3, 2, WIDE), (3, 2, NARROW), (5, 4, NARROW)],
+)
 def test_it_is_the_plain_one(kernel: int, dilation: int, size: tuple[int, int, int, int]) -> None:
     torch.manual_seed(0)
     x = torch.randn(*size, device=DEVICE).contiguous(memory_format=torch.channels_last).requires_grad_()

@@ -45,13 +45,12 @@ def test_value_and_gradient(
         assert (actual - expected).abs().max() <= 2e-6 * expected.abs().max()
 
 
-@pytest.mark.parametrize("size", [(48, 56), (24, 7)])
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("case", ["nan", "-inf", "class", "labelled", "true class"])
 def test_logits_that_are_not_finite_count_as_in_torch(
-    case: str, align_corners: bool, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    case: str, align_corners: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logits, target = _masked(case, size)
+    logits, target = _masked(case, (24, 7))
     monkeypatch.setattr(triton_support, "runs_on", lambda x: True)
     actual = upsampled_cross_entropy(logits.to(DEVICE), target.to(DEVICE), None, 0.0, align_corners).cpu()
     expected = _plain(logits, target, None, 0.0, align_corners)

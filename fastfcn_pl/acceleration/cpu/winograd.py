@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastfcn_pl.ops.space_to_batch import convolve_phases
+
 _Matrix = tuple[tuple[float, ...], ...]
 # Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), section 4.3: the transforms of a row of 6
 # pixels, of a row of the kernel's 3, and of the 6 products, which become 4 pixels.
@@ -61,14 +63,10 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, dilation: int) -> T
     pixels. Phases of pixels that are `dilation` apart are convolved as images of their own.
     """
     if dilation == 1:
-        out = _convolve(x.permute(0, 2, 3, 1), kernel, bias)
+        out = _convolve(x.permute(0, 2, 3, 1), kernel, bias).permute(0, 3, 1, 2)
     else:
-        batch, _, height, width = x.shape
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -width % dilation, 0, -height % dilation))
-        phases = x.unflatten(1, (-1, dilation)).unflatten(3, (-1, dilation)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        out = _convolve(phases, kernel, bias).unflatten(0, (batch, dilation, dilation)).permute(0, 3, 1, 4, 2, 5)
-        out = out.flatten(3, 4).flatten(1, 2)[:, :height, :width]
-    return out.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        out = convolve_phases(x, dilation, lambda phases: _convolve(phases, kernel, bias))
+    return out.contiguous(memory_format=torch.channels_last)
 
 
 def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Published weights: what their own code computes with them, ours computes."""
+"""Published weights: our code computes the same with them as their own."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_papers_evaluation_gives_the_published_scores(name: str, shared: Pat
         assert (actual.argmax(1) == expected["argmax"]).double().mean() >= 0.9999, key
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(shared: Path) -> dict[str, torch.Tensor]:
     return _case(shared, "official_psp_jpu_resnet50")[1]
 
