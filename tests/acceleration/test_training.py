@@ -205,7 +205,7 @@ for size in ((97, 129), (64, 64)):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(ctypes.util.find_library("c_malloc_debug") is None, reason=f"glibc's {_CHECKED} is not here")
 def test_a_training_step_keeps_the_heap_whole() -> None:
     """glibc's checks end the process with SIGABRT if something was written outside of its memory."""
