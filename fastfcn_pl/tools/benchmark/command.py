@@ -17,23 +17,24 @@ from fastfcn_pl.config.stored_config import storable_config
 from fastfcn_pl.core import provenance
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import without_secrets
-from fastfcn_pl.core.types import UserError, suggest
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import hydra_job, startup_messages
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.models.cost import cost, timings
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.ops import fast_paths
 from fastfcn_pl.tools.benchmark import comparison, memory
-from fastfcn_pl.tools.precision import PRECISIONS
+from fastfcn_pl.tools.device import autocast_dtype, find_device
 
 FILE = "benchmark.json"
 
 
 def benchmark(cfg: DictConfig) -> float:
     """Measure a network, write and print the measurement, and return the latency in ms."""
-    if cfg.precision not in PRECISIONS:
-        raise UserError(f"precision={cfg.precision}: no such option; {suggest(cfg.precision, PRECISIONS)}")
-    device = _device(cfg.device)
+    autocast_dtype(cfg.precision)  # a mistake in it is known before the network is built
+    device = find_device(cfg.device)
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={cfg.device}: only cpu and cuda can be timed")
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     if cfg.checkpoint is None:
@@ -69,7 +70,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> compar
     total = costs.pop("total")
     network.to(device).to(memory_format=form)
     x = torch.randn(cfg.batch, 3, *size, device=device).contiguous(memory_format=form)
-    options = {"device": device, "dtype": PRECISIONS[cfg.precision], "accelerate": cfg.accelerate}
+    options = {"device": device, "dtype": autocast_dtype(cfg.precision), "accelerate": cfg.accelerate}
     with fast_paths.without("cuda graph"):
         optimized = optimize_for_inference(network, **options)
     children = {name: part for name, part in optimized.named_children() if name in costs}
@@ -149,15 +150,3 @@ def _load_network(cfg: DictConfig, path: Path) -> tuple[DictConfig, Segmenter]:
     for name in ("model", "channels_last"):
         cfg[name] = run[name]
     return cfg, trained.build(run).model
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device={name}: use auto, cpu, cuda or cuda:<number>") from error
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise UserError(f"device={name}: torch cannot find this device; use cpu")
-    return device

@@ -19,7 +19,7 @@ from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.models.segmenter import Segmenter
-from fastfcn_pl.tools.precision import PRECISIONS
+from fastfcn_pl.tools.device import autocast_dtype
 
 
 def labels(network: Segmenter, x: Tensor) -> Tensor:
@@ -64,7 +64,9 @@ def _peak_mib(cfg: build.Config, name: str, training: bool) -> float | None:
 def _predict(cfg: build.Config, device: torch.device) -> None:
     form = memory_format(cfg.channels_last)
     network = build.model(cfg, cfg.num_classes).to(device).to(memory_format=form)
-    network = optimize_for_inference(network, device=device, dtype=PRECISIONS[cfg.precision], accelerate=cfg.accelerate)
+    network = optimize_for_inference(
+        network, device=device, dtype=autocast_dtype(cfg.precision), accelerate=cfg.accelerate
+    )
     x = torch.randn(cfg.batch, 3, *cfg.size, device=device).contiguous(memory_format=form)
     labels(network, x)
 
@@ -74,7 +76,7 @@ def _train(cfg: build.Config, device: torch.device) -> None:
     options = {"channels_last": cfg.channels_last, "accelerate": cfg.accelerate}
     form = optimize_for_training(network, device=device, precision=cfg.precision, **options)
     loss = build.build(cfg.loss, network.outputs)
-    batch, size, dtype = cfg.training.batch, cfg.training.size, PRECISIONS[cfg.precision]
+    batch, size, dtype = cfg.training.batch, cfg.training.size, autocast_dtype(cfg.precision)
     optimizer = build.build(cfg.optimizer)(network, batch)
     x = torch.randn(batch, 3, *size, device=device).contiguous(memory_format=form)
     target = torch.randint(0, cfg.num_classes, (batch, *size), dtype=torch.uint8, device=device)

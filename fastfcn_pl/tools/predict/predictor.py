@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from fastfcn_pl.acceleration.inference import optimize_for_inference
-from fastfcn_pl.core.types import UserError, suggest
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.io.image_files import rgb_pixels
 from fastfcn_pl.engine.checkpoint import load
 from fastfcn_pl.evaluation.score_map import ScoreMap
+from fastfcn_pl.tools.device import autocast_dtype, find_device
 from fastfcn_pl.tools.export import formats
-from fastfcn_pl.tools.precision import PRECISIONS
 
 
 class Predictor:
@@ -35,14 +35,13 @@ class Predictor:
         trust: Any = (),
         accelerate: bool = True,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UserError(f"precision={precision}: no such option; {suggest(precision, PRECISIONS)}")
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        dtype = autocast_dtype(precision)
+        self.device = find_device(device)
         self.exported = formats.load(checkpoint, self.device, trust) if formats.is_exported(checkpoint) else None
         if self.exported is None:
             self.module = load(checkpoint, trust=trust).to(self.device)
             self.network = optimize_for_inference(
-                self.module.model, device=self.device, dtype=PRECISIONS[precision], accelerate=accelerate
+                self.module.model, device=self.device, dtype=dtype, accelerate=accelerate
             )
         self.spec = self.module.spec if self.exported is None else self.exported.spec
 
