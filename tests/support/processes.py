@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fastfcn_pl.engine.frozen_job import FLAG
 from tests.conftest import ROOT
 
 Process = subprocess.Popen[str]
@@ -49,5 +50,10 @@ def age(path: Path) -> int:
 
 
 def children_of(process: Process) -> list[int]:
-    """Return the ids of the processes that `process` has started, oldest first: further ranks, and workers."""
+    """Return the ids of the processes that `process` has started: further ranks, and workers."""
     return [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def ranks_of(process: Process) -> list[int]:
+    """Return the ids of the further ranks that `process` has started."""
+    return [child for child in children_of(process) if FLAG.encode() in Path(f"/proc/{child}/cmdline").read_bytes()]

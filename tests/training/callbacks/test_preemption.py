@@ -13,7 +13,7 @@ import torch
 
 from tests.conftest import TINY
 from tests.fakes.command import write_command
-from tests.support.processes import Process, children_of, start, wait
+from tests.support.processes import Process, children_of, ranks_of, start, wait
 
 pytestmark = pytest.mark.slow
 TRAIN = "fastfcn_pl.train"
@@ -60,7 +60,7 @@ def test_sigterm_of_any_rank_ends_all(told: str, tmp_path: Path) -> None:
     """The process group also holds data workers."""
     process = start(tmp_path, TRAIN, *LONG, "trainer.devices=2")
     assert wait(process, (tmp_path / "run" / "checkpoints" / "last.ckpt").exists), process.communicate()
-    heard = {"rank 0": process.pid, "rank 1": children_of(process)[0], "the group": -process.pid}[told]
+    heard = {"rank 0": process.pid, "rank 1": ranks_of(process)[0], "the group": -process.pid}[told]
     os.kill(heard, signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     _assert_saved(process.returncode, stderr)
