@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hydra.core import utils
@@ -12,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine.folder_claim import LOCK, Claim, alone
 from fastfcn_pl.training.distributed import is_rank_0
 
@@ -19,15 +21,33 @@ _KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.jso
 """Files that are of use after a mistake ended the run that made them."""
 
 
-def claimed(cfg: DictConfig) -> AbstractContextManager[list[Claim]]:
-    """Claim the job's folders: for this process alone if it trains."""
+@contextmanager
+def claimed(cfg: DictConfig) -> Iterator[list[Claim]]:
+    """Claim the job's folders: for this process alone if it trains.
+
+    If that fails, the folder that Hydra has made for a single job is removed, unless another process uses it.
+    """
     job = HydraConfig.get()
     output_dir = job.runtime.output_dir
     folders = [Path(folder).absolute() for folder in (output_dir, cfg.get("run_dir") or output_dir)]
     if job.mode is RunMode.MULTIRUN and os.path.normpath(job.sweep.subdir) == ".":
         of_sweep = Path(output_dir)  # which the process of the sweep has claimed
         folders = [folder for folder in folders if folder != of_sweep]
-    return alone(*(folders if is_rank_0() else []), shared="resume" not in cfg)
+    with ExitStack() as stack:
+        try:
+            claims = stack.enter_context(alone(*(folders if is_rank_0() else []), shared="resume" not in cfg))
+        except UserError:
+            if job.mode is RunMode.RUN:
+                _remove_unused(Path(output_dir).absolute())
+            raise
+        yield claims
+
+
+def _remove_unused(folder: Path) -> None:
+    claim = Claim(folder, shared=True)
+    if is_new(folder) and claim.is_only_one():
+        remove([folder])
+    claim.end()
 
 
 def write_config(cfg: DictConfig) -> None:
