@@ -25,7 +25,7 @@ from fastfcn_pl.data.transforms import image_ops
 from fastfcn_pl.ops.fast_paths import without
 from tests.benchmarks import commands, data
 
-resized_region = image_ops.resized_region
+resize_region = image_ops.resize_region
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _confusion_by_torchmetrics(prediction: Tensor, target: Tensor, num_classes: 
 
 def _region_of_whole(image: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
     left, top, right, bottom = box
-    return resized_region(image, size, (0, 0, *size))[top:bottom, left:right]
+    return resize_region(image, size, (0, 0, *size))[top:bottom, left:right]
 
 
 def _region_by_pillow(image: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
@@ -132,30 +132,30 @@ CONFUSION = FastPath(
     "scoring; torchmetrics' in its place",
     replaced("evaluation.metrics.confusion", _confusion_by_torchmetrics),
 )
-JPEG = FastPath("JPEGs by OpenCV", "RGB, stored upright", replaced("data.io.image_files.decoded", nothing))
-PNG = FastPath("masks by imagecodecs", "PNGs of 8 bits", replaced("data.io.image_files.indices", nothing))
+JPEG = FastPath("JPEGs by OpenCV", "RGB, stored upright", replaced("data.io.image_files.decode_image", nothing))
+PNG = FastPath("masks by imagecodecs", "PNGs of 8 bits", replaced("data.io.image_files.decode_ids", nothing))
 PALETTE = FastPath(
-    "masks inflated only", "PNGs with a palette and unfiltered rows", replaced("data.io.png._unfiltered", nothing)
+    "masks inflated only", "PNGs with a palette and unfiltered rows", replaced("data.io.png._decode_unfiltered", nothing)
 )
 REGION = FastPath(
     "resize of the crop alone",
     "augmentation",
-    replaced("data.transforms.geometric.resized_region", _region_of_whole),
+    replaced("data.transforms.geometric.resize_region", _region_of_whole),
 )
 RESIZE = FastPath(
     "resize by OpenCV and torch",
     "augmentation; Pillow's in its place",
-    replaced("data.transforms.geometric.resized_region", _region_by_pillow),
+    replaced("data.transforms.geometric.resize_region", _region_by_pillow),
 )
 BLUR = FastPath(
     "blur by OpenCV",
     "augmentation; Pillow's in its place",
-    replaced("data.transforms.geometric.blurred", _blurred_by_pillow),
+    replaced("data.transforms.geometric.gaussian_blur", _blurred_by_pillow),
 )
 TAKEN = FastPath(
-    "masks resized by whole rows", "augmentation", replaced("data.transforms.geometric.taken", _taken_by_index)
+    "masks resized by whole rows", "augmentation", replaced("data.transforms.geometric.select", _taken_by_index)
 )
-PLANES = FastPath("channels split by OpenCV", "each image", replaced("data.dataset.planes", _planes_by_numpy))
+PLANES = FastPath("channels split by OpenCV", "each image", replaced("data.dataset.to_chw", _planes_by_numpy))
 RELABEL = FastPath(
     "ids mapped by an addition", "ids in the order of classes", replaced("data.dataset.label_shift", nothing)
 )
