@@ -135,7 +135,9 @@ CONFUSION = FastPath(
 JPEG = FastPath("JPEGs by OpenCV", "RGB, stored upright", replaced("data.io.image_files.decode_image", nothing))
 PNG = FastPath("masks by imagecodecs", "PNGs of 8 bits", replaced("data.io.image_files.decode_ids", nothing))
 PALETTE = FastPath(
-    "masks inflated only", "PNGs with a palette and unfiltered rows", replaced("data.io.png._decode_unfiltered", nothing)
+    "masks inflated only",
+    "PNGs with a palette and unfiltered rows",
+    replaced("data.io.png._decode_unfiltered", nothing),
 )
 REGION = FastPath(
     "resize of the crop alone",
@@ -179,3 +181,4 @@ START = FastPath(
     "each command",
     partial(patch.object, commands, "IMPORTED_FIRST", "fastfcn_pl.config.build"),
 )
+ALL = [path for path in list(globals().values()) if isinstance(path, FastPath)]

@@ -45,8 +45,10 @@ def main(file: str | None = None, precision: str = "32-true", size: int = 480, p
         [name, f"{median(of):.0f}", f"{of[0]:.0f} to {of[-1]:.0f}", f"{median(of) / base:.2f}"]
         for name, of in found.items()
     ]
+    if device().type == "cuda":  # training a ResNet-50 on a CPU has no goal
+        rows.append(["to be reached", "", "", "0.60"])
     heads = ["", "MiB (median)", f"of {processes} processes", "times"]
-    text = f"{about(size, precision)}\n\n{table(heads, [*rows, ['to be reached', '', '', '0.60']])}"
+    text = f"{about(size, precision)}\n\n{table(heads, rows)}"
     command = f"REFERENCE=<checkout> python -m tests.benchmarks.memory <page> {precision}"
     report(file, f"Memory of the training step, {precision}", command, text)
     return text

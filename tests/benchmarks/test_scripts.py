@@ -9,8 +9,21 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from fastfcn_pl.ops import fast_paths as ops_fast_paths
 from fastfcn_pl.tools.train import train
-from tests.benchmarks import data, inference, loop, loss, memory, precision, scoring, startup, training
+from tests.benchmarks import (
+    ablation,
+    data,
+    fast_paths,
+    inference,
+    loop,
+    loss,
+    memory,
+    precision,
+    scoring,
+    startup,
+    training,
+)
 from tests.benchmarks.report import report
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
@@ -35,6 +48,26 @@ def test_reading_and_augmentation_is_measured(tmp_path: Path, monkeypatch: pytes
     rows = (tmp_path / "speed.md").read_text().splitlines()
     names = ("Pillow", "published class", "ours, data/augmentation=paper", "ours, data/augmentation=mmseg")
     assert all(any(row.startswith(f"| {name}") for row in rows) for name in names)
+
+
+def test_every_switch_of_a_fast_path_finds_what_it_switches() -> None:
+    disabled = set[str]()
+    for path in fast_paths.ALL:
+        with path.off():
+            disabled |= ops_fast_paths._disabled
+    assert disabled == set(ops_fast_paths.FAST_PATHS)
+    assert not ops_fast_paths._disabled
+
+
+@pytest.mark.exhaustive
+def test_the_gain_of_a_fast_path_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = ablation.trials()[0]
+    monkeypatch.setattr(ablation, "trials", lambda: [trial])
+    ablation.main(str(tmp_path / "ablation.md"), seconds=0)
+    rows = [
+        row for row in (tmp_path / "ablation.md").read_text().splitlines() if row.startswith(f"| {trial.path.name}")
+    ]
+    assert [len(_cells(row)) for row in rows] == [4, 10]
 
 
 def test_scoring_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

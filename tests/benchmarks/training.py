@@ -137,7 +137,8 @@ def main(
     seconds = medians({name: _on(make(precision), inputs) for name, make in STEPS.items()}, rounds)
     base = next(iter(STEPS))
     rows = [[name, f"{1e3 * of:.0f}", f"{seconds[base] / of:.2f}"] for name, of in seconds.items()]
-    rows.append(["to be reached", "", "2.00" if "16" in precision else "1.50"])
+    if device().type == "cuda":  # training a ResNet-50 on a CPU has no goal
+        rows.append(["to be reached", "", "2.00" if "16" in precision else "1.50"])
     text = f"{about(size, precision, images)}\n\n{table(['', 'ms a step', 'times as fast'], rows)}"
     command = f"REFERENCE=<checkout> python -m tests.benchmarks.training <page> {precision} {images}"
     report(file, f"Training step of {images} images, {precision}", command, text)
