@@ -85,7 +85,9 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 
     The same one takes no time again: paths and addresses, which differ from test to test, are set afterwards.
     """
-    places = {override: match for override in overrides if (match := _PLACE.fullmatch(override))}
+    keys = [override.partition("=")[0] for override in overrides]
+    matches = {override: _PLACE.fullmatch(override) for override in overrides}
+    places = {override: match for override, match in matches.items() if match and keys.count(match[1]) == 1}
     cfg, ConfigLoader.notes = _composed(name, tuple(override for override in overrides if override not in places))
     cfg = copy.deepcopy(cfg)
     for match in places.values():

@@ -29,7 +29,7 @@ def _view() -> dict[str, Any]:
 
 
 def _report() -> dict[str, Any]:
-    return spec(study_report("somebody", "fastfcn_pl", "sweeps/necks", samples=2, said="What is it worth?"))
+    return spec(study_report("somebody", "fastfcn_pl", "sweeps/necks", samples=2, text="What is it worth?"))
 
 
 def _panels(node: Any) -> Iterator[dict[str, Any]]:

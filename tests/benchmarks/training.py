@@ -21,7 +21,7 @@ from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.weights import official
 from fastfcn_pl.models.weights.rename import rename
-from fastfcn_pl.tools.benchmark.memory import autocast
+from fastfcn_pl.tools.device import autocast_dtype
 from tests.benchmarks.measure import Work, device, machine, medians
 from tests.benchmarks.published import checkout, published_network
 from tests.benchmarks.report import report, table
@@ -60,6 +60,11 @@ def ours(precision: str, state: dict[str, Tensor] | None = None) -> Step:
     return training_step(network, build.compose(_CFG), precision, BATCH)
 
 
+def _autocast(precision: str) -> torch.autocast:
+    dtype = autocast_dtype(precision)
+    return torch.autocast(device().type, dtype, enabled=dtype is not None)
+
+
 def training_step(network: Segmenter, cfg: DictConfig, precision: str, images: int) -> Step:
     """Return a step of `network` with the loss, optimizer and memory format of `cfg`, for batches of `images`."""
     network = network.to(device()).train()
@@ -70,7 +75,7 @@ def training_step(network: Segmenter, cfg: DictConfig, precision: str, images: i
     def step(batch: Batch) -> Tensor:
         optimizer.zero_grad()
         inputs, target = batch[0].to(device()).contiguous(memory_format=memory_format), batch[1].to(device())
-        with autocast(device(), precision):
+        with _autocast(precision):
             total, _ = loss(network(inputs), target, network.align_corners)
         return _learn(optimizer, total)
 
@@ -97,7 +102,7 @@ def published(precision: str, state: dict[str, Tensor] | None = None) -> Step:
         images, target = batch[0].to(device()), batch[1].to(device()).long()
 
         def outputs() -> list[Tensor]:
-            with autocast(device(), precision):
+            with _autocast(precision):
                 return [out if out.dtype == torch.float64 else out.float() for out in network(images)]
 
         # Outside of autocast, where a GPU's refuses its binary cross entropy; kept by no name, which would take memory.

@@ -40,7 +40,7 @@ def test_a_page_has_costs_their_ratios_and_the_published_ones(speed: Path, tmp_p
     assert "- processor: 2 x Fake Processor" in text
     assert "wall time" not in text
     chart = (tmp_path / "paper_speed" / "cost_0.svg").read_text()
-    assert "![where the time goes](paper_speed/cost_0.svg)" in text
+    assert "![latency by part](paper_speed/cost_0.svg)" in text
     assert chart.startswith("<svg")
 
 

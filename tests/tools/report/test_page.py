@@ -121,7 +121,7 @@ def test_two_data_sets_have_two_tables(study: Path, going: Path, tmp_path: Path)
         "## camvid val, protocol native",
         "## shapes val, protocol native",
     ]
-    assert "have sections of their own" in text
+    assert "have tables of their own" in text
     assert html.read_text().count('id="part-') == 2
 
 
