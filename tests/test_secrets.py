@@ -70,7 +70,7 @@ def test_a_secret_that_is_not_said_again_is_asked_for(start: Callable[..., Any],
     root = f"data.root={tmp_path / 'CamVid'}"
     quiet = [option for option in OPTIONS if not option.startswith("logger")] + ["logger=none"]
     start("train", *quiet, root, "hydra.run.dir=run", *part())
-    checkpoint = "checkpoint=run/checkpoints/last.ckpt"
+    checkpoint = "resume=run/checkpoints/last.ckpt"
     mine = [checkpoint, "trust=[my_part]"]
     failed = start("train", *mine, failing=True)
     assert failed.stderr.count("error: ") == 1
