@@ -73,7 +73,7 @@ def test_a_run_that_was_killed_goes_on_as_the_same_run(server: Server, tmp_path:
     run = _only(server)
     assert run.state == "running", "until the server, hearing nothing, calls it crashed"
 
-    done = _run(server, tmp_path, "fastfcn_pl.train", "checkpoint=run/checkpoints/last.ckpt", "trust=[killer]")
+    done = _run(server, tmp_path, "fastfcn_pl.train", "resume=run/checkpoints/last.ckpt", "trust=[killer]")
     assert done.returncode == 0, done.stderr
     assert f"W&B run: {server.url}/somebody/fastfcn_pl/runs/{run.name}" in done.stdout
     assert _only(server) is run
