@@ -60,7 +60,7 @@ def test_generated_networks(head: Blocks, backbone: Blocks) -> None:
 
 @pytest.mark.exhaustive
 @given(head=st.lists(blocks, min_size=1, max_size=4), backbone=st.lists(blocks, max_size=3))
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_many_generated_networks(head: Blocks, backbone: Blocks) -> None:
     model = network(head, backbone)
     for fast in (optimize_for_inference(model, device=CPU), fold(model)):

@@ -138,7 +138,7 @@ def test_gradients_of_generated_heads(head: Blocks, channels_last: bool, device:
 
 @pytest.mark.exhaustive
 @given(head=st.lists(blocks, min_size=1, max_size=4), channels_last=st.booleans(), device=st.sampled_from([CPU, GPU]))
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_gradients_of_many_generated_heads(head: Blocks, channels_last: bool, device: torch.device) -> None:
     _compare_gradients(head, channels_last, device)
 

@@ -141,6 +141,12 @@ def _keeps(b: Block, x: Tensor) -> Tensor:
     return out + kept
 
 
+def _own_use_of_the_weight(b: Block, x: Tensor) -> Tensor:
+    weight = b.conv.weight
+    own = F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=WIDTH // weight.shape[1])
+    return b.norm(b.conv(x)) + own
+
+
 def _both(b: Block, x: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     y = b.conv(x)
     return join(b.norm(y), y)
@@ -165,9 +171,7 @@ FORMS: dict[str, Callable[[Block, Tensor], Tensor]] = {
     "changed between": _changed_between,
     "keeps": _keeps,
     "asks for attributes": lambda b, x: b.norm(b.conv(x)) * getattr(b.conv, "out_channels", 1) / b.conv.stride[0],
-    "own use of the weight": lambda b, x: (
-        b.norm(b.conv(x)) + F.conv2d(x, b.conv.weight, padding=b.conv.weight.shape[-1] // 2)
-    ),
+    "own use of the weight": _own_use_of_the_weight,
     "own use of statistics": lambda b, x: (
         b.norm(b.conv(x)) - getattr(b.norm, "running_mean", None).sum()
         if getattr(b.norm, "running_mean", None) is not None
