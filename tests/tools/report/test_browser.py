@@ -54,7 +54,7 @@ def test_a_browser_shows_it_offline(scheme: Any, width: int, study: Path, going:
         assert page.locator("#part-1 img.off").first.is_hidden()
         cell = page.locator("td.heat").first
         before = cell.evaluate("c => getComputedStyle(c).backgroundColor")
-        page.get_by_label("colour the difference").first.check()
+        page.get_by_label("colour by the difference").first.check()
         assert cell.evaluate("c => getComputedStyle(c).backgroundColor") != before
         page.screenshot(path=tmp_path / "page.png", full_page=True)
         browser.close()
