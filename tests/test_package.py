@@ -97,6 +97,14 @@ def _trained(folder: Path, site: Path) -> None:
     assert str(ROOT) not in composed
 
 
+def test_a_packaged_study_composes_in_an_empty_folder(command: Command, site: Path) -> None:
+    done = command("train", "-cn", "quickstart", *TINY, "--cfg", "all", fresh=True, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    assert str(site / "fastfcn_pl" / "conf") in done.stdout
+    assert str(ROOT) not in done.stdout
+
+
+@pytest.mark.exhaustive
 def test_a_packaged_study_trains_from_an_empty_folder(command: Command, site: Path, tmp_path: Path) -> None:
     done = command("train", "-cn", "quickstart", *TINY, fresh=True, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
