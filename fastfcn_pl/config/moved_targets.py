@@ -25,8 +25,8 @@ MODULES = {
     "optim": "training.optim",
 }
 """Modules below `fastfcn_pl` that options named before version 0.2, and where their classes are now."""
-RENAMED_KEYS = {"init_from": "checkpoint"}
-"""Keys of `train` that have another name now."""
+RENAMED_KEYS = {"distribution": "prepare", "init_from": "checkpoint"}
+"""Keys of configurations that have another name now."""
 _PACKAGE = "fastfcn_pl."
 
 

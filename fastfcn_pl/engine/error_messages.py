@@ -76,13 +76,7 @@ def _disk_message(error: OSError) -> str:
     return str(write_error(Path(name if len(name) < _MAX_NAME else f"{name[:_MAX_NAME]}..."), error))
 
 
-RENAMED = {"distribution": "prepare"}
-"""Keys of earlier versions, and the keys that replaced them."""
-
-
 def _unknown_key(error: OmegaConfBaseException) -> str:
-    if error.key in RENAMED:
-        return f"{error.key}= is now {RENAMED[str(error.key)]}="
     known = error.parent_node if isinstance(error.parent_node, DictConfig) else []
     return _no_such_key(str(error.full_key or error.key), map(str, known))
 
