@@ -31,6 +31,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from rich.style import Style
 
 import fastfcn_pl.config.build  # noqa: F401  # sets warning filters when it is imported
 from fastfcn_pl.config.composition import ConfigLoader
@@ -144,6 +145,7 @@ def _libraries() -> Iterator[None]:
     matmul, rank, threads = torch.get_float32_matmul_precision(), rank_zero_only.rank, set(threading.enumerate())
     hooks = [(sys, "exit", sys.exit), (sys, "excepthook", sys.excepthook)]
     rank_zero_only.rank = 0
+    _forget_styles()
     try:
         with warnings.catch_warnings():
             warnings.filters[:] = _FILTERS  # type: ignore[index]
@@ -164,11 +166,19 @@ def _libraries() -> Iterator[None]:
         torch.backends.cudnn.benchmark = flags[2]
         torch.set_float32_matmul_precision(matmul)
         rank_zero_only.rank = rank
+        _forget_styles()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         for thread in set(threading.enumerate()) - threads:
             if not thread.daemon:
                 thread.join(30)
+
+
+def _forget_styles() -> None:
+    """Have rich render styles anew: each keeps the codes of the first terminal that it was shown on."""
+    for method in vars(Style).values():
+        if (forget := getattr(getattr(method, "__func__", method), "cache_clear", None)) is not None:
+            forget()
 
 
 def _show_warning(
