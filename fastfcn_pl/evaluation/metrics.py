@@ -66,7 +66,8 @@ class Scores:
 def confusion(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Return the pixel counts `(num_classes, num_classes)`, int64, rows true, columns predicted."""
     n = num_classes
-    # Counting ignored pixels in an extra row, which is dropped, is cheaper than selecting the others.
+    # Counting ignored pixels in an extra row, which is dropped, is cheaper than selecting the others, as torchmetrics'
+    # multiclass_confusion_matrix does.
     rows = target.long().masked_fill(target == IGNORE, n)
     return torch.bincount((rows * n + prediction).flatten(), minlength=(n + 1) * n).view(n + 1, n)[:n]
 
