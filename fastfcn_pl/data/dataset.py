@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
-from fastfcn_pl.data.io.label_ids import label_shift, label_table, look_up, unknown_ids
+from fastfcn_pl.data.io.label_ids import label_table, look_up, unknown_ids
 from fastfcn_pl.data.samplers import BLANK
-from fastfcn_pl.data.transforms.image_ops import apply_lut, to_chw
+from fastfcn_pl.data.transforms.image_ops import apply_lut
 
 Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Augments an RGB image `(H, W, 3)` and class indices `(H, W)`, both uint8, with draws from the generator."""
@@ -57,8 +57,6 @@ class SegmentationDataset(Dataset[Sample]):
         table = label_table(spec)
         # Labels plus 1 in 8 bits: IGNORE becomes 0, and unknown ids the largest value.
         self._table = (np.where(table < 0, spec.num_classes, table) + 1).astype(np.uint8)
-        shift = label_shift(table, spec.num_classes)
-        self._shift = None if shift is None else np.uint8((int(shift) + 1) % 256)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -73,7 +71,7 @@ class SegmentationDataset(Dataset[Sample]):
         if self.transform is not None:
             pixels, labels = self.transform(pixels, labels, np.random.default_rng((self.seed, epoch, index)))
         return {
-            "image": torch.from_numpy(to_chw(pixels)),
+            "image": torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 0))),
             "target": torch.from_numpy(np.ascontiguousarray(labels)),
             "index": index,
         }
@@ -84,9 +82,8 @@ class SegmentationDataset(Dataset[Sample]):
             labels = look_up(ids, self.spec.labels)
             self._check_known(ids, labels < 0, index)
             return labels.astype(np.uint8)
-        # Adding a constant is much faster than a lookup, and so is a maximum than a comparison of all pixels.
-        labels = apply_lut(ids, self._table) if self._shift is None else ids + self._shift
-        if labels.max() > self.spec.num_classes:
+        labels = apply_lut(ids, self._table)
+        if labels.max() > self.spec.num_classes:  # faster than comparing all pixels
             self._check_known(ids, labels > self.spec.num_classes, index)
         labels -= 1
         return labels

@@ -54,7 +54,9 @@ def training_on_cpu() -> list[Trial]:
         "train -cn neck_ablation": partial(commands.train, "camvid", [], 11, 8, (160, 192)),
         "train model=fastfcn_encnet_r50, 2 x 240x240": partial(commands.train, "train", ENCNET, 150, 2, (240, 240)),
     }
-    return [
+    dilated = partial(commands.train, "camvid", ["model/neck=dilated"], 11, 8, (160, 192))
+    found = [Trial(paths.PHASES, "train -cn neck_ablation model/neck=dilated", "float32", dilated)]
+    return found + [
         Trial(path, command, "float32", step, memory=path is paths.LOSS)
         for command, step in steps.items()
         for path in (paths.CHANNELS_LAST, paths.LOSS)
@@ -100,7 +102,7 @@ def scoring() -> list[Trial]:
 
 def reading() -> list[Trial]:
     """Return the trials of what workers do, and of the start of a command."""
-    augmentation = paths.PNG, paths.REGION, paths.RESIZE, paths.BLUR, paths.TAKEN, paths.PLANES, paths.RELABEL
+    augmentation = paths.PNG, paths.REGION, paths.RESIZE, paths.BLUR, paths.TAKEN
     gray, palette = (partial(commands.read_photographs, masks) for masks in ("gray", "palette"))
     works: list[tuple[str, Callable[[], Work], tuple[FastPath, ...]]] = [
         ("a worker of train -cn camvid", commands.read_camvid, augmentation),

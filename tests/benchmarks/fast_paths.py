@@ -84,10 +84,6 @@ def _taken_by_index(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> 
     return mask[rows[:, None], columns]
 
 
-def _planes_by_numpy(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.moveaxis(image, -1, 0))
-
-
 def _floats(*args: Any) -> data.Contender:
     return data.normalised(data.ours(*args))
 
@@ -113,6 +109,11 @@ LOSS = FastPath(
 LOSS_KERNELS = FastPath("cross entropy by kernels", "training on a GPU", partial(without, "triton cross entropy"))
 DEPTHWISE = FastPath(
     "kernels for dilated depthwise convolutions", "channels_last on a GPU", partial(without, "triton depthwise")
+)
+PHASES = FastPath(
+    "dilated depthwise convolutions by phases",
+    "channels_last on a CPU in float32",
+    partial(without, "phased depthwise"),
 )
 RELU = FastPath("ReLU inside of a convolution", "prediction on a GPU", partial(without, "fused relu"))
 GRAPH = FastPath("CUDA graph", "prediction on a GPU, after 8 images of one size", partial(without, "cuda graph"))
@@ -156,10 +157,6 @@ BLUR = FastPath(
 )
 TAKEN = FastPath(
     "masks resized by whole rows", "augmentation", replaced("data.transforms.geometric.select", _taken_by_index)
-)
-PLANES = FastPath("channels split by OpenCV", "each image", replaced("data.dataset.to_chw", _planes_by_numpy))
-RELABEL = FastPath(
-    "ids mapped by an addition", "ids in the order of classes", replaced("data.dataset.label_shift", nothing)
 )
 BYTES = FastPath(
     "8 bits to the device, which normalises",

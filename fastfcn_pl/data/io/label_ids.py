@@ -14,20 +14,6 @@ def label_table(spec: DatasetSpec) -> np.ndarray:
     return look_up(np.arange(256), spec.labels)
 
 
-def label_shift(table: np.ndarray, num_classes: int) -> np.uint8 | None:
-    """Return the amount that, added modulo 256 to 8-bit ids, gives the labels of a `label_table`; None if none does.
-
-    Unknown ids become `num_classes` or more, but not `IGNORE`.
-    """
-    ids, known = np.arange(256), table >= 0
-    if not known.any():
-        return None
-    amount = (table - ids)[known][0] % 256
-    labels = (ids + amount) % 256
-    equal = np.where(known, labels == table, (labels >= num_classes) & (labels < IGNORE))
-    return np.uint8(amount) if equal.all() else None
-
-
 def look_up(ids: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
     """Return the label of each of `ids`, integers of any width, as int16; -1 for an id that is not in `labels`."""
     known = np.array(sorted(labels), np.int64)

@@ -70,7 +70,7 @@ def _aligned_ranges(first: int, end: int, size: int, length: int) -> tuple[range
 def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """Blur an image `(H, W, 3)` with a Gaussian of `sigma` pixels, replicating its border.
 
-    Channels are blurred one by one, which is faster, and stay contiguous, so that `to_chw` copies nothing.
+    Channels are blurred one by one, which is faster, and stay contiguous, as a tensor `(3, H, W)` needs them.
     """
     if sigma <= _MIN_SIGMA:
         return image
@@ -118,12 +118,6 @@ def hsv_to_rgb(image: np.ndarray) -> np.ndarray:
 def histogram(mask: np.ndarray) -> np.ndarray:
     """Return the pixel counts `(256,)` of the values 0 to 255."""
     return cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
-
-
-def to_chw(image: np.ndarray) -> np.ndarray:
-    """Return an image `(H, W, 3)` as a contiguous `(3, H, W)`, without a copy if its channels already are."""
-    channels = np.moveaxis(image, -1, 0)
-    return channels if channels.flags.c_contiguous else _split_channels(image)
 
 
 def _split_channels(image: np.ndarray) -> np.ndarray:
