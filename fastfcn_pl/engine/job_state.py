@@ -17,8 +17,8 @@ from fastfcn_pl.config.resolvers import KEPT
 from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError, differences, listed
 
-_OF_THIS_START = ("resume", "debug", "trust")
-"""Keys that may differ from start to start of one job."""
+_NOT_COMPARED = ("resume", "debug", "trust", "question", "published")
+"""Keys that may differ from start to start of one job: they change nothing that it computes."""
 
 
 class JobState(Enum):
@@ -89,4 +89,4 @@ def has_work(cfg: DictConfig) -> bool:
 def _compared(config: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of a configuration that define the job, without secrets."""
     content: dict[str, Any] = without_secrets(config)
-    return {key: value for key, value in content.items() if key not in _OF_THIS_START}
+    return {key: value for key, value in content.items() if key not in _NOT_COMPARED}

@@ -55,7 +55,7 @@ class StoppedRun:
                 f"resume={path}: a run is resumed in its own folder: leave out -m, run_dir and hydra.run.dir"
             )
         try:
-            _ = run.position, run.steps_logged
+            _ = run.position, run.steps_logged, run.steps_done
         except BAD_DATA_ERRORS as error:
             raise unusable(path, error) from error
         return run
@@ -95,12 +95,19 @@ class StoppedRun:
                 node.pop(last, None)
             else:
                 node[last] = source.get(last)
+        _keep_wandb_run(run, kept)
         return run
 
     @property
     def steps_logged(self) -> int:
         """The number of steps that had been logged."""
         return self._fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"]
+
+    @property
+    def steps_done(self) -> int:
+        """The number of optimizer steps that had been taken."""
+        progress = self._fit_loop["epoch_loop.automatic_optimization.optim_progress"]
+        return progress["optimizer"]["step"]["total"]["completed"]
 
     @property
     def position(self) -> tuple[int, int]:
@@ -141,6 +148,13 @@ class StoppedRun:
                 raise unusable(self.path, error) from error
 
         return restore_and_check
+
+
+def _keep_wandb_run(run: dict[str, Any], kept: dict[str, Any]) -> None:
+    """Keep the id of the W&B run if the command line repeats `logger=wandb`, which has none."""
+    wandb, stored = (config.get("logger", {}).get("wandb") for config in (run, kept))
+    if wandb and stored and wandb.get("id") is None:
+        wandb["id"] = stored.get("id")
 
 
 def _check_optimizers(trainer: L.Trainer) -> None:

@@ -50,10 +50,19 @@ def test_one_process_is_at_work_in_a_folder(tmp_path: Path, monkeypatch: pytest.
 )
 def test_how_far_a_job_came(kept: list[str], state: JobState, tmp_path: Path) -> None:
     cfg = OmegaConf.create(
-        {"run_dir": str(tmp_path), "checkpoint": None, "resume": "auto", "optimizer": {"lr": 1e-4}, "of": "${run_dir}"}
+        {
+            "run_dir": str(tmp_path),
+            "checkpoint": None,
+            "resume": "auto",
+            "question": "Why?",
+            "optimizer": {"lr": 1e-4},
+            "of": "${run_dir}",
+        }
     )
     (tmp_path / ".hydra").mkdir()
-    OmegaConf.save({**cfg, "resume": None, "of": "${run_dir}"}, tmp_path / ".hydra" / "config.yaml")
+    OmegaConf.save(
+        {**cfg, "resume": None, "question": "Why so?", "of": "${run_dir}"}, tmp_path / ".hydra" / "config.yaml"
+    )
     for name in kept:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

@@ -21,6 +21,8 @@ import torch
 import yaml
 from omegaconf import DictConfig
 
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine.resume import StoppedRun
 from fastfcn_pl.tools.train import train
 from fastfcn_pl.training.checkpoint_io import moved
 from tests.conftest import TINY
@@ -170,6 +172,48 @@ def test_a_new_run_starts_from_the_weights_that_fit(make_config: MakeConfig, tmp
     weights = [n for n in before if n.endswith("weight") and before[n].ndim == 4 and "layers.2" not in n]
     assert len(weights) > 10
     assert all(torch.equal(after[name], before[name]) for name in weights)
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "no parameter groups": lambda content: content["optimizer_states"][0].pop("param_groups"),
+    "another optimizer": lambda content: content["optimizer_states"][0]["param_groups"].pop(),
+    "a state of another shape": lambda content: content["optimizer_states"][0]["state"][0].update(
+        exp_avg=torch.zeros(3)
+    ),
+    "no state of a scheduler": lambda content: content.update(lr_schedulers=["x"]),
+    "a callback's state": lambda content: content["callbacks"].update(RunFacts=["x"]),
+    "a loop's state": lambda content: content["loops"]["fit_loop"].update({"epoch_loop.state_dict": None}),
+    "a loop's counts": lambda content: content["loops"]["fit_loop"].pop(
+        "epoch_loop.automatic_optimization.optim_progress"
+    ),
+}
+
+
+def test_a_damaged_state_is_one_line(make_config: MakeConfig, tmp_path: Path) -> None:
+    train(make_config(*SHORT))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    for name, damage in DAMAGES.items():
+        last.write_bytes(whole)
+        content = torch.load(last, weights_only=True)
+        damage(content)
+        torch.save(content, last)
+        with pytest.raises(UserError) as caught:
+            train(make_config(*SHORT, "resume=last"))
+        assert f"{last} cannot be used: it is damaged, or it or the code" in str(caught.value), name
+        assert "\n" not in str(caught.value), name
+
+
+def test_a_repeated_logger_continues_the_w_and_b_run(make_config: MakeConfig, tmp_path: Path) -> None:
+    train(make_config(*SHORT))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["hyper_parameters"]["config"]["logger"]["wandb"] = {"id": "0097eeb8", "mode": "offline"}
+    torch.save(content, last)
+    cfg = make_config(*SHORT, "logger=wandb", "logger.wandb.mode=disabled", "resume=last", "logger.wandb.choices=null")
+    for overrides in ([], ["logger=wandb", "logger.wandb.mode=disabled"]):
+        run = StoppedRun.read(cfg).config(cfg, overrides)
+        assert (run.logger.wandb.id, run.logger.wandb.mode) == ("0097eeb8", "disabled" if overrides else "offline")
 
 
 class Heavy(L.Callback):
