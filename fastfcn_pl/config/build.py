@@ -1,4 +1,4 @@
-"""From a configuration to objects: the only caller of `hydra.utils.instantiate`."""
+"""Objects from a configuration: the only caller of `hydra.utils.instantiate`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BAD_DATA_ERRORS = (
 
 
 def build(node: DictConfig, *args: Any) -> Any:
-    """Build what `node` describes; a user's mistake comes out as the UserError that it is."""
+    """Build the object that `node` describes; a UserError of its code is raised as it is."""
     try:
         return instantiate(node, *args, _convert_="all")
     except InstantiationException as error:
@@ -91,7 +91,7 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
 
 
 def module_to_predict(cfg: DictConfig, spec: DatasetSpec, config: dict[str, Any]) -> SegmentationModule:
-    """Build network and protocol of `cfg` alone: a module that scores and predicts, of a run configured by `config`."""
+    """Build a module that only scores and predicts: network and protocol of `cfg`, in a run configured by `config`."""
     return SegmentationModule(
         model(cfg, spec.num_classes),
         loss=None,
@@ -107,7 +107,7 @@ def module_to_predict(cfg: DictConfig, spec: DatasetSpec, config: dict[str, Any]
 
 
 def outline(cfg: DictConfig, num_classes: int) -> dict[str, torch.Tensor] | None:
-    """Return the weights of `module_to_predict` by name, without memory for them; None if a part of it needs some."""
+    """Return the weights of `module_to_predict` on the meta device, by name; None if a part cannot be built there."""
     try:
         with torch.device("meta"):
             return {f"model.{name}": tensor for name, tensor in model(cfg, num_classes).state_dict().items()}
@@ -138,7 +138,7 @@ def trainer(cfg: DictConfig) -> L.Trainer:
 
 
 def _check_world_size(made: L.Trainer) -> None:
-    """Raise UserError where something else than Lightning has started another number of ranks than configured."""
+    """Raise UserError if torchrun or srun has started another number of ranks than configured."""
     started, devices, nodes = Started.this(), made.num_devices, made.num_nodes
     if started is not None and started.size != devices * nodes:
         raise UserError(
@@ -156,7 +156,7 @@ def _complete(logger: Logger | partial[Logger], cfg: DictConfig) -> Logger:
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
-    """Compose the config of `fastfcn_pl.train` with `overrides`, inside a Hydra job or outside of one."""
+    """Compose the config of `fastfcn_pl.train` with `overrides`, inside or outside a Hydra job."""
     if GlobalHydra.instance().is_initialized():
         return hydra.compose("train", list(overrides))
     schema.register()
@@ -165,7 +165,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def change(parts: dict[str, Any], name: str, node: Config | None) -> None:
-    """Set part `name` of plain `parts` to `node` if that is an option, else those of its keys that are not null."""
+    """Replace part `name` of plain `parts` by `node` if that is a whole option, else merge its non-null keys."""
     new: Any = {} if node is None else OmegaConf.to_container(node, resolve=False)
     if "_target_" in new:
         parts[name] = _without_foreign_nulls(name, new)
@@ -180,7 +180,7 @@ def _merged(old: Any, new: Any) -> Any:
 
 
 def _without_foreign_nulls(name: str, node: dict[str, Any]) -> dict[str, Any]:
-    """Return `node` without the keys that are null and that its `_target_` does not have."""
+    """Return `node` without the null keys that its `_target_` does not accept."""
     allowed, _ = parameters(import_target(name, node["_target_"]))
     return {k: v for k, v in node.items() if v is not None or k in HYDRA_KEYS or allowed is None or k in allowed}
 
@@ -206,7 +206,7 @@ def without_pretrained(config: DictConfig | dict[str, Any]) -> None:
 
 
 def _unset(node: Any, key: str, value: Any) -> None:
-    """Set `key` to `value` at every depth of plain containers where it is."""
+    """Set each `key` in nested plain containers to `value`."""
     if isinstance(node, dict) and key in node:
         node[key] = value
     for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():

@@ -9,7 +9,7 @@
    address, because a file says so.
 
 Everything else is refused in one line, before anything is imported. Parts that a command does not build are not
-looked at.
+checked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _WRITING = ("trainer", "callbacks", "logger")
 
 @dataclass(frozen=True)
 class Trust:
-    """Targets that the user admits beyond `conf/`; `own` is the configuration of this job, not resolved."""
+    """Targets that the user allows in addition to `conf/`; `own` is the unresolved configuration of this job."""
 
     packages: tuple[str, ...] = ()
     everything: bool = False
@@ -50,7 +50,7 @@ class Trust:
 
     @classmethod
     def of(cls, words: Any, cfg: DictConfig | None = None) -> Trust:
-        """Return what `trust=words` admits in the job `cfg`; raises UserError for anything but names or a truth value.
+        """Return what `trust=words` allows in the job `cfg`; raises UserError unless they are names or a truth value.
 
         A `Trust` is returned as it is.
         """
@@ -66,9 +66,9 @@ class Trust:
         return cls(names, own=own)
 
     def check(self, parts: Mapping[str, Any], path: str | Path, folder: str | None = None) -> None:
-        """Raise UserError for the first value in `parts` of the checkpoint at `path` that the rule does not admit.
+        """Raise UserError for the first value in `parts` of the checkpoint at `path` that the rule does not allow.
 
-        `folder` is the one that a resumed run writes to.
+        `folder` is the folder of a resumed run.
         """
         imports = []
         for keys, value, own in _values(parts, self.own):
@@ -86,7 +86,7 @@ class Trust:
                 )
 
     def _reason(self, keys: tuple[str, ...], value: Any, folder: str | None) -> str | None:
-        """Say why a value is refused, and the remedy; None if it is not."""
+        """Return why a value is refused, with the remedy; None if it is allowed."""
         part, key = keys[0], keys[-1]
         if key == _TARGET:
             return None if self._may_name(part, value) else _unknown_target(value)
@@ -103,7 +103,7 @@ class Trust:
         return None
 
     def _is_of_a_package(self, keys: tuple[str, ...], target: Any) -> bool:
-        """Tell whether `trust` alone admits a target, whose home has to be looked at then."""
+        """Tell whether only `trust` allows a target, so that the module that defines it must be checked."""
         known = self.everything or not isinstance(target, str) or not _is_inside(target, self.packages)
         return not known and not self._may_name(keys[0], target)
 
@@ -120,7 +120,7 @@ class Trust:
 
 
 def _values(node: Any, own: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    """Yield keys and value of each leaf of plain containers, and what `own` has there; a `_target_` is a leaf."""
+    """Yield keys and value of each leaf of plain containers, and the value of `own` there; `_target_` is a leaf."""
     if isinstance(node, (dict, list)) and not (keys and keys[-1] == _TARGET):
         for key, item in node.items() if isinstance(node, dict) else enumerate(node):
             yield from _values(item, _at(own, key), (*keys, str(key)))
@@ -140,7 +140,7 @@ def _targets(node: Any) -> set[str]:
 
 @cache
 def _options() -> Mapping[str, set[str]]:
-    """Return the targets of our own options and studies, by the part that they are for."""
+    """Return the targets of our own options and studies, by part."""
     found: dict[str, set[str]] = defaultdict(set)
     for folder in (CONF_DIR, STUDIES_DIR):
         for file, content in _yaml_files(folder):
@@ -153,7 +153,7 @@ def _options() -> Mapping[str, set[str]]:
 
 
 def _of_user() -> set[str]:
-    """Return the targets in the folders of options that the user gave to this job."""
+    """Return the targets in the option folders that the user gave to this job."""
     if not HydraConfig.initialized():
         return set()
     runtime, found = HydraConfig.get().runtime, set()
@@ -169,7 +169,7 @@ def _of_user() -> set[str]:
 
 
 def _yaml_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the YAML files that Hydra composes from `folder`; not those in hidden folders, such as a run's `.hydra`."""
+    """Yield the YAML files that Hydra composes from `folder`, without hidden folders such as a run's `.hydra`."""
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in (Path(root, name) for name in files if name.endswith(".yaml") and not name.startswith(".")):

@@ -1,7 +1,7 @@
-"""A composed job as text, so that other processes run the very same: jobs of a sweep, and ranks above 0.
+"""A composed job as text, so that other processes run exactly it: jobs of a sweep, and ranks above 0.
 
-Lightning's ranks would compose the command line again, and with `-m` run the whole sweep, each with what a sweeper
-happens to suggest to it. A sweep's jobs in one process would inherit each other's world size.
+Lightning's ranks would compose the command line again. With `-m` each would run the whole sweep, on suggestions of its
+own from the sweeper. Jobs of a sweep in one process would inherit each other's world size.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _VARIABLE = "FASTFCN_PL_JOB"
 
 @dataclass(frozen=True)
 class FrozenJob:
-    """The task of the entry point `module`: all of its configuration, and Hydra's, secrets included.
+    """A job of the entry point `module`: all of its configuration, and Hydra's, secrets included.
 
-    Processes hand it on in memory: it never rests on a disk.
+    Processes pass it on in memory; it is never written to disk.
     """
 
     module: str
@@ -45,7 +45,7 @@ class FrozenJob:
     def of(cls, module: str, cfg: DictConfig) -> FrozenJob:
         """Freeze `cfg`, with its interpolations resolved, and Hydra's configuration of the running job.
 
-        Interpolations that read the environment stay, beside what they read here: other machines may not have it.
+        Interpolations that read the environment stay, with the values read here: other machines may not have them.
         """
         hydra = HydraConfig.get()
         with record_env_reads() as reads:
@@ -63,12 +63,12 @@ class FrozenJob:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that the process needs beside this one's environment, in which others cannot read."""
+        """Variables that the process needs in addition to this one's environment, which other users cannot read."""
         return {_VARIABLE: base64.b64encode(zlib.compress(self.text.encode())).decode()}
 
     @contextmanager
     def in_environment(self) -> Iterator[None]:
-        """Have the processes that are started meanwhile find the job in their environment."""
+        """Let processes that start inside this context find the job in their environment."""
         os.environ.update(self.environment)
         try:
             yield
@@ -77,12 +77,12 @@ class FrozenJob:
 
 
 def received() -> str:
-    """Return the text of the job that this process was started for."""
+    """Return the text of the job that this process was started to run."""
     return zlib.decompress(base64.b64decode(os.environ.pop(_VARIABLE))).decode()
 
 
 def thaw(text: str) -> DictConfig:
-    """Return the configuration of a job that was frozen, and make Hydra's the one of this process."""
+    """Return the configuration of a frozen job, and set its Hydra configuration in this process."""
     content = json.loads(text)
     for name, value in content["environment"].items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""The folders of a job: nobody else writes there meanwhile, and they are removed if nothing came of it."""
+"""The folders of a job: claimed while it runs, and removed if it ends before it has made anything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastfcn_pl.engine.folder_claim import LOCK, Claim, alone
 from fastfcn_pl.training.distributed import is_rank_0
 
 _KEPT = ("checkpoints/*.ckpt", "metrics/metrics.csv", "not_finite", "results.json", "doctor.json")
-"""Files that are of use after a mistake ended the run that made them."""
+"""Files that are useful even if an error ended the run."""
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def claimed(cfg: DictConfig) -> Iterator[list[Claim]]:
     output_dir = job.runtime.output_dir
     folders = [Path(folder).absolute() for folder in (output_dir, cfg.get("run_dir") or output_dir)]
     if job.mode is RunMode.MULTIRUN and os.path.normpath(job.sweep.subdir) == ".":
-        of_sweep = Path(output_dir)  # which the process of the sweep has claimed
+        of_sweep = Path(output_dir)  # claimed by the process of the sweep
         folders = [folder for folder in folders if folder != of_sweep]
     with ExitStack() as stack:
         try:
@@ -51,7 +51,7 @@ def _remove_unused(folder: Path) -> None:
 
 
 def write_config(cfg: DictConfig) -> None:
-    """Write down how the job is configured, as Hydra does: by itself it would do so before the folder is claimed."""
+    """Write the job's configuration as Hydra does, but not before the folder is claimed."""
     hydra = HydraConfig.instance().cfg
     assert hydra is not None
     for name, content in (("config", cfg), ("hydra", hydra), ("overrides", HydraConfig.get().overrides.task)):
@@ -59,13 +59,13 @@ def write_config(cfg: DictConfig) -> None:
 
 
 def is_new(folder: Path) -> bool:
-    """Tell whether a folder holds nothing but what Hydra and a claim have just written there."""
+    """Tell whether a folder holds only what Hydra and a claim have just written."""
     job = HydraConfig.get()
     return folder != Path(job.runtime.cwd) and set(os.listdir(folder)) <= {".hydra", f"{job.job.name}.log", LOCK}
 
 
 def remove(folders: list[Path]) -> None:
-    """Remove the folders of a run that trained nothing, and the folders around them that this leaves empty."""
+    """Remove the folders of a run that trained nothing, and the parents that this leaves empty."""
     home = Path(HydraConfig.get().runtime.cwd)
     for folder in folders:
         if any(next(folder.glob(kept), None) for kept in _KEPT):
@@ -73,7 +73,7 @@ def remove(folders: list[Path]) -> None:
         if Path.cwd() == folder:  # hydra.job.chdir
             os.chdir(home)
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # one that is not empty, or that another process has just removed
+        with suppress(OSError):  # not empty, or just removed by another process
             for parent in folder.parents:
                 if parent == home:
                     break

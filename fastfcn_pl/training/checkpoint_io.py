@@ -29,7 +29,7 @@ class StagedCheckpointIO(TorchCheckpointIO):
                 raise cause or error from None
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Read a checkpoint; where its run's folder was moved, what callbacks know of paths moves along."""
+        """Read a checkpoint; if its run's folder was moved, the paths in its callbacks' states are adapted."""
         content = super().load_checkpoint(path, map_location, weights_only)
         if "hyper_parameters" in content:  # not in what a forked rank hands back to the process that forked it
             folder = content["hyper_parameters"]["config"]["run_dir"]
@@ -38,7 +38,7 @@ class StagedCheckpointIO(TorchCheckpointIO):
 
 
 def moved(value: Any, old: str, new: str) -> Any:
-    """Return plain containers in which paths below the folder `old` are below `new`."""
+    """Return plain containers with paths below the folder `old` moved below `new`."""
     if isinstance(value, dict):
         return {moved(key, old, new): moved(item, old, new) for key, item in value.items()}
     if isinstance(value, list):

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 WAIT = timedelta(minutes=5)
 """How long ranks wait for each other to start."""
 WAIT_AT_END = timedelta(seconds=20)
-"""How long rank 0 waits for them where a mistake ends it."""
+"""How long rank 0 waits for the others when an error ends it."""
 GRACE = 30.0
-"""Seconds that another rank, which has met an error, gives to rank 0 that has met one, too, to end."""
+"""Seconds that a failed rank gives rank 0 to end, if rank 0 has failed, too."""
 _ALONE = 4.0
-"""Seconds after which an error is this rank's alone: rank 0 waits for it in the middle of a step."""
+"""Seconds after which a failed rank takes the error for its own: rank 0 still waits for it inside a step."""
 FAILED, SPOKE = "fastfcn_pl/rank 0 failed", "fastfcn_pl/another rank spoke"
-"""An error ends rank 0, which reports it; another rank has reported one."""
+"""Notes: an error ends rank 0, which reports it; another rank has reported an error."""
 _LOST = re.compile(
     r"Connection (closed|reset) by peer|Broken pipe \[|remote process exited|NCCL.*remote", re.IGNORECASE
 )
@@ -52,7 +52,7 @@ class Started:
     @classmethod
     @cache
     def this(cls) -> Started | None:
-        """Return what the environment says of this process; None where it starts its ranks itself, or has none."""
+        """Return the rank that the environment gives this process; None if it starts its ranks itself, or has none."""
         env = os.environ
         if {"TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"} <= env.keys():
             return cls(int(env["RANK"]), int(env["WORLD_SIZE"]), "torchrun")
@@ -65,7 +65,7 @@ class Started:
         return self._meet(WAIT)
 
     def _meet(self, timeout: timedelta) -> Store:
-        """Return what all ranks, waiting for each other, read and write."""
+        """Return the store that all ranks share, after they have met."""
         import torch.distributed as dist
 
         if self.by == "srun":  # where torchrun says by itself how rank 0 is reached
@@ -80,7 +80,7 @@ class Started:
         return dist.PrefixStore(f"fastfcn_pl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
     def share(self, job: str) -> None:
-        """Hand rank 0's `job` to the others; raises UserError where one does not answer or has another command."""
+        """Send rank 0's `job` to the others; raises UserError if one does not answer or has another command."""
         from torch.distributed import DistError
 
         if self.size == 1:
@@ -98,7 +98,7 @@ class Started:
         self._store.set("go", "yes")
 
     def receive(self) -> str:
-        """Return the job of rank 0, for another rank to run; exits as rank 0 does where that ends without one."""
+        """Return the job of rank 0 to another rank; exits with the code of rank 0 if that ends without a job."""
         from torch.distributed import DistError
 
         try:
@@ -116,7 +116,7 @@ class Started:
         sys.exit(int(go))
 
     def end(self, exit_code: int) -> None:
-        """Say, as rank 0, that it ends: the others need not wait for a job, where there was none or a mistake in it."""
+        """Announce, as rank 0, that it ends, so that the others do not wait for a job that will not come."""
         if self.size == 1:
             return
         from torch.distributed import DistError
@@ -128,7 +128,7 @@ class Started:
                     store.set(key, value)
 
     def rank_0_ended(self) -> bool:
-        """Tell whether rank 0 has ended, or cannot be reached any more."""
+        """Tell whether rank 0 has ended or can no longer be reached."""
         from torch.distributed import DistError
 
         try:
@@ -138,7 +138,7 @@ class Started:
 
 
 def is_rank_0() -> bool:
-    """Tell whether this process is the one that prints and writes, whatever has started it."""
+    """Tell whether this process is the one that prints and writes, however it was started."""
     started = Started.this()
     return (
         started.rank == 0 if started else os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
@@ -146,7 +146,7 @@ def is_rank_0() -> bool:
 
 
 def rank_0_ends() -> bool:
-    """Wait for rank 0, and tell whether it ended: it has then said what was wrong.
+    """Wait for rank 0, and tell whether it ended: it has then reported the error.
 
     Lightning kills rank 0, the parent of those it starts, where one ends before it, even while it closes its loggers.
     """
@@ -159,7 +159,7 @@ def rank_0_ends() -> bool:
 
 
 def note(what: str) -> None:
-    """Let the other ranks know that this one `FAILED`, or `SPOKE`."""
+    """Tell the other ranks that this one `FAILED`, or `SPOKE`."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
@@ -168,7 +168,7 @@ def note(what: str) -> None:
 
 
 def noted(what: str, unknown: bool) -> bool:
-    """Tell whether a rank has let the others know; `unknown` if it cannot be asked."""
+    """Tell whether a rank has left that note; `unknown` if the store cannot be reached."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return unknown
@@ -179,7 +179,7 @@ def noted(what: str, unknown: bool) -> bool:
 
 
 def loss_of_rank(error: BaseException) -> str | None:
-    """Return in one line that another rank has gone in the middle of a step; None for another error."""
+    """Return the line for an error that means another rank has ended inside a step; None for other errors."""
     if isinstance(error, RuntimeError) and _LOST.search(str(error)):
         return (
             "another rank has ended: its own error is above; without one it was killed, as happens if memory runs out"
@@ -188,5 +188,5 @@ def loss_of_rank(error: BaseException) -> str | None:
 
 
 def without_srun(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a job that starts its own ranks, also where srun has started this process."""
+    """Return the environment for a job that starts its own ranks, even if srun has started this process."""
     return {name: value for name, value in environment.items() if name not in _OF_SRUN}

@@ -1,4 +1,4 @@
-"""A run that ends before its time takes its workers with it."""
+"""End of the data workers of a run that fails."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fastfcn_pl.training.distributed import FAILED, note
 
 
 class EndWorkers(L.Callback):
-    """End the workers of a run that an error ends: torch would wait for each of them, and one that is stuck stays.
+    """Kill the workers of a run that an error ends: torch would wait for each of them, even for one that hangs.
 
-    Other ranks are told of rank 0's error.
+    Rank 0 also tells the other ranks of its error.
     """
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

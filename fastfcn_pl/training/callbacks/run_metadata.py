@@ -18,9 +18,9 @@ _PARTS = ("backbone", "neck", "head", "aux_head")
 
 
 class RunFacts(L.Callback):
-    """Write down once what the run is made of, after each validation `best_mIoU` and the `best_step` that it is of.
+    """Log the parts, data and code of the run once, and `best_mIoU` with its `best_step` after each validation.
 
-    `choices` are Hydra's, such as `model/neck: jpu`. A part that none was made for, as in Python, goes by its class.
+    `choices` are Hydra's, such as `model/neck: jpu`. A part without one, as in Python, is named by its class.
     """
 
     def __init__(self, *, choices: Mapping[str, str]) -> None:
@@ -35,7 +35,9 @@ class RunFacts(L.Callback):
         parts = {name: getattr(pl_module.model, name) for name in _PARTS}
         named = {name: self.choices.get(f"model/{name}", type(part).__name__) for name, part in parts.items()}
         backbone = pl_module.hparams["config"].get("model", {}).get("backbone", {})
-        named["backbone"] = backbone.get("name", named["backbone"])  # any of timm's, whatever option it began as
+        named["backbone"] = backbone.get(
+            "name", named["backbone"]
+        )  # the name of timm's network, whichever option it was composed from
         return {name: "none" if parts[name] is None else str(choice) for name, choice in named.items()}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
@@ -44,7 +46,9 @@ class RunFacts(L.Callback):
             self.best = {"best_mIoU": score, "best_step": trainer.global_step}
             log_media.update_summary(trainer, self.best)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # also of a run that was over
+    def on_fit_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> None:  # also of a resumed run that was already done
         if (
             self.best and (logger := log_media.tensorboard_logger(trainer)) is not None
         ):  # its table of runs is sorted by a number
