@@ -21,6 +21,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 LONG = [*TINY, "data.train_images=2000", "data.val_images=2", "data.size=64", "data.batch_size=2", "data.num_workers=1"]
 LONG += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=20", "~callbacks.cost", "~callbacks.progress"]
 LONG += ["hydra.run.dir=run", "resume=auto"]
+JOB = str(10_000 + os.getpid() % 10_000)
+"""Id of a job of SLURM, which decides the port where its tasks meet: another for each process of tests."""
 
 
 def _step(folder: Path) -> int:
@@ -120,7 +122,7 @@ def test_a_worker_that_is_killed_is_one_line_and_leaves_no_process(tmp_path: Pat
 
 def _srun(folder: Path, *more: str) -> list[Process]:
     """Start two tasks with the variables that srun sets."""
-    slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
+    slurm = {"SLURM_JOB_ID": JOB, "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     slurm |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}
     slurm |= {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     tasks = ({"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1"))
@@ -139,7 +141,7 @@ def test_slurm_requeues_a_run_which_resumes_with_the_same_command(resumed: bool,
     assert [task.returncode for task in tasks] == [128 + signal.SIGUSR1] * 2, said
     assert said[0].splitlines()[-1].startswith("SIGUSR1: the run can be resumed")
     assert said[1] == "", "rank 0 alone prints"
-    assert asked.read_text() == "requeue 4711\n"
+    assert asked.read_text() == f"requeue {JOB}\n"
     assert not list(tmp_path.rglob("hpc_ckpt*"))
     stopped = _step(tmp_path)
     if not resumed:
