@@ -18,13 +18,13 @@ quickstart: install ## train FastFCN on generated shapes: about a minute on two 
 	$(BIN)/python -m fastfcn_pl.train -cn quickstart
 
 test: install ## all tests but the exhaustive ones
-	$(BIN)/python -m pytest -n auto -m "not exhaustive"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not exhaustive"
 
 test-fast: install ## the fast lane
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-full: install ## everything
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: install ## format check, lint, types
 	$(BIN)/ruff format --check .
