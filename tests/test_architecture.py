@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,9 +48,14 @@ def _place(file: Path) -> str:
     return file.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
+@functools.cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
 def _imports(file: Path) -> Iterator[str]:
     """Yield the dotted names that a file imports, also inside functions."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -70,16 +76,20 @@ def test_a_file_at_the_top_level_is_a_command() -> None:
     assert {file.stem for file in PACKAGE.glob("*.py")} == COMMANDS | {"__init__"}
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f.name != "__init__.py"], ids=_place)
-def test_imports_go_downwards(file: Path) -> None:
-    place = _place(file)
-    for name in _imports(file):
-        if not name.startswith("fastfcn_pl."):
+def test_imports_go_downwards() -> None:
+    upward = []
+    for file in FILES:
+        place = _place(file)
+        if file.name == "__init__.py":
             continue
-        other = name.removeprefix("fastfcn_pl.").replace(".", "/")
-        if other.startswith("__version__") or ("/" in place and other.split("/")[0] == place.split("/")[0]):
-            continue
-        assert _layer(other) < _layer(place), f"{place} imports {name}"
+        for name in _imports(file):
+            other = name.removeprefix("fastfcn_pl.").replace(".", "/")
+            same_folder = "/" in place and other.split("/")[0] == place.split("/")[0]
+            if not name.startswith("fastfcn_pl.") or other == "__version__" or same_folder:
+                continue
+            if _layer(other) >= _layer(place):
+                upward.append(f"{place} imports {name}")
+    assert upward == []
 
 
 @pytest.mark.parametrize("library", HOMES)
@@ -95,21 +105,20 @@ def test_models_are_written_in_torch_layers_alone() -> None:
         if _place(file).startswith("models/"):
             bases = [
                 ast.unparse(base)
-                for node in ast.walk(ast.parse(file.read_text()))
+                for node in ast.walk(_tree(file))
                 if isinstance(node, ast.ClassDef)
                 for base in node.bases
             ]
             assert not any(base.endswith("Function") for base in bases), f"{file} defines an autograd.Function"
 
 
-@pytest.mark.parametrize("file", FILES, ids=_place)
-def test_a_file_is_one_idea(file: Path) -> None:
-    assert len(file.read_text().splitlines()) <= LONGEST
+def test_no_file_is_too_long() -> None:
+    assert [_place(file) for file in FILES if len(file.read_text().splitlines()) > LONGEST] == []
 
 
 def _lazy(file: Path) -> Iterator[str]:
     """Yield the modules that a file imports inside its functions."""
-    for function in ast.walk(ast.parse(file.read_text())):
+    for function in ast.walk(_tree(file)):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             for node in ast.walk(function):
                 if isinstance(node, ast.Import):
@@ -136,18 +145,15 @@ LAZY: dict[str, set[str]] = {
 """Further imports inside functions, each with its reason beside it in the code."""
 
 
-@pytest.mark.parametrize("file", FILES, ids=_place)
-def test_imports_stand_at_the_top(file: Path) -> None:
-    strays = {name for name in _lazy(file) if name.split(".")[0] not in OPTIONAL} - LAZY.get(_place(file), set())
-    assert not strays
+def test_imports_stand_at_the_top() -> None:
+    lazy = {(_place(file), name) for file in FILES for name in _lazy(file) if name.split(".")[0] not in OPTIONAL}
+    assert lazy == {(place, name) for place, names in LAZY.items() for name in names}
 
 
-@pytest.mark.parametrize(
-    "file", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda f: str(f.relative_to(ROOT))
-)
-def test_a_module_docstring_begins_with_a_noun_or_an_imperative(file: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
-    assert docstring.split(" ")[0] not in {"What", "How", "Which", "Whether", "Where"}
+def test_a_module_docstring_begins_with_a_noun_or_an_imperative() -> None:
+    files = [*FILES, *sorted((ROOT / "tests").rglob("*.py"))]
+    first_words = {file: (ast.get_docstring(_tree(file)) or "").split(" ")[0] for file in files}
+    assert [f for f, word in first_words.items() if word in {"What", "How", "Which", "Whether", "Where"}] == []
 
 
 def test_nothing_is_pinned() -> None:

@@ -58,7 +58,8 @@ def test_a_sweep_runs_its_jobs_and_says_which_failed(launcher: str, command: Com
 @pytest.mark.parametrize(
     ("launcher", "devices"),
     [
-        ("basic", "1,2"),
+        ("basic", "2"),
+        pytest.param("basic", "1,2", marks=pytest.mark.exhaustive),
         pytest.param("submitit_local", "2,1", marks=pytest.mark.exhaustive),
         *(pytest.param("basic", d, marks=pytest.mark.exhaustive) for d in ("2,1", "2,2")),
         *(pytest.param("joblib", d, marks=pytest.mark.exhaustive) for d in ("1,2", "2,1")),
@@ -72,7 +73,7 @@ def test_each_job_of_a_sweep_has_its_own_ranks(launcher: str, devices: str, comm
     assert done.returncode == 0, done.stderr
     found = _jobs(tmp_path)
     assert [job["world_size"] for job in found] == devices.split(",")
-    if devices != "2,2":
+    if devices not in ("2", "2,2"):
         assert [job["overrides"] for job in found] == [f"trainer.devices={count}" for count in devices.split(",")]
     (sweep,) = tmp_path.glob("runs/train/*")
     steps = [json.loads((sweep / job["folder"] / "results.json").read_text())["steps"] for job in found]
@@ -81,7 +82,7 @@ def test_each_job_of_a_sweep_has_its_own_ranks(launcher: str, devices: str, comm
     assert len(list(tmp_path.glob("runs/train/*"))) == 1, "no rank ran the sweep again"
     runs = [of_kind(sweep / job["folder"], "run")[0] for job in found]
     assert {run.run_group for run in runs} == {f"train/{sweep.name}"}
-    assert len({run.run_id for run in runs}) == 2, "a run a job, however many ranks it has"
+    assert len({run.run_id for run in runs}) == len(found), "a run a job, however many ranks it has"
 
 
 @pytest.mark.exhaustive

@@ -115,8 +115,9 @@ def test_a_worker_that_is_killed_is_one_line_and_leaves_no_process(tmp_path: Pat
     os.kill(children_of(process)[0], signal.SIGKILL)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 1
-    (error,) = [said for said in stderr.splitlines() if not said.startswith("train: ")]
-    assert error.startswith("error: a data worker (pid ")
+    lines = [line for line in stderr.splitlines() if not line.startswith("train: ")]
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("error: a data worker (pid ")
     assert [stat for stat in Path("/proc").glob("[0-9]*/stat") if _is_of(process.pid, stat)] == []
 
 
