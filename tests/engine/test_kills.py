@@ -122,6 +122,7 @@ def _assert_same(found: dict[str, Any], expected: dict[str, Any], when: str) -> 
         assert found[name] == content, f"{name} {when}"
 
 
+@pytest.mark.exhaustive  # in the usual lane, test_resume kills a run inside of a save
 @pytest.mark.parametrize(("kind", "kills"), [("plain", [40, 12])])
 def test_a_killed_run_leaves_every_file_of_an_unbroken_one(
     kind: str, kills: list[int], tmp_path: Path, unbroken: Callable[[str], dict[str, Any]]
