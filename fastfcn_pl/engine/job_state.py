@@ -22,7 +22,7 @@ _NOT_COMPARED = ("resume", "debug", "trust", "question", "published")
 
 
 class JobState(Enum):
-    """How far a job came in earlier starts."""
+    """Progress that a job made in earlier starts."""
 
     NOT_TRAINED = "has nothing to resume"
     STOPPED = "was stopped, and resumes"

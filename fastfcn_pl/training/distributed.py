@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 WAIT = timedelta(minutes=5)
-"""How long ranks wait for each other to start."""
+"""Time that ranks wait for each other to start."""
 WAIT_AT_END = timedelta(seconds=20)
-"""How long rank 0 waits for the others when an error ends it."""
+"""Time that rank 0 waits for the others when an error ends it."""
 GRACE = 30.0
 """Seconds that a failed rank gives rank 0 to end, if rank 0 has failed, too."""
 _ALONE = 4.0

@@ -37,7 +37,7 @@ NAMES = {
     "deeplab_r50": "ASPP + JPU, ResNet-50",
 }
 BARS = {("encnet_r50", "float32"): "1.7", ("encnet_r50", "bfloat16"): "4.0"}
-"""How many times as fast as the published code a network has to be; others of float32 have to be 1.5 times as fast."""
+"""Least speedups over the published code, by network; others in float32 have to be 1.5 times as fast."""
 PAPER = 37.56 / 18.77
 """EncNet with ResNet-50 on a Titan Xp, JPU to dilated, in images a second; JPU's first convolution is the smaller."""
 

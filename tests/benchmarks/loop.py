@@ -46,7 +46,7 @@ WORK = [
     (Tensor, "backward"),
     (importlib.import_module("torch.optim.adam"), "adam"),
 ]
-"""What a step is made of in any loop, none of which calls another."""
+"""Parts of a step in any loop, none of which calls another."""
 _WARM_UP = 3
 
 

@@ -97,7 +97,7 @@ def test_the_training_step_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.exhaustive
 def test_the_loop_is_measured(tmp_path: Path) -> None:
-    """What both do is most of a step, even of a small network."""
+    """The work that both share is most of a step, even of a small network."""
     root = write_camvid(tmp_path / "CamVid", train=16, val=2)
     text = loop.main(rounds=1, steps=8, root=root, overrides=["data.augmentation.crop_size=[96,96]"])
     bare = _cells(next(line for line in text.splitlines() if line.startswith("| bare")))

@@ -12,7 +12,7 @@ from PIL import Image
 CELL = 6
 """The side of a patch of one id, in pixels: wide enough to be seen in a JPEG."""
 JPEG_MODES = ("L", "CMYK")
-"""What the first JPEGs of a split are; the others are RGB."""
+"""Kinds of the first JPEGs of a split; the others are RGB."""
 
 
 def write_pair(

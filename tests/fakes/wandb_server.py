@@ -28,10 +28,10 @@ class StoredRun:
     name: str
     project: str
     begun: int = 0
-    """How often a client started it."""
+    """Number of times that a client started it."""
     config: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
-    """What else a client said of it: its group, tags, ..."""
+    """Further properties that a client sent: its group, tags, ..."""
     lines: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Of the streams, such as `wandb-history.jsonl`."""
     exit_code: int | None = None

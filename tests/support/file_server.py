@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Site:
-    """What a server has and how it behaves; `asked` are the headers `Range` that came, one for each request."""
+    """Files of a server and its behaviour; `asked` are the headers `Range` that came, one for each request."""
 
     files: dict[str, bytes]
     url: str = ""
@@ -21,9 +21,9 @@ class Site:
     knows_ranges: bool = True
     asked: list[str | None] = field(default_factory=list)
     status: int | None = None
-    """What every answer has instead of 200 or 206."""
+    """Status of every answer, instead of 200 or 206."""
     headers: dict[str, str] = field(default_factory=dict)
-    """What every answer says, also instead of what it would say."""
+    """Headers of every answer, which replace its own."""
     pause: float | None = None
     """Seconds between the bytes of an answer's content; of its header, too, if `slow_header`."""
     slow_header: bool = False

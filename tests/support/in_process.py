@@ -46,7 +46,7 @@ _FILTERS = [
     for f in warnings.filters
     if f[0] != "always" or not issubclass(f[2], (DeprecationWarning, PendingDeprecationWarning))
 ]
-"""What libraries set when they are imported, without what pytest adds."""
+"""Filters that libraries set when they are imported, without those that pytest adds."""
 
 
 def run(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> CompletedProcess[str]:

@@ -116,7 +116,7 @@ class Split:
     tally: Tally = field(default_factory=Tally)
     absent: str | None = None
     ignored_by_default: bool = False
-    """Whether 255 is ignored only because neither masks nor remap say otherwise."""
+    """True if 255 is ignored only because neither masks nor remap say otherwise."""
 
 
 def inspect(

@@ -55,7 +55,7 @@ class Table:
 
     @property
     def compared(self) -> bool:
-        """Whether several columns are coloured, so that they can be compared with the first one."""
+        """True if several columns are coloured, so that they can be compared with the first one."""
         return sum(cell.heat is not None for cell in self.rows[0]) > 1 if self.rows else False
 
 
