@@ -62,8 +62,9 @@ def kill_workers() -> None:
 
 def explain_worker_failure(error: BaseException) -> str | None:
     """Return one line on why workers could not start or died; None for an unrelated error."""
-    lines = [line for line in str(error).splitlines() if not line.startswith(" ")]  # without the traceback
-    message = "\n".join(lines) if isinstance(error, RuntimeError) else ""
+    texts = [str(error)] if isinstance(error, RuntimeError) else getattr(error, "__notes__", [])  # see `EndWorkers`
+    lines = [line for text in texts for line in text.splitlines()]
+    message = "\n".join(line for line in lines if not line.startswith(" "))  # without the traceback
     from_loader = "DataLoader worker" in message or "/torch_" in message
     if (from_loader and _SHARED_MEMORY.search(message)) or (isinstance(error, OSError) and _is_semaphore_error(error)):
         return (
