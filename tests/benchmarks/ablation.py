@@ -18,11 +18,12 @@ from statistics import median, quantiles
 
 import torch
 
+from fastfcn_pl.core.tables import markdown_table
 from tests.benchmarks import commands
 from tests.benchmarks import fast_paths as paths
 from tests.benchmarks.fast_paths import FastPath
 from tests.benchmarks.measure import Work, device, machine, peak_mib, turns
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 THREADS, SECONDS, LEAST_GAIN = 2, 4.0, 0.1
 ENCNET, STUDY = ["model=fastfcn_encnet_r50"], "CamVid's study"
@@ -168,7 +169,7 @@ def main(file: str | None = None, name: str = "", seconds: float = SECONDS) -> s
         print(rows[-1], flush=True)
     heads = ["fast path", "command", "precision", "ms with", "ms without", "gain in time", "half of them"]
     heads += ["MiB with", "MiB without", "gain in memory"]
-    text = f"{machine()} {NOTE}\n\n{verdicts(gains)}\n\n{table(heads, rows)}"
+    text = f"{machine()} {NOTE}\n\n{verdicts(gains)}\n\n{markdown_table(heads, rows)}"
     where = "a GPU" if device().type == "cuda" else "a CPU"
     if device().type == "cpu":
         text += "\n\n" + SKIPPED.format(", ".join(dict.fromkeys(trial.path.name for trial in on_gpu())))
@@ -182,7 +183,7 @@ def verdicts(gains: dict[FastPath, list[float]]) -> str:
         [path.name, path.condition, f"{max(found):.0%}", "yes" if max(found) >= LEAST_GAIN else "no"]
         for path, found in gains.items()
     ]
-    return table(["fast path", "when", "largest gain", "10 % or more"], rows)
+    return markdown_table(["fast path", "when", "largest gain", "10 % or more"], rows)
 
 
 if __name__ == "__main__":

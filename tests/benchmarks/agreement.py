@@ -14,9 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastfcn_pl.core.tables import markdown_table
 from tests.benchmarks.measure import machine
 from tests.benchmarks.published import published_network
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 from tests.benchmarks.training import CLASSES, Step, batches, ours, published
 
 STEPS, APART = 20, 1e-4
@@ -43,7 +44,7 @@ def main(file: str | None = None, precision: str = "float32", size: int | None =
     about = (
         f"2 images of {size}x{size}, {CLASSES} classes, {precision}: how far losses are apart, relatively. {machine()}"
     )
-    text = f"{about}\n\n{table(heads, rows)}"
+    text = f"{about}\n\n{markdown_table(heads, rows)}"
     command = f"REFERENCE=<checkout> python -m tests.benchmarks.agreement <page> {precision} {size}"
     report(file, f"Losses of {STEPS} training steps, {precision}", command, text)
     return text

@@ -28,12 +28,13 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms
 
 from fastfcn_pl.config import build
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.cache import CachedSource
 from fastfcn_pl.data.dataset import SegmentationDataset
 from fastfcn_pl.data.io.image_files import FileSource
 from fastfcn_pl.data.io.palette import voc_colors
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 SIZE, CLASSES = (683, 512), 12
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -188,7 +189,7 @@ def main(file: str | None = None, count: int = 24, epochs: int = 9) -> str:
             for name, rate in found.items():
                 rows.append([name, kind, f"{rate:.0f}", *(f"{rate / found[base]:.2f}" for base in bases)])
     versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
-    text = table(["", "masks", "images/s and core", *(f"times {base}" for base in bases)], rows)
+    text = markdown_table(["", "masks", "images/s and core", *(f"times {base}" for base in bases)], rows)
     command = "REFERENCE=<checkout> FASTFCN_SHARED=<data> python -m tests.benchmarks.data"
     report(file, "Reading and augmentation", command, f"{NOTE}\n\n{text}\n\n{versions}")
     return text

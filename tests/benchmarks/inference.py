@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fastfcn_pl.acceleration.fold import fold
 from fastfcn_pl.acceleration.inference import optimize_for_inference
 from fastfcn_pl.config import build
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.evaluation.protocols import logits
 from fastfcn_pl.models.segmenter import Segmenter
@@ -27,7 +28,7 @@ from fastfcn_pl.models.weights.recognize import recognise
 from fastfcn_pl.tools.benchmark.memory import labels
 from tests.benchmarks.measure import device, machine, medians
 from tests.benchmarks.published import NETWORKS, published_network
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 THREADS, SIZE, ROUNDS, CLASSES = 2, (512, 512), 4, 59
 NAMES = {
@@ -99,7 +100,7 @@ def against_published(rounds: int, names: list[str]) -> str:
             print(rows[-1], flush=True)
     notes = NOTES if _has_bfloat16() else f"{NOTES}\n\n{SLOW_BFLOAT16}"
     header = ["", "", "ms", "times as fast", "labels", "bar", "largest difference / std", "equal labels"]
-    return table(header, rows) + f"\n\n{notes}"
+    return markdown_table(header, rows) + f"\n\n{notes}"
 
 
 def variants(trained: Segmenter, compiled: bool) -> dict[str, Segmenter]:
@@ -138,7 +139,7 @@ def against_dilated(rounds: int) -> str:
         for name, (slow, fast) in pairs.items()
     ]
     rows.append(["the paper's, published", f"{1e3 / 18.77:.1f}", f"{1e3 / 37.56:.1f}", f"{PAPER:.2f}"])
-    return table(["conv5 of EncNet", "dilated, ms", "JPU, ms", "times as fast"], rows)
+    return markdown_table(["conv5 of EncNet", "dilated, ms", "JPU, ms", "times as fast"], rows)
 
 
 PARTS = {"published": "Against the published code", "dilated": "JPU against a dilated backbone"}

@@ -24,8 +24,9 @@ from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import DictConfig
 
 from fastfcn_pl.config import build, schema
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.training.loggers import closing_wandb
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 Times = tuple[float, float, float]
 """Seconds on the wall, of the processor, and on the wall inside of callbacks that log."""
@@ -111,7 +112,7 @@ def main(
         for name, (wall, processor, inside) in medians.items()
     ]
     heads = ["s an epoch", "times", "s of the processor", "times", "s in callbacks that log", "share of the epoch"]
-    text = table([f"medians of {count}", *heads], rows)
+    text = markdown_table([f"medians of {count}", *heads], rows)
     report(output, "Logging", f"python -m tests.benchmarks.logging rounds={count}", text)
     return text
 

@@ -30,12 +30,13 @@ from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
 from fastfcn_pl.acceleration.training import optimize_for_training
 from fastfcn_pl.config import build, schema
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.losses.weighted_sum import WeightedSum
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.training.loggers import closing_wandb
 from fastfcn_pl.training.module import SegmentationModule
 from tests.benchmarks.measure import machine
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 WATCHED = ["logger=all", "logger.wandb.mode=offline"]
 WORK = [
@@ -179,7 +180,9 @@ def main(
     rows = [[name, f"{1e3 * step[name]:.0f}", f"{1e3 * rest[name]:.1f}"] for name in contenders]
     more = 100 * (rest["ours, logger=all"] - rest["bare loop"]) / step["bare loop"]
     text = f"Study camvid, {len(found['bare loop'])} steps each. {machine()}\n\n"
-    text += table(["", "ms a step (median)", "in none of reading, network, loss, backward, optimizer (mean)"], rows)
+    text += markdown_table(
+        ["", "ms a step (median)", "in none of reading, network, loss, backward, optimizer (mean)"], rows
+    )
     text += f"\n\nOurs spends {more:.1f} % of a step more outside; to stay below: 3 %."
     begun, ended = first_step([f"data.root={root}", "model.backbone.pretrained=false", *overrides])
     text += f"\n\nFrom the command to the first batch: {begun:.1f} s; to the end of its step: {ended:.1f} s."

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from tests.benchmarks.measure import Work, device, difference, machine, medians, peak_mib
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 NAMES = {"plain": "F.interpolate, F.cross_entropy", "ours": "by kernels" if device().type == "cuda" else "by bands"}
 _OURS = CrossEntropy(class_weights=None, label_smoothing=0.0)
@@ -72,7 +73,7 @@ def main(file: str | None = None, classes: int = 150, size: int = 480, rounds: i
         f"2 images of {classes} classes, logits {size // 8}x{size // 8}, labels {size}x{size}, float32. {machine()}\n"
     )
     text += "Differences are shares of the largest number.\n\n"
-    text += table(["", "ms", "times", "MiB", "times", "value differs by", "gradient by"], rows)
+    text += markdown_table(["", "ms", "times", "MiB", "times", "value differs by", "gradient by"], rows)
     report(file, "Upsampling and cross entropy", "python -m tests.benchmarks.loss", text)
     return text
 

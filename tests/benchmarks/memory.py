@@ -13,9 +13,10 @@ from statistics import median
 import torch
 from torch import nn
 
+from fastfcn_pl.core.tables import markdown_table
 from tests.benchmarks.measure import Work, device, peak_mib
 from tests.benchmarks.published import published_network
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 from tests.benchmarks.training import CLASSES, STEPS, about, batches, network_of_ours
 
 
@@ -48,7 +49,7 @@ def main(file: str | None = None, precision: str = "32-true", size: int = 480, p
     if device().type == "cuda":  # training a ResNet-50 on a CPU has no goal
         rows.append(["to be reached", "", "", "0.60"])
     heads = ["", "MiB (median)", f"of {processes} processes", "times"]
-    text = f"{about(size, precision)}\n\n{table(heads, rows)}"
+    text = f"{about(size, precision)}\n\n{markdown_table(heads, rows)}"
     command = f"REFERENCE=<checkout> python -m tests.benchmarks.memory <page> {precision}"
     report(file, f"Memory of the training step, {precision}", command, text)
     return text

@@ -12,10 +12,11 @@ import torch
 
 from fastfcn_pl import Predictor
 from fastfcn_pl.config import build
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.evaluation.metrics import Scores, confusion
 from tests.benchmarks.measure import machine
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -39,7 +40,7 @@ def main(path: str, file: str | None = None) -> str:
     scores = {precision: Scores.of(matrix) for precision, matrix in matrices.items()}
     rows = [[name, f"{100 * of.mean_iou:.2f}", f"{100 * of.pixel_accuracy:.2f}"] for name, of in scores.items()]
     what = f"{len(val.source)} images of {datamodule.spec.name} val. {machine()}"
-    text = f"{what}\n\n{table(['', 'mIoU, %', 'pixel accuracy, %'], rows)}\n\n"
+    text = f"{what}\n\n{markdown_table(['', 'mIoU, %', 'pixel accuracy, %'], rows)}\n\n"
     text += (
         f"{100 * same / pixels:.2f} % of pixels have the same label; to be reached: 99 %, and mIoU within 0.2 points."
     )

@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 from fastfcn_pl.core.provenance import environment
-from tests.benchmarks.report import report, table
+from fastfcn_pl.core.tables import markdown_table
+from tests.benchmarks.report import report
 
 FILE = Path(__file__).parents[2] / "experiments" / "cluster" / "README.md"
 ROUNDS, BATCH, STEPS = 3, 16, 15
@@ -61,7 +62,9 @@ def main() -> None:
          f"{min(rates):.1f} to {max(rates):.1f}", f"{statistics.median(rates) / one:.2f}x"]
         for (ranks, threads), rates in found.items()
     ]  # fmt: skip
-    text = table(["ranks", "threads of each", "batch of each", "images/s", "runs", "against one of two threads"], rows)
+    text = markdown_table(
+        ["ranks", "threads of each", "batch of each", "images/s", "runs", "against one of two threads"], rows
+    )
     about = TEXT.format(processor=environment()["processor"], rounds=ROUNDS, batch=BATCH)
     report(FILE, "Two ranks against one", "python -m tests.benchmarks.ranks", f"{about}\n{text}")
 

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fastfcn_pl.core.tables import markdown_table
 from tests.benchmarks.measure import processor
-
-table = markdown_table
 
 
 def report(file: Path | str | None, title: str, command: str, text: str) -> None:

@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.evaluation.metrics import confusion
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from tests.benchmarks.measure import machine, medians
 from tests.benchmarks.published import checkout, published_network
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 
 def upsampled(logits: Tensor, target: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def main(file: str | None = None, classes: int = 150, size: tuple[int, int] = (5
     rows = [[key, f"{1e3 * of:.1f}", f"{seconds[name] / of:.1f}"] for key, of in seconds.items()]
     rows.append(["to be reached", "", "4.0"])
     text = f"1 image of {size[0]}x{size[1]}, {classes} classes, labels random. {machine()}\n\n"
-    text += f"{table(['', 'ms', 'times as fast'], rows)}\n\n{_agreement(logits, target, theirs)}"
+    text += f"{markdown_table(['', 'ms', 'times as fast'], rows)}\n\n{_agreement(logits, target, theirs)}"
     report(file, "Scoring", "REFERENCE=<checkout> python -m tests.benchmarks.scoring", text)
     return text
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from functools import partial
 
+from fastfcn_pl.core.tables import markdown_table
 from tests.benchmarks.measure import machine, medians
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 COMMANDS = {("--help",): 3.0, ("--cfg", "job"): 4.0}
 """Arguments of `fastfcn_pl.train`, and the seconds below which they have to stay."""
@@ -26,7 +27,7 @@ def main(file: str | None = None, rounds: int = 5) -> str:
         [f"`python -m fastfcn_pl.train {' '.join(arguments)}`", f"{seconds[' '.join(arguments)]:.1f}", f"{bar:.1f}"]
         for arguments, bar in COMMANDS.items()
     ]
-    text = f"{machine()} Files are in the system's cache.\n\n{table(['', 's', 'to stay below'], rows)}"
+    text = f"{machine()} Files are in the system's cache.\n\n{markdown_table(['', 's', 'to stay below'], rows)}"
     report(file, "Start", "python -m tests.benchmarks.startup", text)
     return text
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.acceleration.training import optimize_for_training
 from fastfcn_pl.config import build
+from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.weights import official
@@ -24,7 +25,7 @@ from fastfcn_pl.models.weights.rename import rename
 from fastfcn_pl.tools.device import autocast_dtype
 from tests.benchmarks.measure import Work, device, machine, medians
 from tests.benchmarks.published import checkout, published_network
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 
 BATCH, CLASSES = 2, 150
 Batch = tuple[Tensor, Tensor]
@@ -144,7 +145,7 @@ def main(
     rows = [[name, f"{1e3 * of:.0f}", f"{seconds[base] / of:.2f}"] for name, of in seconds.items()]
     if device().type == "cuda":  # training a ResNet-50 on a CPU has no goal
         rows.append(["to be reached", "", "2.00" if "16" in precision else "1.50"])
-    text = f"{about(size, precision, images)}\n\n{table(['', 'ms a step', 'times as fast'], rows)}"
+    text = f"{about(size, precision, images)}\n\n{markdown_table(['', 'ms a step', 'times as fast'], rows)}"
     command = f"REFERENCE=<checkout> python -m tests.benchmarks.training <page> {precision} {images}"
     report(file, f"Training step of {images} images, {precision}", command, text)
     return text
