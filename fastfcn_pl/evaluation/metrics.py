@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fastfcn_pl.core.types import IGNORE, UserError
 
@@ -38,8 +39,7 @@ class Scores:
     @classmethod
     def of(cls, matrix: Tensor) -> Scores:
         """Compute the scores of `matrix` `(num_classes, num_classes)`, rows true, columns predicted."""
-        side = math.isqrt(matrix.numel())
-        matrix = matrix.cpu().view(side, side)  # torchmetrics returns a single class's matrix as a scalar
+        matrix = matrix.cpu()
         counts = matrix.double()
         hit, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         iou, accuracy = hit / (true + predicted - hit), hit / true  # 0 / 0 is NaN
@@ -65,11 +65,10 @@ class Scores:
 
 def confusion(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Return the pixel counts `(num_classes, num_classes)`, int64, rows true, columns predicted."""
-    n = num_classes
-    # Counting ignored pixels in an extra row, which is dropped, is cheaper than selecting the others, as torchmetrics'
-    # multiclass_confusion_matrix does.
-    rows = target.long().masked_fill(target == IGNORE, n)
-    return torch.bincount((rows * n + prediction).flatten(), minlength=(n + 1) * n).view(n + 1, n)[:n]
+    matrix = multiclass_confusion_matrix(
+        prediction, target.long(), num_classes, ignore_index=IGNORE, validate_args=False
+    )
+    return matrix.view(num_classes, num_classes)  # torchmetrics returns a single class's matrix as a scalar
 
 
 class ConfusionMatrix(Metric):

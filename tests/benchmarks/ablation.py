@@ -94,11 +94,7 @@ def scoring() -> list[Trial]:
         STUDY: partial(commands.evaluate, "camvid", [], 11, (360, 480)),
         "EncNet + JPU R50, 512x683": partial(commands.evaluate, "train", ENCNET, 150, (512, 683)),
     }
-    return [
-        Trial(path, f"evaluate, {name}", "float32", prepare)
-        for name, prepare in networks.items()
-        for path in (paths.BANDS, paths.CONFUSION)
-    ]
+    return [Trial(paths.BANDS, f"evaluate, {name}", "float32", prepare) for name, prepare in networks.items()]
 
 
 def reading() -> list[Trial]:
@@ -108,7 +104,7 @@ def reading() -> list[Trial]:
     works: list[tuple[str, Callable[[], Work], tuple[FastPath, ...]]] = [
         ("a worker of train -cn camvid", commands.read_camvid, augmentation),
         ("a worker of train -cn camvid", partial(commands.read_camvid, cache=True), (paths.CACHE,)),
-        ("a worker of train data=ade20k", gray, (paths.JPEG, *augmentation, paths.BYTES)),
+        ("a worker of train data=ade20k", gray, (*augmentation, paths.BYTES)),
         ("a worker of train data=pascal_voc", palette, (paths.PALETTE,)),
         ("the workers of train -cn camvid, an epoch", commands.read_epochs, (paths.WORKERS,)),
         ("train --help", commands.start, (paths.START,)),

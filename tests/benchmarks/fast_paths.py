@@ -18,9 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.data.transforms import image_ops
 from fastfcn_pl.ops.fast_paths import without
 from tests.benchmarks import commands, data
@@ -57,10 +55,6 @@ class _WholeScores:
 
     def labels(self) -> Tensor:
         return self._logits.argmax(1)
-
-
-def _confusion_by_torchmetrics(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    return multiclass_confusion_matrix(prediction, target.long(), num_classes, ignore_index=IGNORE)
 
 
 def _region_of_whole(image: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
@@ -128,12 +122,6 @@ CHANNELS_LAST = FastPath(
 BANDS = FastPath(
     "labels by bands of rows", "prediction and scoring", replaced("evaluation.score_map.ScoreMap.of", _WholeScores)
 )
-CONFUSION = FastPath(
-    "confusion matrix by one bincount",
-    "scoring; torchmetrics' in its place",
-    replaced("evaluation.metrics.confusion", _confusion_by_torchmetrics),
-)
-JPEG = FastPath("JPEGs by OpenCV", "RGB, stored upright", replaced("data.io.image_files.decode_image", nothing))
 PNG = FastPath("masks by imagecodecs", "PNGs of 8 bits", replaced("data.io.image_files.decode_ids", nothing))
 PALETTE = FastPath(
     "masks inflated only",

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.label_ids import look_up
 from fastfcn_pl.data.io.png import decode_ids
 from fastfcn_pl.data.io.walk import non_file_kind
-from fastfcn_pl.data.transforms.image_ops import decode_image
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 """Pillow's names of the accepted formats; it knows others, and for EPS it starts another program."""
@@ -86,7 +85,7 @@ class FileSource:
 
     def image(self, index: int) -> np.ndarray:
         """Return the RGB image `(H, W, 3)` of a pair."""
-        return _pixels(self.pairs[index][0], self.upright)
+        return np.asarray(read_image(self.pairs[index][0], self.upright))
 
     def ids(self, index: int) -> np.ndarray:
         """Return the ids `(H, W)` of a pair."""
@@ -145,21 +144,6 @@ def rgb_pixels(image: object) -> np.ndarray:
     if pixels.size == 0:
         raise UserError(f"the image is empty ({_size(pixels)}): give one of at least 1x1")
     return pixels
-
-
-def _pixels(path: Path, upright: bool) -> np.ndarray:
-    """Return the RGB image `(H, W, 3)` of a file; OpenCV decodes ordinary JPEGs with fewer copies than Pillow."""
-    try:
-        content = _content(path)
-        with _open_header(BytesIO(content)) as image:
-            unrotated = not upright or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            ordinary = image.format == "JPEG" and image.mode == "RGB" and unrotated
-        pixels = decode_image(np.frombuffer(content, np.uint8)) if ordinary else None
-    except Exception:  # reading with Pillow then raises the right message
-        pixels = None
-    if pixels is not None:
-        return pixels
-    return np.asarray(_rgb(_open(path, upright), path))
 
 
 def _read_ids_fast(path: Path) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Fast operations on 8-bit images and masks: decode, resize, blur, flip, pad, look up."""
+"""Fast operations on 8-bit images and masks: resize, blur, flip, pad, look up."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ _MIN_SIGMA = 0.25
 """A Gaussian this wide, in pixels, changes no value by half a grey level: 255 * 4 exp(-1 / (2 * 0.25^2)) < 0.5."""
 _TOLERANCE = 1 / 512
 """Accepted shift of a resized image in pixels; at an edge from black to white it is half a grey level."""
-
-
-def decode_image(content: np.ndarray) -> np.ndarray | None:
-    """Decode the bytes of an image file to RGB `(H, W, 3)`, ignoring its orientation; None for a damaged file."""
-    return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def resize_region(image: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
