@@ -45,6 +45,8 @@ class TrainConfig:
     resume: str | None = MISSING
     question: str | None = None  # the question that a study answers, for its report
     published: Any = None  # published results for its report: rows of `run`, `mIoU`, `fps`, `source`
+    baseline: str | None = None  # the row with which its report compares the others: an override; null: the best
+    margin: float = MISSING
     trust: Any = MISSING
     debug: bool | None = None  # `+debug=true` shows the traceback of an error
 

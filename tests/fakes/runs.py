@@ -35,6 +35,7 @@ def write_run(
     gmacs: float = 5.0,
     overlays: int = 0,
     multirun: bool = True,
+    counts: np.ndarray | None = None,
     **config: Any,
 ) -> Path:
     """Write a run that reached `score`, or is going on where that is None, and return its folder."""
@@ -95,6 +96,8 @@ def write_run(
             **about,
         }
         (folder / "results.json").write_text(json.dumps(results))
+        if counts is not None:
+            np.savez_compressed(folder / "images.npz", counts=counts, position=np.arange(len(counts)))
     for i in range(overlays):
         _overlay(folder / "overlays" / f"{i}.png", i, seed)
     return folder

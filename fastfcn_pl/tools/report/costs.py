@@ -11,6 +11,7 @@ from fastfcn_pl.tools.report.groups import differences, published
 from fastfcn_pl.tools.report.runs import Run
 from fastfcn_pl.tools.report.settings import override_key
 from fastfcn_pl.tools.report.tables import Cell, Table
+from fastfcn_pl.tools.report.verdicts import Verdicts
 
 _COLUMNS = {
     "M params": ("parameters", 1e6, 2),
@@ -56,6 +57,7 @@ def _section(index: int, title: str, runs: Sequence[Run]) -> dict[str, Any]:
         **_WITHOUT_SCORES,
         "title": title,
         "table": _table(names, measurements),
+        "verdicts": Verdicts(),
         "more": _speedup_table(speedups) if speedups else None,
         "charts": [chart],
         "files": {chart["file"]: svg.encode()},

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.evaluation.formatting import data_and_split
 from fastfcn_pl.tools.report import files, run_schema
@@ -68,6 +70,11 @@ class Group:
 
     def spread(self, of: Callable[[Run], float | None]) -> Spread | None:
         return Spread.of(of(run) for run in self.counted)
+
+    def counts_of(self, seeds: Sequence[int]) -> np.ndarray:
+        """Return the pixel counts `(S, N, 3, C)` of the finished runs with these seeds, one of each."""
+        by_seed = {run.seed: run.counts for run in self.finished}
+        return np.stack([counts.counts for seed in seeds if (counts := by_seed[seed]) is not None])
 
     @property
     def score(self) -> Spread | None:

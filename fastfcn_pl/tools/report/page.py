@@ -22,6 +22,7 @@ from fastfcn_pl.tools.report.groups import Comparison, Group, check_published, c
 from fastfcn_pl.tools.report.run_schema import CONFIG
 from fastfcn_pl.tools.report.runs import Run, find_runs
 from fastfcn_pl.tools.report.tables import Table, class_table, result_table, run_table
+from fastfcn_pl.tools.report.verdicts import judge
 
 LEARNED = "## What was learned"
 _NOT_YET = "Not written yet."
@@ -136,6 +137,7 @@ def _section(index: int, comparison: Comparison, unmatched: Sequence[dict[str, A
     with_overlays = [group for group in groups if any((group.best.folder / "overlays").glob("*.png"))]
     shown = with_overlays[: pictures.MAX_RUNS]
     charts = _charts(groups)
+    judged = judge(comparison.groups)
     samples = pictures.sample_rows([group.best for group in shown])
     files = {f"{key}_{index}.svg": figures.for_file(svg).encode() for key, (svg, _, _) in charts.items()}
     if samples:
@@ -144,10 +146,11 @@ def _section(index: int, comparison: Comparison, unmatched: Sequence[dict[str, A
         files[f"samples_{index}.jpg"] = file.getvalue()
     return {
         "title": comparison.title,
-        "table": result_table(comparison.groups, comparison.keys, unmatched),
+        "table": result_table(comparison.groups, comparison.keys, unmatched, judged.best_is_shown),
         "more": None,
+        "verdicts": judged,
         "runs": run_table(comparison.groups),
-        "classes": class_table(groups),
+        "classes": class_table(groups, judged.shown_classes),
         "charts": [
             {"key": key, "svg": figures.for_html(svg), "caption": caption, "file": f"{key}_{index}.svg", "label": label}
             for key, (svg, caption, label) in charts.items()

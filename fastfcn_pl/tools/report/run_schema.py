@@ -45,6 +45,8 @@ HPARAMS: Shape = _METADATA
 CONFIG: dict[str, Any] = {"question?": MAYBE_TEXT, "published?": (list, type(None))}
 TRAIN_CONFIG: Shape = {
     "seed": NUMBER,
+    "baseline?": MAYBE_TEXT,
+    "margin?": MAYBE_NUMBER,
     "data": {"name?": MAYBE_TEXT, "*": _ANY},
     "protocol": {"_target_": TEXT, "*": _ANY},
     "trainer": {"max_steps?": MAYBE_NUMBER, "max_epochs?": MAYBE_NUMBER, "*": _ANY},

@@ -16,6 +16,7 @@ from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine.sweep import ERROR
 from fastfcn_pl.tools.report import run_schema
 from fastfcn_pl.tools.report.files import read_json, read_line, read_metrics, read_yaml
+from fastfcn_pl.tools.report.image_counts import ImageCounts, read_counts
 from fastfcn_pl.tools.report.settings import format_value, is_machine_specific
 
 SILENT_SECONDS = 900
@@ -122,6 +123,13 @@ class Run:
         is_benchmark = self.entry_point == "benchmark"
         shape = run_schema.BENCHMARK_RUN if is_benchmark else run_schema.BENCHMARK
         return read_json(self.folder / "benchmark.json", shape)
+
+    @cached_property
+    def counts(self) -> ImageCounts | None:
+        """Pixel counts of each image of the final scoring; None in folders written before they were kept."""
+        if self.results is None:
+            return None
+        return read_counts(self.folder / "images.npz", int(self.results["images"]), len(self.results["IoU"]))
 
     @cached_property
     def metadata(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -66,7 +66,9 @@ class _Column:
     numeric: bool = True
 
 
-def result_table(groups: Sequence[Group], keys: Sequence[str], unmatched: Sequence[dict[str, Any]]) -> Table:
+def result_table(
+    groups: Sequence[Group], keys: Sequence[str], unmatched: Sequence[dict[str, Any]], best_is_shown: bool = False
+) -> Table:
     """Return a table with a row for each group, and one for each `unmatched` published result."""
     columns = _name_columns(groups, keys, unmatched)
     if any(len(group.counted) > 1 for group in groups):
@@ -74,8 +76,11 @@ def result_table(groups: Sequence[Group], keys: Sequence[str], unmatched: Sequen
     for title, key in _SCORES.items():
         spreads = [_score(group, key) for group in groups]
         if any(spreads) or (title == "mIoU" and not groups):
-            columns.append(_Column(title, [_percent(spread) for spread in spreads]))
-    _mark_best(columns, groups)
+            columns.append(
+                _Column(
+                    title, [_percent(s, best_is_shown and title == "mIoU" and i == 0) for i, s in enumerate(spreads)]
+                )
+            )
     for key in _COSTS:
         title, unit, digits = COST_COLUMNS[key]
         values = [group.best.cost.get(key) for group in groups]
@@ -123,23 +128,15 @@ def _score(group: Group, key: str) -> Spread | None:
     return group.score if key == "mIoU" else Spread.of((run.results or {}).get(key) for run in group.counted)
 
 
-def _percent(spread: Spread | None) -> Cell:
+def _percent(spread: Spread | None, best: bool = False) -> Cell:
     if spread is None:
         return Cell("-")
     std = "" if spread.std is None else f" ± {percent(spread.std)}"
-    return Cell(percent(spread.mean) + std, spread.mean)
+    return Cell(percent(spread.mean) + std, spread.mean, best)
 
 
 def _number(value: float | None, unit: float, digits: int) -> Cell:
     return Cell("-") if value is None else Cell(f"{value / unit:.{digits}f}", value)
-
-
-def _mark_best(columns: list[_Column], groups: Sequence[Group]) -> None:
-    """Mark the best mIoU if several groups are finished."""
-    for column in columns:
-        if column.title == "mIoU" and sum(group.kind == "finished" for group in groups) > 1:
-            cell = column.cells[0]  # groups come best first
-            column.cells[0] = Cell(cell.text, cell.value, best=True)
 
 
 def _state(group: Group) -> str:
@@ -208,8 +205,11 @@ def _short_folder(run: Run) -> str:
     return "/".join(parts[-2:]) if parts[-1].isdecimal() else parts[-1]
 
 
-def class_table(groups: Sequence[Group]) -> Table | None:
-    """Return the IoU of each class for the best groups, as means over their runs; None without any IoU."""
+def class_table(groups: Sequence[Group], shown_classes: Collection[str] = ()) -> Table | None:
+    """Return the IoU of each class for the best groups, as means over their runs; None without any IoU.
+
+    The best is marked in `shown_classes`, in which the difference is shown.
+    """
     shown = [group for group in groups if any(run.iou for run in group.counted)][:MAX_CLASS_COLUMNS]
     if not shown:
         return None
@@ -222,7 +222,7 @@ def class_table(groups: Sequence[Group]) -> Table | None:
         columns.append(_Column("pixel share", [Cell(percent(shares.get(name)), shares.get(name)) for name in classes]))
     rows = {name: [group.spread(_of_class(name)) for group in shown] for name in classes}
     for i, group in enumerate(shown):
-        columns.append(_Column(group.name, [_heat(rows[name], i) for name in classes]))
+        columns.append(_Column(group.name, [_heat(rows[name], i, name in shown_classes) for name in classes]))
     left_out = len(groups) - len(shown)
     notes = [f"The best {len(shown)}; {left_out} more are left out."] if left_out else []
     return _table(columns, ["finished"] * len(classes), notes)
@@ -232,13 +232,13 @@ def _of_class(name: str) -> Callable[[Run], float | None]:
     return lambda run: run.iou.get(name)
 
 
-def _heat(spreads: Sequence[Spread | None], index: int) -> Cell:
+def _heat(spreads: Sequence[Spread | None], index: int, is_shown: bool) -> Cell:
     """Return the cell of one group; a `difference` of 10 points to the first group has the full colour."""
     spread, first = spreads[index], spreads[0]
     if spread is None:
         return Cell("-")
     means = [s.mean for s in spreads if s is not None]
-    best = min(means) < spread.mean == max(means)
+    best = is_shown and spread.mean == max(means)
     difference = None if first is None else max(-1.0, min(1.0, (spread.mean - first.mean) / 0.1))
     return Cell(percent(spread.mean), spread.mean, best, spread.mean, difference)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -30,11 +31,16 @@ class _ImageScore(NamedTuple):
     mean_iou: float
     pixel_accuracy: float
     position: int
+    counts: np.ndarray
+    """`(3, num_classes)` int64: correct, labelled and predicted pixels of each class."""
     sample: Sample | None
 
 
 class ImageScores(L.Callback):
-    """Write the final score of each image, worst first, to `folder/images.csv`.
+    """Write the final score of each image, worst first, to `folder/images.csv`, and its pixel counts to `images.npz`.
+
+    `counts` in `images.npz` is `(images, 3, num_classes)`: correct, labelled and predicted pixels of each class, in the
+    order of the split; `position` is the place of each image in it. Reports compare runs by these counts.
 
     Overlays of the `worst` images go to `folder/worst.png` and to the loggers; in W&B they have masks, as in `Samples`.
 
@@ -63,7 +69,8 @@ class ImageScores(L.Callback):
             return
         matrix = confusion(outputs["prediction"], batch["target"], pl_module.spec.num_classes)
         scores = Scores.of(matrix)
-        self._scores.append(_ImageScore(scores.mean_iou, scores.pixel_accuracy, int(batch["index"][0]), None))
+        counts = torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]).cpu().numpy()
+        self._scores.append(_ImageScore(scores.mean_iou, scores.pixel_accuracy, int(batch["index"][0]), counts, None))
         if self.worst == 0 or math.isnan(scores.mean_iou):
             return
         entry = -scores.mean_iou, len(self._scores) - 1
@@ -84,6 +91,10 @@ class ImageScores(L.Callback):
         names = {s.position: hide(str((source.files(s.position) or (source.name(s.position),))[0])) for s in scores}
         rows = ([names[s.position], _format(s.mean_iou), _format(s.pixel_accuracy)] for s in scores)
         write_csv(self.folder / "images.csv", ["image", "mIoU", "pixel_accuracy"], rows)
+        in_order = sorted(scores, key=lambda s: s.position)
+        with atomic_write(self.folder / "images.npz") as hidden, hidden.open("wb") as file:
+            positions = np.array([s.position for s in in_order])
+            np.savez_compressed(file, counts=np.stack([s.counts for s in in_order]), position=positions)
         worst = [
             (s.sample, f"{names[s.position]}   mIoU {100 * s.mean_iou:.2f}")
             for s in scores[: self.worst]

@@ -64,7 +64,7 @@ def test_the_markdown_of_a_study(study: Path, tmp_path: Path) -> None:
     header, _, *rows = _rows(text, "camvid val, protocol native")
     cells = [dict(zip(header, row, strict=True)) for row in rows]
     assert [(row["model/neck"], row["n"], row["mIoU"], row["mIoU, published"]) for row in cells] == [
-        ("jpu", "3", "**71.00 ± 1.00**", "51.05"),
+        ("jpu", "3", "71.00 ± 1.00", "51.05"),
         ("fpn", "3", "66.00 ± 1.00", "-"),
         ("dilated", "3", "61.00 ± 1.00", "-"),
         ("none", "-", "-", "40.50"),

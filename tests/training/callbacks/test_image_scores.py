@@ -54,13 +54,17 @@ def test_images_are_listed_from_worst_to_best(tmp_path: Path) -> None:
         ["drawing 0", "1.000000", "1.000000"],
         ["2.jpg", "", ""],
     ]
+    content = np.load(tmp_path / "images.npz")
+    assert content["position"].tolist() == [0, 1, 2, 3, 4]
+    assert content["counts"][1].tolist() == [[40, 0], [80, 0], [40, 40]]  # correct, labelled, predicted
+    assert content["counts"][2].tolist() == [[0, 0]] * 3
     sheet = np.asarray(Image.open(tmp_path / "worst.png"))
     one = tmp_path / "one"
     _run(one, [9], worst=2)
     assert sheet.shape[0] == 2 * np.asarray(Image.open(one / "worst.png")).shape[0]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.csv", "one", "worst.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.csv", "images.npz", "one", "worst.png"]
 
 
 def test_without_worst_there_is_the_list_only(tmp_path: Path) -> None:
     _run(tmp_path, [3], worst=0)
-    assert [path.name for path in tmp_path.iterdir()] == ["images.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.csv", "images.npz"]

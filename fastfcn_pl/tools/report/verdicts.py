@@ -1,0 +1,165 @@
+"""Verdicts of a study: which rows are better than others, and which differences are not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.evaluation.paired_comparison import Difference, ScoredRuns, difference, verdicts
+from fastfcn_pl.tools.report.groups import Group
+from fastfcn_pl.tools.report.settings import override_key
+from fastfcn_pl.tools.report.tables import Cell, Table
+
+CONFIDENCE = 0.95
+MAX_GROUPS = 12
+_MARGIN = 0.5  # of runs that were started before the key `margin` existed
+_SHORT = {"better": "+", "worse": "-", "equivalent": "=", "not shown": "?"}
+
+
+@dataclass
+class Verdicts:
+    """Verdicts on the groups of a comparison, best first."""
+
+    differences: Table | None = None
+    """Differences of the mean IoU to the baseline, with intervals and verdicts."""
+    matrix: Table | None = None
+    """Verdict of each row against each column."""
+    classes: Table | None = None
+    """Differences of each class's IoU to the baseline."""
+    best_is_shown: bool = False
+    """The first group is better than each other group, and not by chance."""
+    shown_classes: frozenset[str] = field(default_factory=frozenset)
+    """Classes of which the same holds for the group with the highest IoU."""
+    note: str = ""
+    """Reason why there are no verdicts."""
+
+
+def judge(groups: Sequence[Group]) -> Verdicts:
+    """Compare the finished groups that were trained with the same seeds, at most `MAX_GROUPS`, with each other."""
+    finished = [group for group in groups if group.finished][:MAX_GROUPS]
+    if len(finished) < 2:
+        return Verdicts()
+    if any(run.counts is None for group in finished for run in group.finished):
+        return Verdicts(note="No verdicts: these runs were scored before the counts of each image were kept.")
+    seeds = sorted(set.intersection(*({run.seed for run in group.finished} for group in finished)))
+    if not seeds:
+        return Verdicts(note="No verdicts: the rows have no seed in common.")
+    scored = [ScoredRuns.of(group.counts_of(seeds)) for group in finished]
+    classes = list((finished[0].finished[0].results or {})["IoU"])
+    pairs = {(i, j): difference(scored[i], scored[j]) for i, j in combinations(range(len(finished)), 2)}
+    known = {pair: d for pair, d in pairs.items() if d is not None}
+    margin = float(finished[0].best.config.get("margin") or _MARGIN) / 100
+    words = dict(zip(known, verdicts(list(known.values()), margin=margin, confidence=CONFIDENCE), strict=True))
+    base = _baseline(finished)
+    return Verdicts(
+        differences=_differences(finished, scored, base, margin, seeds),
+        matrix=_matrix(finished, words) if len(finished) > 2 else None,
+        classes=_class_differences(finished, scored, base, classes),
+        best_is_shown=all(words.get((0, j)) == "better" for j in range(1, len(finished))),
+        shown_classes=_shown_classes(scored, classes),
+    )
+
+
+def _baseline(groups: Sequence[Group]) -> int:
+    """Return the index of the row that the study names as `baseline`; the first, which is the best, without one."""
+    override = groups[0].best.config.get("baseline")
+    if not override:
+        return 0
+    key, _, value = str(override).partition("=")
+    for i, group in enumerate(groups):
+        if group.best.setting(override_key(key)) == value:
+            return i
+    raise UserError(f"baseline={override} is none of the finished rows ({', '.join(g.name for g in groups)})")
+
+
+def _differences(
+    groups: Sequence[Group], scored: Sequence[ScoredRuns], base: int, margin: float, seeds: Sequence[int]
+) -> Table:
+    others = [i for i in range(len(groups)) if i != base]
+    found = [difference(scored[i], scored[base]) for i in others]
+    known = [d for d in found if d is not None]
+    words = iter(verdicts(known, margin=margin, confidence=CONFIDENCE))
+    rows = []
+    for i, d in zip(others, found, strict=True):
+        if d is None:
+            rows.append([Cell(groups[i].name), *[Cell("-")] * 4])
+            continue
+        low, high = d.interval(CONFIDENCE)
+        verdict = next(words)
+        rows.append(
+            [
+                Cell(groups[i].name),
+                Cell(f"{100 * d.mean:+.2f}", d.mean, best=verdict in ("better", "worse")),
+                Cell(f"{100 * low:+.2f} to {100 * high:+.2f}", high - low),
+                Cell(verdict),
+                _more_seeds(d, verdict, margin, len(known)),
+            ]
+        )
+    header = [f"compared with {groups[base].name}", "mIoU, points", "95 % interval", "verdict", "more seeds to decide"]
+    return Table(
+        header, [False, True, True, False, True], rows, ["finished"] * len(rows), _notes(seeds, scored, margin)
+    )
+
+
+def _more_seeds(d: Difference, verdict: str, margin: float, comparisons: int) -> Cell:
+    if verdict != "not shown":
+        return Cell("")
+    more = d.seeds_to_decide((1 - CONFIDENCE) / comparisons, margin)
+    return Cell("more images", None) if more is None else Cell(str(more), more)
+
+
+def _notes(seeds: Sequence[int], scored: Sequence[ScoredRuns], margin: float) -> list[str]:
+    runs = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    notes = [
+        f"Differences of the means over {runs} on {scored[0].images} images, paired by seed and image. Intervals cover "
+        "the choice of seeds and of images. Verdicts hold together at 95 % (Holm); equivalent is within "
+        f"{100 * margin:g} points."
+    ]
+    return notes if len(seeds) > 1 else [*notes, "One seed shows nothing about others, so no difference is shown."]
+
+
+def _matrix(groups: Sequence[Group], words: dict[tuple[int, int], str]) -> Table:
+    opposite = {"better": "worse", "worse": "better"}
+    rows = []
+    for i, group in enumerate(groups):
+        row = [words.get((i, j)) or opposite.get(w := words.get((j, i), ""), w) for j in range(len(groups))]
+        rows.append([Cell(group.name), *(Cell(_SHORT.get(word, ""), best=word in opposite) for word in row)])
+    note = "Row against column, over all pairs: + better, - worse, = equivalent, ? not shown."
+    header = ["verdict", *(group.name for group in groups)]
+    return Table(header, [False] * len(header), rows, ["finished"] * len(rows), [note])
+
+
+def _class_differences(
+    groups: Sequence[Group], scored: Sequence[ScoredRuns], base: int, classes: Sequence[str]
+) -> Table:
+    columns: list[list[Cell]] = []
+    others = [i for i in range(len(groups)) if i != base]
+    for i in others:
+        found = [difference(scored[i], scored[base], 1 + c) for c in range(len(classes))]
+        known = [d for d in found if d is not None]
+        words = iter(verdicts(known, margin=0.0, confidence=CONFIDENCE))
+        columns.append([Cell("-") if d is None else _difference_cell(d, next(words)) for d in found])
+    rows = [[Cell(name), *(column[c] for column in columns)] for c, name in enumerate(classes)]
+    header = [f"IoU less {groups[base].name}'s", *(groups[i].name for i in others)]
+    note = "Points, with half of the 95 % interval. Bold is shown, over all classes of a column (Holm)."
+    return Table(header, [False, *[True] * len(others)], rows, ["finished"] * len(rows), [note])
+
+
+def _difference_cell(d: Difference, verdict: str) -> Cell:
+    low, high = d.interval(CONFIDENCE)
+    text = f"{100 * d.mean:+.2f} ± {50 * (high - low):.2f}"
+    return Cell(text, d.mean, best=verdict in ("better", "worse"))
+
+
+def _shown_classes(scored: Sequence[ScoredRuns], classes: Sequence[str]) -> frozenset[str]:
+    shown = []
+    for c, name in enumerate(classes):
+        means = [runs.scores[:, 1 + c].mean() for runs in scored]
+        best = max(range(len(means)), key=lambda i: -1.0 if means[i] != means[i] else means[i])
+        found = [difference(scored[best], other, 1 + c) for i, other in enumerate(scored) if i != best]
+        known = [d for d in found if d is not None]
+        if known and set(verdicts(known, margin=0.0, confidence=CONFIDENCE)) == {"better"}:
+            shown.append(name)
+    return frozenset(shown)
