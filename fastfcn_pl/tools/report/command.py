@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastfcn_pl.core.types import UserError
 
-_USAGE = "usage: python -m fastfcn_pl.report <run, sweep, folder of some, or study.yaml>... output=<dir>"
+_USAGE = "usage: python -m fastfcn_pl.report <run, sweep, folder of some, study.yaml or claim.yaml>... output=<dir>"
 
 
 def report(arguments: list[str]) -> None:

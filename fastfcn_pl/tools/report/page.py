@@ -14,9 +14,11 @@ import jinja2
 from markupsafe import Markup, escape
 from PIL import Image
 
+from fastfcn_pl.config.schema import STUDIES_DIR
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.tools.report import costs, figures, pictures
+from fastfcn_pl.tools.report.claims import Claim, claim_table
 from fastfcn_pl.tools.report.files import read_text, read_yaml
 from fastfcn_pl.tools.report.groups import Comparison, Group, check_published, common, compare, differences, published
 from fastfcn_pl.tools.report.run_schema import CONFIG
@@ -33,17 +35,20 @@ _MAX_COMMANDS = 8
 def write(arguments: Sequence[Path], output: Path) -> list[Path]:
     """Write the report on `arguments` to `output`; return the paths of the HTML and the Markdown file.
 
-    Arguments are folders of runs, or YAML files of studies, whose question and published results are shown even
-    without a run. If all runs belong to one study, the report is named after it. Text that a person wrote under
+    Arguments are folders of runs, or YAML files: of studies, whose question and published results are shown even
+    without a run, and of claims, which are tested beside those in `experiments/claims`. If all runs belong to one study, the report is named after it. Text that a person wrote under
     `LEARNED` in the Markdown is kept.
     """
-    studies = {
-        path.stem: read_yaml(path, CONFIG) for path in arguments if path.suffix in (".yaml", ".yml") and path.is_file()
+    contents = {
+        path: read_yaml(path, CONFIG) for path in arguments if path.suffix in (".yaml", ".yml") and path.is_file()
     }
-    runs = find_runs([path for path in arguments if path.stem not in studies or path.is_dir()])
+    studies = {path.stem: content for path, content in contents.items() if "statement" not in content}
+    runs = find_runs([path for path in arguments if path not in contents])
+    claims = [Claim.read(path) for path in sorted((STUDIES_DIR / "claims").glob("*.yaml"))]
+    claims += [Claim.read(path) for path, content in contents.items() if "statement" in content]
     names = list(dict.fromkeys([*(run.study for run in runs), *studies]))
     name = _file_name(names[0]) if len(names) == 1 else "report"
-    context = _context(name, runs, studies, _read_learned(output / f"{name}.md"))
+    context = _context(name, runs, studies, claims, _read_learned(output / f"{name}.md"))
     folder = output / name
     for section in context["comparisons"]:
         for file, content in section["files"].items():
@@ -96,7 +101,9 @@ def _read_learned(page: Path) -> str:
     return text.partition(LEARNED)[2].strip() if LEARNED in text else _NOT_YET
 
 
-def _context(name: str, runs: Sequence[Run], studies: dict[str, dict[str, Any]], learned: str) -> dict[str, Any]:
+def _context(
+    name: str, runs: Sequence[Run], studies: dict[str, dict[str, Any]], claims: Sequence[Claim], learned: str
+) -> dict[str, Any]:
     """Return the variables of the templates. Runs of `benchmark`, which have no score, follow those of `train`."""
     benchmarks = [run for run in runs if run.entry_point == "benchmark"]
     trainings = [run for run in runs if run.entry_point == "train"]
@@ -126,6 +133,9 @@ def _context(name: str, runs: Sequence[Run], studies: dict[str, dict[str, Any]],
         "unmeasured": result_table([], [], unmatched) if unmatched and not comparisons and not benchmarks else None,
         "sources": list(dict.fromkeys(row["source"] for row in [*rows, *published(benchmarks)] if row.get("source"))),
         "environment": _environment(runs),
+        "claims": claim_table(
+            [claim for claim in claims if claim.study in {run.study for run in runs}], comparisons, runs
+        ),
         "learned": learned,
         "not_yet": _NOT_YET,
     }

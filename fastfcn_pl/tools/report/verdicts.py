@@ -43,8 +43,7 @@ def judge(groups: Sequence[Group]) -> Verdicts:
         return Verdicts()
     if any(run.counts is None for group in finished for run in group.finished):
         return Verdicts(note="No verdicts: these runs were scored before the counts of each image were kept.")
-    seeds = sorted(set.intersection(*({run.seed for run in group.finished} for group in finished)))
-    if not seeds:
+    if not (seeds := _common_seeds(finished)):
         return Verdicts(note="No verdicts: the rows have no seed in common.")
     scored = [ScoredRuns.of(group.counts_of(seeds)) for group in finished]
     classes = list((finished[0].finished[0].results or {})["IoU"])
@@ -60,6 +59,18 @@ def judge(groups: Sequence[Group]) -> Verdicts:
         best_is_shown=all(words.get((0, j)) == "better" for j in range(1, len(finished))),
         shown_classes=_shown_classes(scored, classes),
     )
+
+
+def paired_difference(first: Group, second: Group) -> Difference | None:
+    """Return the difference of the mean IoU of two groups; None without common seeds or without counts of images."""
+    seeds = _common_seeds([first, second])
+    if not seeds or any(run.counts is None for run in (*first.finished, *second.finished)):
+        return None
+    return difference(ScoredRuns.of(first.counts_of(seeds)), ScoredRuns.of(second.counts_of(seeds)))
+
+
+def _common_seeds(groups: Sequence[Group]) -> list[int]:
+    return sorted(set.intersection(*({run.seed for run in group.finished} for group in groups)))
 
 
 def _baseline(groups: Sequence[Group]) -> int:

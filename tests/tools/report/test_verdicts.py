@@ -13,7 +13,7 @@ from fastfcn_pl.tools.report.page import write
 from tests.fakes.runs import write_run
 
 
-def _counts(right: float, seed: int, images: int = 60) -> np.ndarray:
+def pixel_counts(right: float, seed: int, images: int = 60) -> np.ndarray:
     """Return counts of images of 100 pixels a class, of which a share of about `right` is correct."""
     rng = np.random.default_rng(seed)
     shares = np.random.default_rng(9).normal(0, 0.05, (images, 3)) + rng.normal(right, 0.01, (images, 3))
@@ -30,7 +30,7 @@ def _study(folder: Path, rights: dict[str, float], seeds: int = 3, **settings: o
                 seed=seed,
                 score=right,
                 images=60,
-                counts=_counts(right + 0.002 * seed, 10 * i + seed),
+                counts=pixel_counts(right + 0.002 * seed, 10 * i + seed),
                 **settings,  # type: ignore[arg-type]
             )
     return folder
