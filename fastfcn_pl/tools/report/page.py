@@ -36,8 +36,8 @@ def write(arguments: Sequence[Path], output: Path) -> list[Path]:
     """Write the report on `arguments` to `output`; return the paths of the HTML and the Markdown file.
 
     Arguments are folders of runs, or YAML files: of studies, whose question and published results are shown even
-    without a run, and of claims, which are tested beside those in `experiments/claims`. If all runs belong to one study, the report is named after it. Text that a person wrote under
-    `LEARNED` in the Markdown is kept.
+    without a run, and of claims, which are tested like those in `experiments/claims`. If all runs belong to one study,
+    the report is named after it. Text that a person wrote under `LEARNED` in the Markdown is kept.
     """
     contents = {
         path: read_yaml(path, CONFIG) for path in arguments if path.suffix in (".yaml", ".yml") and path.is_file()
