@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,34 @@ def check(
     case: Case,
     rename: Mapping[str, str] | None = None,
     inputs: Callable[..., Sequence[Any]] = lambda *given: given,
+    *,
+    call: Callable[..., Any] = nn.Module.__call__,
+    buffers: Collection[str] = ("running_mean", "running_var", "num_batches_tracked"),
+    train_tolerance: float = 1e-3,
 ) -> None:
     """Assert that `module` has the outputs, the loss and the gradients of a case, in eval and in training.
 
     `rename` maps our names of tensors, or the modules that hold them, to the published names. `inputs` turns the
-    published inputs to our arguments. A linear layer's weight may be that of a 1x1 convolution.
+    published inputs to our arguments, and `call(module, *arguments)` returns the published outputs. A linear layer's
+    weight may be that of a 1x1 convolution. `buffers` are the kinds of statistics to compare after training, and
+    `train_tolerance` is that of gradients in training, as a share of their norm.
     """
-    published = {ours: _published_name(ours, rename or {}) for ours in module.state_dict()}
+    names = {ours: _published_name(ours, rename or {}) for ours in module.state_dict()}
+    # Paddle's batch norms count no batches.
+    published = {o: name for o, name in names.items() if name in case["state"] or "num_batches_tracked" not in name}
     assert sorted(published.values()) == sorted(case["state"])
     shapes = {ours: tensor.shape for ours, tensor in module.state_dict().items()}
-    module.load_state_dict({ours: case["state"][name].reshape(shapes[ours]) for ours, name in published.items()})
-    for mode in ("eval", "train"):
-        _check_mode(module.train(mode == "train"), case, mode, published, inputs)
+    state = {ours: case["state"][name].reshape(shapes[ours]) for ours, name in published.items()}
+    module.load_state_dict(module.state_dict() | state)
+    for mode, tolerance in (("eval", 1e-3), ("train", train_tolerance)):
+        module.train(mode == "train").zero_grad()
+        given = [x.requires_grad_() for x in _random(case["input_shapes"], 0)]
+        _check_outputs(call(module, *inputs(*given)), case, mode)
+        _check_gradients(module, given, case, mode, published, tolerance)
+    after = case["train"].get("buffers_after", {})
+    for ours, buffer in module.named_buffers():
+        if (name := names[ours]) in after and name.rpartition(".")[2] in buffers:
+            torch.testing.assert_close(buffer, after[name].to(buffer), rtol=1e-4, atol=1e-5)
 
 
 def _published_name(ours: str, rename: Mapping[str, str]) -> str:
@@ -54,12 +70,9 @@ def _published_name(ours: str, rename: Mapping[str, str]) -> str:
     return f"{rename.get(owner, owner)}.{tensor}"
 
 
-def _check_mode(
-    module: nn.Module, case: Case, mode: str, published: Mapping[str, str], inputs: Callable[..., Sequence[Any]]
-) -> None:
-    expected, given = case[mode], [x.requires_grad_() for x in _random(case["input_shapes"], 0)]
-    module.zero_grad()
-    outputs = module(*inputs(*given))
+def _check_outputs(outputs: Tensor | Sequence[Tensor], case: Case, mode: str) -> None:
+    """Compare the outputs and the loss, and compute the gradients of the loss."""
+    expected = case[mode]
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     assert [list(output.shape) for output in outputs] == [list(shape) for shape in case["output_shapes"]]
     for i, output in enumerate(outputs):
@@ -71,32 +84,32 @@ def _check_mode(
     spread = sum(float(factor.norm()) * std for factor, std in zip(factors, expected["output_std"], strict=True))
     assert loss.item() == pytest.approx(expected["loss"], abs=1e-4 * spread)
     loss.backward()
+
+
+def _check_gradients(
+    module: nn.Module, given: Sequence[Tensor], case: Case, mode: str, published: Mapping[str, str], tolerance: float
+) -> None:
+    expected = case[mode]
     zero, least = case.get("zero_gradients", {}).get(mode, ()), 1e-4 * case["grad_scale"][mode]
     for ours, parameter in module.named_parameters():
         name = published[ours]
-        if name not in zero and expected["grad_norms"][name] >= least:
+        norm, dot = expected["grad_norms"][name], expected["grad_dots"][name]
+        if name not in zero and norm >= least:
             shape = case["state"][name].shape
-            _check_gradient(
-                parameter.grad, shape, expected["grad_norms"][name], expected["grad_dots"][name], f"{name} in {mode}"
-            )
+            _check_gradient(parameter.grad, shape, norm, dot, tolerance, f"{name} in {mode}")
     for i, x in enumerate(given):
-        _check_gradient(
-            x.grad, x.shape, expected["input_grad_norms"][i], expected["input_grad_dots"][i], f"input {i} in {mode}"
-        )
-    for name, buffer in module.named_buffers():
-        if published[name] in expected.get("buffers_after", {}):
-            torch.testing.assert_close(
-                buffer, expected["buffers_after"][published[name]].to(buffer), rtol=1e-4, atol=1e-5
-            )
+        norm, dot = expected["input_grad_norms"][i], expected["input_grad_dots"][i]
+        _check_gradient(x.grad, x.shape, norm, dot, tolerance, f"input {i} in {mode}")
 
 
-def _check_gradient(gradient: Tensor | None, shape: torch.Size, norm: float, dot: float, name: str) -> None:
+def _check_gradient(
+    gradient: Tensor | None, shape: torch.Size, norm: float, dot: float, tolerance: float, name: str
+) -> None:
     assert gradient is not None, name
-    tolerance = 1e-3 * norm
-    assert float(gradient.norm()) == pytest.approx(norm, abs=tolerance), name
     (direction,) = _random([shape], 2)
     # A dot product with noise has the spread of the norm.
-    assert float((gradient.reshape(shape) * direction).sum()) == pytest.approx(dot, abs=tolerance), name
+    actual = float(gradient.norm()), float((gradient.reshape(shape) * direction).sum())
+    assert actual == pytest.approx((norm, dot), rel=0, abs=tolerance * norm), name
 
 
 def _random(shapes: Sequence[Sequence[int]], seed: int) -> list[Tensor]:
