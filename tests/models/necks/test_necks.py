@@ -11,7 +11,7 @@ from fastfcn_pl.core.types import FeatureInfo, UserError
 from fastfcn_pl.models.segmenter import Neck
 
 INFO = FeatureInfo((5, 2, 3, 4), (4, 8, 16, 32))
-NECKS = ["segformer_mlp", "semantic_fpn", "pan", "uafm"]
+NECKS = ["segformer_mlp", "semantic_fpn", "pan", "uafm", "sfnet", "alignseg", "fapn"]
 
 
 def _neck(name: str, *overrides: str, info: FeatureInfo = INFO) -> Neck:
