@@ -201,8 +201,8 @@ def without_pretrained(config: DictConfig | dict[str, Any]) -> None:
     network = config.get("model")
     if OmegaConf.is_config(network):
         network = OmegaConf.to_container(network, resolve=False)
-        config["model"] = network
     _unset(network, "pretrained", False)
+    config["model"] = network  # a configuration keeps a copy
 
 
 def _unset(node: Any, key: str, value: Any) -> None:
