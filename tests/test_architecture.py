@@ -135,6 +135,7 @@ OPTIONAL = {
 LAZY: dict[str, set[str]] = {
     "tools/report/command": {"fastfcn_pl.tools.report.page"},
     "models/weights/hub": {"huggingface_hub", "huggingface_hub.errors", "torch"},
+    "engine/match": {"fastfcn_pl.engine.equal_cost"},
     "ops/depthwise_conv": {"fastfcn_pl.ops.depthwise_conv_triton"},
     "ops/interpolate": {"torch.fx.experimental.symbolic_shapes"},
     "ops/upsampled_cross_entropy": {"fastfcn_pl.ops.upsampled_cross_entropy_triton"},

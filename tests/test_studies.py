@@ -48,7 +48,7 @@ def cells(study: str) -> list[list[str]]:
 
 
 SWEEPS = [study for study in STUDIES if len(cells(study)) > 1]
-BENCHMARKS = [study for study in SWEEPS if "_speed" in study]
+BENCHMARKS = [s for s in SWEEPS if f"fastfcn_pl.benchmark -cn {s}" in (schema.STUDIES_DIR / f"{s}.yaml").read_text()]
 TRAINED = [study for study in STUDIES if study not in BENCHMARKS]
 
 

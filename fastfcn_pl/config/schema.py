@@ -43,6 +43,7 @@ class TrainConfig:
     run_dir: str = MISSING
     checkpoint: str | None = MISSING
     resume: str | None = MISSING
+    match: Any = None  # the equal cost that a width is solved for: `what`, `of`, `within`
     question: str | None = None  # the question that a study answers, for its report
     published: Any = None  # published results for its report: rows of `run`, `mIoU`, `fps`, `source`
     baseline: str | None = None  # the row with which its report compares the others: an override; null: the best
@@ -88,6 +89,7 @@ class BenchmarkConfig:
     repeats: int = MISSING
     memory: bool = MISSING
     training: Any = MISSING
+    match: Any = None  # the equal cost that a width is solved for: `what`, `of`, `within`
     run_dir: str = MISSING
     question: str | None = None  # the question that a study answers
     published: Any = None  # published results to compare with: rows of `run`, `fps`, `over` and `source`

@@ -25,7 +25,7 @@ from fastfcn_pl.config import schema
 from fastfcn_pl.core import redaction
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.workers import TERMINATION_SIGNALS, exit_with_parent
-from fastfcn_pl.engine import console, home_folder, job_folder, startup_messages, sweep
+from fastfcn_pl.engine import console, home_folder, job_folder, match, startup_messages, sweep
 from fastfcn_pl.engine.broken_pipe import outlive_readers
 from fastfcn_pl.engine.error_messages import one_line
 from fastfcn_pl.engine.folder_claim import Claim
@@ -119,6 +119,7 @@ def _run_alone(module: str, job: str, cfg: DictConfig, claims: list[Claim]) -> A
             if cfg.resume is None and claims:
                 job_folder.write_config(cfg)
         startup_messages.before_imports(module, cfg)
+        match.solve(cfg)
         FrozenJob.current = frozen = FrozenJob.of(module, cfg)
         if (started := Started.this()) is not None:
             if "trainer" not in cfg and started.size > 1:
@@ -198,6 +199,8 @@ def _run_frozen(module: str, job: str, text: str) -> None:
         exit_with_parent()
     try:
         startup_messages.before_imports(module, cfg)
+        if is_rank_0():
+            match.solve(cfg)
         FrozenJob.current = FrozenJob.of(module, cfg)
         with job_folder.claimed(cfg) if "resume" in cfg else nullcontext():
             _import_and_run(job, cfg)

@@ -66,6 +66,27 @@ def cost(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
     }
 
 
+def training_mib(model: nn.Module, batch: int, size: tuple[int, int]) -> float:
+    """Return the peak memory in MiB of a training step on `batch` images of `size` `(H, W)`, with its weights.
+
+    The step is the forward and backward pass of the outputs' sum, without loss and optimizer. Its tensors are counted
+    on the meta device in float32, so that the count is the same on each machine.
+    """
+    ghost = copy.deepcopy(model).to("meta", torch.float32).train()
+    memory = _LiveTensors()
+    with memory:
+        started = memory.start()
+        step(ghost, torch.empty(batch, 3, *size, device="meta"))
+        peak = memory.peak_since(started)
+    return (peak + sum(tensor.nbytes for tensor in ghost.state_dict().values())) / 2**20
+
+
+def step(model: nn.Module, x: Tensor) -> None:
+    """Compute the outputs of `model` for a batch `x`, and the gradients of their sum."""
+    outputs = [output for output in torch.utils._pytree.tree_leaves(model(x)) if isinstance(output, Tensor)]
+    torch.stack([output.sum() for output in outputs]).sum().backward()
+
+
 def latency(model: nn.Module, x: Tensor, repeats: int = 10, warm_up: int = 2) -> dict[str, float]:
     """Return the median seconds that each child of `model` and the whole (`total`) take for the batch `x`.
 

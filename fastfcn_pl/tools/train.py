@@ -15,7 +15,7 @@ from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core import provenance
 from fastfcn_pl.core.redaction import redacted
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import hydra_job, rank_processes, resume, scoring, startup_messages
+from fastfcn_pl.engine import hydra_job, match, rank_processes, resume, scoring, startup_messages
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.models.cost import cost
 from fastfcn_pl.training.callbacks.cost_summary import CostSummary
@@ -40,7 +40,8 @@ def train(cfg: DictConfig) -> float:
     if "wandb" in cfg.logger and cfg.logger.wandb.id is None:
         cfg.logger.wandb.id = new_id()
     environment = provenance.environment()  # before training, during which the checkout may change
-    metadata = {"choices": hydra_job.choices(cfg.run_dir if stopped else None), **environment}
+    choices = hydra_job.choices(cfg.run_dir if stopped else None)
+    metadata = {"choices": choices, **environment, **match.results(cfg)}
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.datamodule(cfg)
     datamodule.prepare_data()

@@ -18,7 +18,7 @@ from fastfcn_pl.core import provenance
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import hydra_job, startup_messages
+from fastfcn_pl.engine import hydra_job, match, startup_messages
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.models.cost import cost, timings
 from fastfcn_pl.models.segmenter import Segmenter
@@ -120,6 +120,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> compar
         "commit": environment["commit"],
         "versions": environment["versions"] | ({"cuda": torch.version.cuda} if device.type == "cuda" else {}),
         "parts": parts,
+        **match.results(cfg),
     }
 
 

@@ -57,10 +57,13 @@ class Comparison(Sweep):
 
     def format_rows(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
         failed = any(job["status"] != "done" for job in jobs)
-        header = ("job", "network", *(title for title, _, _ in COST_COLUMNS.values()), *(["status"] if failed else []))
+        matched = any(job["equal_cost"] for job in jobs)
+        more = [*(["equal cost"] if matched else []), *(["status"] if failed else [])]
+        header = ("job", "network", *(title for title, _, _ in COST_COLUMNS.values()), *more)
         rows = []
         for job in jobs:
             cells = [_cell(job, jobs[0], name) for name in COST_COLUMNS]
+            cells += [job["equal_cost"] or "-"] if matched else []
             rows.append([str(job["job"]), short(job["overrides"]), *cells, *([job["status"]] if failed else [])])
         return header, rows
 
@@ -105,10 +108,13 @@ def conditions(measurement: Measurement) -> str:
 
 
 def short(overrides: str) -> str:
-    """Return a job's overrides with shortened keys, such as `jpu width=64`."""
+    """Return a job's overrides with shortened keys, such as `jpu width=64`; `match` is told by its kind of cost."""
     words = []
     for override in overrides.split():
         key, _, value = override.partition("=")
+        if key == "match.what":
+            words.append(f"(equal {'width' if value == 'null' else value})")
+            continue
         words.append(f"{key.rsplit('.', 1)[1]}={value}" if "." in key else value)
     return " ".join(words)
 
@@ -160,10 +166,10 @@ def draw(
     for axis in others:
         points = [(m["gmacs"], m["latency_ms"]) for m in measurements]
         axis.scatter(*zip(*points, strict=True), s=18, color="#0072B2")
-        for name, point in zip(names, points, strict=True):
-            axis.annotate(
-                name.partition(" ")[0], point, (4, 3), textcoords="offset points", fontsize=8, parse_math=False
-            )
+        parts = [name.partition(" ")[0] for name in names]
+        labels = parts if len(set(parts)) == len(parts) else names
+        for label, point in zip(labels, points, strict=True):
+            axis.annotate(label, point, (4, 3), textcoords="offset points", fontsize=8, parse_math=False)
         axis.set(xlabel="GMACs of one image", ylabel="ms", xlim=(0, None), ylim=(0, None))
         axis.margins(0.1)
     for axis in (bars, *others):

@@ -9,7 +9,7 @@ from typing import Any
 from fastfcn_pl.tools.benchmark import comparison
 from fastfcn_pl.tools.report.groups import differences, published
 from fastfcn_pl.tools.report.runs import Run
-from fastfcn_pl.tools.report.settings import override_key
+from fastfcn_pl.tools.report.settings import equal_cost_notes, override_key
 from fastfcn_pl.tools.report.tables import Cell, Table
 from fastfcn_pl.tools.report.verdicts import Verdicts
 
@@ -56,7 +56,7 @@ def _section(index: int, title: str, runs: Sequence[Run]) -> dict[str, Any]:
     return {
         **_WITHOUT_SCORES,
         "title": title,
-        "table": _table(names, measurements),
+        "table": _table(names, runs),
         "verdicts": Verdicts(),
         "more": _speedup_table(speedups) if speedups else None,
         "charts": [chart],
@@ -71,7 +71,8 @@ def _network_names(runs: Sequence[Run]) -> list[str]:
     return [comparison.short(" ".join(overrides)) or run.study for overrides, run in zip(own, runs, strict=True)]
 
 
-def _table(names: Sequence[str], measurements: Sequence[comparison.Measurement]) -> Table:
+def _table(names: Sequence[str], runs: Sequence[Run]) -> Table:
+    measurements = [_measurement(run) for run in runs]
     columns = {k: v for k, v in _COLUMNS.items() if any(measurement[v[0]] is not None for measurement in measurements)}
     parts = list(dict.fromkeys(part for measurement in measurements for part in measurement["parts"]))
     rows = []
@@ -80,12 +81,18 @@ def _table(names: Sequence[str], measurements: Sequence[comparison.Measurement])
         values += [(measurement["parts"].get(part, {}).get("latency_ms"), 1, 0) for part in parts]
         rows.append([Cell(name), *(Cell("-") if v is None else Cell(f"{v / u:.{d}f}", v) for v, u, d in values)])
     header = ["network", *columns, *(f"{part}, ms" for part in parts)]
+    equal_costs = [measurement.get("equal_cost") for measurement in measurements]
     repeats = min(measurement["repeats"] for measurement in measurements)
     notes = [f"Latency is the median of {repeats} runs; `labels` is upsampling and argmax."]
     if "training MiB" in columns and (step := measurements[0]["training"]):
         height, width = step["size"]
         notes.append(f"Memory includes the weights; training is a step of {step['batch']} images of {height}x{width}.")
-    return Table(header, [False] + [True] * (len(header) - 1), rows, ["finished"] * len(rows), notes)
+    numeric = [False] + [True] * (len(header) - 1)
+    if any(equal_costs):
+        header, numeric = [*header, "equal cost"], [*numeric, False]
+        rows = [[*row, Cell(text or "-")] for row, text in zip(rows, equal_costs, strict=True)]
+        notes += equal_cost_notes(run.config for run in runs)
+    return Table(header, numeric, rows, ["finished"] * len(rows), notes)
 
 
 def _speedup_table(rows: Sequence[Sequence[str]]) -> Table:

@@ -39,10 +39,15 @@ RESULTS: Shape = {
     "train_seconds?": MAYBE_NUMBER,
     "steps?": MAYBE_NUMBER,
     "epochs?": MAYBE_NUMBER,
+    "equal_cost?": MAYBE_TEXT,
     **_METADATA,
 }
 HPARAMS: Shape = _METADATA
-CONFIG: dict[str, Any] = {"question?": MAYBE_TEXT, "published?": (list, type(None))}
+CONFIG: dict[str, Any] = {
+    "question?": MAYBE_TEXT,
+    "published?": (list, type(None)),
+    "match?": ({"what": MAYBE_TEXT, "of": TEXT, "within": NUMBER}, type(None)),
+}
 TRAIN_CONFIG: Shape = {
     "seed": NUMBER,
     "baseline?": MAYBE_TEXT,
@@ -78,6 +83,7 @@ BENCHMARK_RUN: Shape = {
     "peak_mib": MAYBE_NUMBER,
     "training_peak_mib": MAYBE_NUMBER,
     "repeats": NUMBER,
+    "equal_cost?": MAYBE_TEXT,
     "training": ({"batch": NUMBER, "size": [NUMBER, NUMBER]}, type(None)),
     "versions": {"torch": TEXT, "*": MAYBE_TEXT},
     "overrides": [TEXT],

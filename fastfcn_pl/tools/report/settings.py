@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 _MACHINE_SPECIFIC_DATA = ("data.root", "data.num_workers", "data.loader")
@@ -24,3 +25,14 @@ def format_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def equal_cost_notes(configs: Iterable[dict[str, Any]]) -> list[str]:
+    """Return a sentence for each kind of cost that widths were chosen for."""
+    requests = [config["match"] for config in configs if (config.get("match") or {}).get("what")]
+    sentences = (
+        f"Equal cost: the neck's width is chosen for the {request['what'].replace('_', ' ')} of {request['of']}, "
+        f"within {100 * request['within']:g} %; the ratio of the two is in brackets."
+        for request in requests
+    )
+    return list(dict.fromkeys(sentences))

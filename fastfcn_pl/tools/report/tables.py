@@ -11,7 +11,7 @@ from fastfcn_pl.evaluation.formatting import averaged_classes, percent
 from fastfcn_pl.tools.benchmark.comparison import COST_COLUMNS
 from fastfcn_pl.tools.report.groups import Group, Spread
 from fastfcn_pl.tools.report.runs import Run
-from fastfcn_pl.tools.report.settings import override_key
+from fastfcn_pl.tools.report.settings import equal_cost_notes, override_key
 
 MAX_CLASS_COLUMNS = 12
 """Groups for which the scores of the classes are shown."""
@@ -86,6 +86,9 @@ def result_table(
         values = [group.best.cost.get(key) for group in groups]
         if any(value is not None for value in values):
             columns.append(_Column(title, [_number(value, unit, digits) for value in values]))
+    equal_costs = [(group.best.results or {}).get("equal_cost") for group in groups]
+    if any(equal_costs):
+        columns.append(_Column("equal cost", [Cell(text or "-") for text in equal_costs], numeric=False))
     notes = []
     for key in _EFFORT:
         values = [(group.best.results or {}).get(key) for group in groups]
@@ -142,9 +145,8 @@ def _number(value: float | None, unit: float, digits: int) -> Cell:
 def _state(group: Group) -> str:
     if len(group.runs) == 1:
         return group.runs[0].state.text
-    counts = {
-        kind: sum(run.state.kind == kind for run in group.runs) for kind in ("finished", "running", "silent", "failed")
-    }
+    states = [run.state.kind for run in group.runs]
+    counts = {kind: states.count(kind) for kind in ("finished", "running", "silent", "failed")}
     return ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
 
 
@@ -177,6 +179,7 @@ def _notes(groups: Sequence[Group], common: list[str]) -> list[str]:
         counts = {averaged_classes(run.results) for run in group.finished if run.results} - {""}
         if counts:
             notes.append(f"{group.name}{' or'.join(sorted(counts))}; means leave out classes without pixels.")
+    notes += equal_cost_notes(group.best.config for group in groups)
     if any(group.kind != "finished" and group.score for group in groups):
         notes.append("The mIoU of an unfinished run is its best so far, and is not ranked.")
     return notes
