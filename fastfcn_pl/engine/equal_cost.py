@@ -101,31 +101,29 @@ def _smallest_width(meter: Meter, model: Model) -> int:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions of a measurement: classes, device, precision, and the batches `(images, height, width)`."""
+    """Conditions of a measurement: classes, device, precision, and the batches as `[images, height, width]`."""
 
     num_classes: int
     device: torch.device
     precision: str
     channels_last: bool
     accelerate: bool
-    predicted: tuple[int, int, int]
-    trained: tuple[int, int, int] | None
+    predicted: list[int]
+    trained: list[int] | None
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Conditions:
         """Return the conditions that `benchmark` or `train` are configured with; for `train`, the size of its crops."""
+        trained: list[int] | None
         if "data" in cfg:
             height, width = _crop_size(cfg)
             num_classes, name = build.datamodule(cfg).spec.num_classes, str(cfg.trainer.accelerator)
-            predicted, trained, precision = (
-                (1, height, width),
-                (cfg.data.batch_size, height, width),
-                cfg.trainer.precision,
-            )
+            predicted, trained = [1, height, width], [cfg.data.batch_size, height, width]
+            precision = cfg.trainer.precision
         else:
             num_classes, name, precision = cfg.num_classes, cfg.device, cfg.precision
-            predicted = (cfg.batch, *cfg.size)
-            trained = None if cfg.training is None else (cfg.training.batch, *cfg.training.size)
+            predicted = [cfg.batch, *cfg.size]
+            trained = None if cfg.training is None else [cfg.training.batch, *cfg.training.size]
         on_gpu = torch.cuda.is_available() and (name in ("auto", "gpu") or name.startswith("cuda"))
         device = torch.device((name if name.startswith("cuda") else "cuda") if on_gpu else "cpu")
         options = {"channels_last": cfg.channels_last, "accelerate": cfg.accelerate}
@@ -174,7 +172,8 @@ class Gmacs(Meter):
     """10^9 multiply-accumulates of predicting one image."""
 
     def count(self, model: Model) -> float:
-        return cost(self.outline(model), self.conditions.predicted[1:])["total"].gmacs
+        _, height, width = self.conditions.predicted
+        return cost(self.outline(model), (height, width))["total"].gmacs
 
 
 class TrainMemory(Meter):
@@ -184,15 +183,15 @@ class TrainMemory(Meter):
         conditions = self.conditions
         if conditions.trained is None:
             raise UserError("match.what=train_memory needs the size of a training step: set training.batch and .size")
-        batch, *size = conditions.trained
+        batch, height, width = conditions.trained
         if conditions.device.type != "cuda":
-            return training_mib(self.outline(model), batch, (size[0], size[1]))
+            return training_mib(self.outline(model), batch, (height, width))
         torch.cuda.reset_peak_memory_stats(conditions.device)
         before = torch.cuda.memory_allocated(conditions.device)
         network = self.network(model).to(conditions.device).train()
         options = {"channels_last": conditions.channels_last, "accelerate": conditions.accelerate}
         form = optimize_for_training(network, device=conditions.device, precision=conditions.precision, **options)
-        x = torch.randn(batch, 3, *size, device=conditions.device).contiguous(memory_format=form)
+        x = torch.randn(batch, 3, height, width, device=conditions.device).contiguous(memory_format=form)
         dtype = _AUTOCAST.get(conditions.precision)
         with torch.autocast("cuda", dtype, enabled=dtype is not None):
             step(network, x)
@@ -224,10 +223,10 @@ class Latency(Meter):
         """Build a network as `predict` runs it, and run it until it is as fast as it gets."""
         conditions, form = self.conditions, memory_format(self.conditions.channels_last)
         network = self.network(model).to(conditions.device).to(memory_format=form)
-        options = {"dtype": _AUTOCAST.get(conditions.precision), "accelerate": conditions.accelerate}
-        batch = torch.randn(conditions.predicted[0], 3, *conditions.predicted[1:], device=conditions.device)
-        self.x = batch.contiguous(memory_format=form)
-        optimized = optimize_for_inference(network, device=conditions.device, **options)
+        batch, *size = conditions.predicted
+        self.x = torch.randn(batch, 3, *size, device=conditions.device).contiguous(memory_format=form)
+        dtype, accelerate = _AUTOCAST.get(conditions.precision), conditions.accelerate
+        optimized = optimize_for_inference(network, device=conditions.device, dtype=dtype, accelerate=accelerate)
         self._seconds(optimized, CALLS_BEFORE_RECORDING + 1 if conditions.device.type == "cuda" else 2)
         return optimized
 

@@ -15,8 +15,9 @@ from fastfcn_pl.engine import hydra_job, startup_messages
 
 FILE = "match.json"
 """File in the folder of a run that trains with the width that was chosen, and its cost."""
-UNITS = {"gmacs": "GMACs", "latency": "ms", "train_memory": "MiB"}
-"""Costs that can be matched, with their units."""
+NAMES = {"gmacs": "GMACs", "latency": "latency", "train_memory": "training memory"}
+"""Costs that can be matched, as they are called in tables."""
+_UNITS = {"gmacs": "GMACs", "latency": "ms", "train_memory": "MiB"}
 _KEYS = ("what", "of", "within")
 _WIDTH = "model.neck.width"
 
@@ -35,7 +36,7 @@ def solve(cfg: DictConfig) -> None:
     if cfg.get("resume") is not None:
         solved = _recorded(file, request)
     else:
-        startup_messages.step(f"match: looking for the width with the {request['what']} of {request['of']}")
+        startup_messages.step(f"match: looking for the width with the {NAMES[request['what']]} of {request['of']}")
         solved = _solved(cfg, request)
         if "resume" in cfg:  # it trains
             with atomic_write(file) as hidden:
@@ -63,15 +64,15 @@ def results(cfg: DictConfig) -> dict[str, Any]:
 
 def _request(cfg: DictConfig) -> dict[str, Any] | None:
     """Return the request in `cfg.match` after checking it; None if it asks for nothing."""
-    match = OmegaConf.to_container(cfg.match, resolve=True) if OmegaConf.is_dict(cfg.match) else cfg.match
+    match: Any = OmegaConf.to_container(cfg.match, resolve=True) if OmegaConf.is_dict(cfg.match) else cfg.match
     if not isinstance(match, dict) or not set(_KEYS) <= match.keys():
         raise UserError(f"match={match}: give {', '.join(_KEYS)}, as in {{what:gmacs,of:'model/neck=jpu',within:0.03}}")
-    if unknown := [key for key in match if key not in _KEYS]:
-        raise UserError(f"match.{unknown[0]}: no such key; {suggest(str(unknown[0]), _KEYS)}")
+    if unknown := [str(key) for key in match if key not in _KEYS]:
+        raise UserError(f"match.{unknown[0]}: no such key; {suggest(unknown[0], _KEYS)}")
     if match["what"] is None:
         return None
-    if match["what"] not in UNITS:
-        raise UserError(f"match.what={match['what']}: no such cost; {suggest(str(match['what']), UNITS)}")
+    if match["what"] not in NAMES:
+        raise UserError(f"match.what={match['what']}: no such cost; {suggest(str(match['what']), NAMES)}")
     if not isinstance(match["within"], float) or not 0 < match["within"] < 1:
         raise UserError(f"match.within={match['within']}: give a share between 0 and 1, such as 0.03")
     if not isinstance(match["of"], str) or "=" not in match["of"]:
@@ -80,7 +81,7 @@ def _request(cfg: DictConfig) -> dict[str, Any] | None:
         raise UserError(f"match chooses {_WIDTH}, so {given[0]} cannot be set as well: leave out one of them")
     if "resume" not in cfg and cfg.checkpoint is not None:
         raise UserError("match chooses the width of a new network, and checkpoint= has one: leave out one of them")
-    return match
+    return dict(match)
 
 
 def _key(override: str) -> str:
@@ -100,13 +101,13 @@ def _recorded(file: Path, request: dict[str, Any]) -> dict[str, Any]:
 
 def _solved(cfg: DictConfig, request: dict[str, Any]) -> dict[str, Any]:
     """Return the width of the neck, None if it has none, with its cost, the reference's and their ratio."""
-    from fastfcn_pl.engine import equal_cost  # imports PyTorch, which a command without `match` does later
+    from fastfcn_pl.engine.equal_cost import choose  # imports PyTorch, which a command without `match` does later
 
     replaced = [_key(option) for option in request["of"].split()]
     kept = [o for o in hydra_job.overrides() if not any(f"{_key(o)}.".startswith(f"{key}.") for key in replaced)]
     reference = compose_again([*kept, *request["of"].split()])
     own, other = (OmegaConf.to_container(network.model, resolve=True) for network in (cfg, reference))
-    choice = equal_cost.choose(cfg, own, other, request["what"])  # type: ignore[arg-type]
+    choice = choose(cfg, own, other, request["what"])  # type: ignore[arg-type]
     return {**vars(choice), "reached": abs(choice.ratio - 1) <= request["within"]}
 
 
@@ -114,7 +115,7 @@ def _line(request: dict[str, Any], solved: dict[str, Any]) -> str:
     """Describe the choice in one line."""
     neck = hydra_job.choices().get("model/neck", "the neck")
     width = "no width" if solved["width"] is None else f"width {solved['width']}"
-    costs = f"{solved['cost']:.4g} {UNITS[request['what']]}, {solved['ratio']:.3f} times {request['of']}"
+    costs = f"{solved['cost']:.4g} {_UNITS[request['what']]}, {solved['ratio']:.3f} times {request['of']}"
     remark = "" if solved["reached"] else f", not within {request['within']:g}"
     closest = " (the closest)" if solved["width"] is not None and not solved["reached"] else ""
     return f"{neck} with {width}{closest}: {costs}{remark}"

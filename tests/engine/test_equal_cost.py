@@ -141,7 +141,7 @@ def test_a_mistake_is_one_line(overrides: list[str], line: str, make_config: Mak
 
 def test_a_run_is_measured_at_the_size_of_its_crops(make_config: Make) -> None:
     conditions = equal_cost.Conditions.of(make_config(*NET, "data=shapes", "data.size=96", "trainer.accelerator=cpu"))
-    assert (conditions.predicted, conditions.trained) == ((1, 96, 96), (16, 96, 96))
+    assert (conditions.predicted, conditions.trained) == ([1, 96, 96], [16, 96, 96])
     cropped = [*NET, "data=camvid", "data.augmentation.crop_size=[64,80]", "data.batch_size=3"]
     conditions = equal_cost.Conditions.of(make_config(*cropped))
-    assert (conditions.predicted, conditions.trained, conditions.num_classes) == ((1, 64, 80), (3, 64, 80), 11)
+    assert (conditions.predicted, conditions.trained, conditions.num_classes) == ([1, 64, 80], [3, 64, 80], 11)

@@ -100,7 +100,7 @@ def test_a_sweep_shows_what_was_chosen(command: Command, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "pages" / "benchmark.md").read_text()
     assert f"| {cells[0]} |" in page
-    assert "Equal cost: the neck's width is chosen for the gmacs of model/neck=jpu_128, within 3 %" in page
+    assert "Equal cost: the neck's width is chosen for the GMACs of model/neck=jpu_128, within 3 %" in page
 
 
 @pytest.mark.slow

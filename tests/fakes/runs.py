@@ -125,7 +125,8 @@ def write_sweep(folder: Path, necks: Sequence[str], seeds: Sequence[int], **sett
 def write_benchmark(folder: Path, *, model: str, latency_ms: float, gmacs: float, **config: Any) -> Path:
     """Write what `benchmark` leaves of one network of a sweep, and return its folder."""
     _yaml(folder / ".hydra" / "config.yaml", {"model": {"width": 8}, "batch": 1, **config})
-    hydra = _hydra("paper_speed", [f"model={model}"], {"model": model}, True, "benchmark")
+    overrides = [f"model={model}", *(f"match.what={m['what'] or 'null'}" for m in [config.get("match")] if m)]
+    hydra = _hydra("paper_speed", overrides, {"model": model}, True, "benchmark")
     _yaml(folder / ".hydra" / "hydra.yaml", {"hydra": hydra})
     part = {"parameters": 10, "gmacs": gmacs / 2, "latency_ms": latency_ms / 2}
     found = {
@@ -143,7 +144,7 @@ def write_benchmark(folder: Path, *, model: str, latency_ms: float, gmacs: float
         "threads": 2,
         "device": "2 x Fake Processor",
         "repeats": 5,
-        "overrides": [f"model={model}"],
+        "overrides": overrides,
         "commit": "0123abcd",
         "versions": {"torch": "2.14.1"},
         "parts": {"backbone": part, "labels": part},

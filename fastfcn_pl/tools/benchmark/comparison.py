@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.tables import markdown_table, print_table, write_csv
+from fastfcn_pl.engine.match import NAMES
 from fastfcn_pl.engine.sweep import Sweep
 
 Measurement = dict[str, Any]
@@ -109,14 +110,14 @@ def conditions(measurement: Measurement) -> str:
 
 def short(overrides: str) -> str:
     """Return a job's overrides with shortened keys, such as `jpu width=64`; `match` is told by its kind of cost."""
-    words = []
+    words, match = [], []
     for override in overrides.split():
         key, _, value = override.partition("=")
         if key == "match.what":
-            words.append(f"(equal {'width' if value == 'null' else value})")
+            match = [f"(equal {NAMES.get(value, 'width')})"]
             continue
         words.append(f"{key.rsplit('.', 1)[1]}={value}" if "." in key else value)
-    return " ".join(words)
+    return " ".join([*words, *match])
 
 
 def speedups(published: Sequence[dict[str, Any]], measurements: Sequence[Measurement]) -> list[list[str]]:
@@ -164,20 +165,39 @@ def draw(
     bars.set(xlabel="ms")
     bars.legend(fontsize=8, ncols=4, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
     for axis in others:
-        points = [(m["gmacs"], m["latency_ms"]) for m in measurements]
-        axis.scatter(*zip(*points, strict=True), s=18, color="#0072B2")
-        parts = [name.partition(" ")[0] for name in names]
-        labels = parts if len(set(parts)) == len(parts) else names
-        for label, point in zip(labels, points, strict=True):
-            axis.annotate(label, point, (4, 3), textcoords="offset points", fontsize=8, parse_math=False)
-        axis.set(xlabel="GMACs of one image", ylabel="ms", xlim=(0, None), ylim=(0, None))
-        axis.margins(0.1)
+        _scatter(axis, names, measurements)
     for axis in (bars, *others):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
     figure.suptitle(conditions(measurements[0]), fontsize=9, parse_math=False)
     figure.savefig(path, format=file_format, dpi=130)
+
+
+def _scatter(axis: Any, names: Sequence[str], measurements: Sequence[Measurement]) -> None:
+    """Draw latency against GMACs, with a colour for each kind of equality, such as `(equal width)`."""
+    kinds = [name.partition("(")[2].rstrip(")") for name in names]
+    colors = dict(zip(dict.fromkeys(kinds), _COLORS.values(), strict=False))
+    points = [(m["gmacs"], m["latency_ms"]) for m in measurements]
+    for name, kind, point in zip(names, kinds, points, strict=True):
+        left = len(colors) > 1 and kind == kinds[0]
+        axis.scatter(*point, s=18, color=colors[kind])
+        axis.annotate(
+            name.partition(" ")[0],
+            point,
+            (-4 if left else 4, 3),
+            ha="right" if left else "left",
+            textcoords="offset points",
+            color=colors[kind] if len(colors) > 1 else "black",
+            fontsize=8,
+            parse_math=False,
+        )
+    if len(colors) > 1:
+        for kind, color in colors.items():
+            axis.scatter([], [], s=18, color=color, label=kind)
+        axis.legend(fontsize=8, frameon=False, loc="lower right")
+    axis.set(xlabel="GMACs of one image", ylabel="ms", xlim=(0, None), ylim=(0, None))
+    axis.margins(0.1)
 
 
 def _cell(job: dict[str, Any], first: dict[str, Any], name: str) -> str:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from fastfcn_pl.engine.match import NAMES
+
 _MACHINE_SPECIFIC_DATA = ("data.root", "data.num_workers", "data.loader")
 _MACHINE_SPECIFIC = ("run_dir", "logger", "hydra", "checkpoint", "resume", "debug", "trust", *_MACHINE_SPECIFIC_DATA)
 
@@ -31,8 +33,8 @@ def equal_cost_notes(configs: Iterable[dict[str, Any]]) -> list[str]:
     """Return a sentence for each kind of cost that widths were chosen for."""
     requests = [config["match"] for config in configs if (config.get("match") or {}).get("what")]
     sentences = (
-        f"Equal cost: the neck's width is chosen for the {request['what'].replace('_', ' ')} of {request['of']}, "
-        f"within {100 * request['within']:g} %; the ratio of the two is in brackets."
+        f"Equal cost: the neck's width is chosen for the {NAMES.get(request['what'], request['what'])} of "
+        f"{request['of']}, within {100 * request['within']:g} %; the ratio of the two is in brackets."
         for request in requests
     )
     return list(dict.fromkeys(sentences))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,26 @@ def test_costs_stand_behind_scores(speed: Path, tmp_path: Path) -> None:
     text = page.read_text()
     assert text.index("camvid val, protocol native") < text.index("batch 1 of 512x512")
     assert "3 runs" in text
+
+
+MATCH = {"what": "gmacs", "of": "model/neck=jpu", "within": 0.03}
+
+
+def test_widths_of_equal_cost_stand_beside_it(tmp_path: Path) -> None:
+    benchmark = write_benchmark(tmp_path / "speed" / "0", model="fpn", latency_ms=9.0, gmacs=2.0, match=MATCH)
+    write_benchmark(tmp_path / "speed" / "1", model="jpu", latency_ms=9.0, gmacs=2.0, match={**MATCH, "what": None})
+    trained = write_run(tmp_path / "trained", score=0.6, match=MATCH)
+    for file in (benchmark / "benchmark.json", trained / "results.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "equal_cost": "width 216 (1.004x)"}))
+    _, page = write([tmp_path / "trained", tmp_path / "speed"], tmp_path)
+    rows = [line for line in page.read_text().splitlines() if "width 216 (1.004x)" in line]
+    assert len(rows) == 2
+    assert rows[1].startswith("| fpn (equal GMACs) | 40.00 | 2.00 |")
+    assert "| jpu (equal width) | 40.00 | 2.00 | 9 | 8 | 10 | 300 | 4 | 4 | - |" in page.read_text()
+    note = (
+        "the neck's width is chosen for the GMACs of model/neck=jpu, within 3 %; the ratio of the two is in brackets."
+    )
+    assert page.read_text().count(note) == 2
 
 
 def test_a_benchmark_that_is_not_done_is_no_run(speed: Path, tmp_path: Path) -> None:
