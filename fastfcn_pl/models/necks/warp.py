@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +28,7 @@ def in_pixels(displacement: Tensor) -> Tensor:
     """Convert a displacement `(B, 2, H, W)` from pixels of its grid to the units of `warp` with `align_corners`."""
     height, width = displacement.shape[-2:]
     x, y = displacement.unbind(1)
-    return torch.stack([x * 2 / _steps(width), y * 2 / _steps(height)], 1)
+    return torch.stack([2 * x / _steps(width), 2 * y / _steps(height)], 1)
 
 
 def _grid(length: int, like: Tensor) -> Tensor:
@@ -34,6 +36,6 @@ def _grid(length: int, like: Tensor) -> Tensor:
     return torch.arange(length, dtype=like.dtype, device=like.device) * 2 / _steps(length) - 1
 
 
-def _steps(length: int) -> int | torch.SymInt:
+def _steps(length: int) -> Any:
     """Return the number of steps from a side's first pixel to its last one; 1 for a single pixel, which has none."""
     return torch.sym_max(length - 1, 1)  # also for the symbolic sizes of an export

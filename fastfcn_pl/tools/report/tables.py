@@ -226,8 +226,7 @@ def class_table(groups: Sequence[Group], shown_classes: Collection[str] = ()) ->
     rows = {name: [group.spread(_of_class(name)) for group in shown] for name in classes}
     for i, group in enumerate(shown):
         columns.append(_Column(group.name, [_heat(rows[name], i, name in shown_classes) for name in classes]))
-    left_out = len(groups) - len(shown)
-    notes = [f"The best {len(shown)}; {left_out} more are left out."] if left_out else []
+    notes = [f"The best {len(shown)}; {len(groups) - len(shown)} more are left out."] if shown != list(groups) else []
     return _table(columns, ["finished"] * len(classes), notes)
 
 
