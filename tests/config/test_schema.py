@@ -32,7 +32,8 @@ def _nodes(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
 def _together() -> list[list[str]]:
     """Return overrides that choose every option once, one of each group at a time, since composing takes long.
 
-    A whole model chooses its own parts, and a term stands wherever a loss, or the command line, puts it.
+    A whole model chooses its own parts, a term stands wherever a loss, or the command line, puts it, and an upsampler
+    in a neck that has one.
     """
     groups: dict[str, list[str]] = {}
     for option in OPTIONS:
@@ -40,6 +41,7 @@ def _together() -> list[list[str]]:
         key = "+loss/term@loss.terms.extra" if group == "loss/term" else group
         groups.setdefault(key, []).append(f"{key}={name}")
     models = [[model] for model in groups.pop("model")]
+    models += [["model/neck=fpn", upsampler] for upsampler in groups.pop("model/neck/upsampler")]
     return models + [[c for c in choices if c is not None] for choices in itertools.zip_longest(*groups.values())]
 
 
