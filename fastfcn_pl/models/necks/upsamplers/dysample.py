@@ -1,0 +1,73 @@
+"""DySample: upsampling by dynamic sampling (arXiv 2308.15085)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastfcn_pl.core.types import UserError
+from fastfcn_pl.models.necks.upsamplers.requirements import check_divides, check_scale
+
+
+class DySample(nn.Module):
+    """Bilinear sampling at predicted positions (section 3.2): `(B, C, h, w)` to `(B, C, H, W)`.
+
+    Offsets are predicted from the map and then shuffled to the large size (`style` `lp`), or the other way round
+    (`pl`). They are shared by the channels of a group. Their scope is 0.25 pixels of the small map, or up to 0.5
+    and predicted (`dynamic_scope`). Offsets of 0 give bilinear interpolation without `align_corners`. Faithful to the
+    published code.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        align_corners: bool,
+        scale: int,
+        *,
+        style: Literal["lp", "pl"],
+        groups: int,
+        dynamic_scope: bool,
+    ) -> None:
+        super().__init__()
+        check_scale("DySample", scale)
+        check_divides("groups", groups, channels)
+        if style not in ("lp", "pl"):
+            raise UserError(f"model.neck.upsampler.style={style}: use lp or pl")
+        self.scale, self.groups, self.style = scale, groups, style
+        shuffled = scale**2
+        if style == "pl" and channels % shuffled:
+            raise UserError(f"model.neck.width={channels}: use a multiple of {shuffled} for DySample's style pl")
+        sizes = (channels, 2 * groups * shuffled) if style == "lp" else (channels // shuffled, 2 * groups)
+        self.offset = nn.Conv2d(*sizes, 1)
+        self.scope = nn.Conv2d(*sizes, 1, bias=False) if dynamic_scope else None
+        nn.init.normal_(self.offset.weight, std=0.001)
+        nn.init.zeros_(self.offset.bias)
+        if self.scope is not None:
+            nn.init.zeros_(self.scope.weight)
+
+    def offsets(self, coarse: Tensor) -> Tensor:
+        """Return the horizontal and vertical offsets of each new pixel, in pixels of `coarse`: `(B, 2 * groups, ...)`.
+
+        The last dimensions are `scale * h` and `scale * w`.
+        """
+        x = coarse if self.style == "lp" else F.pixel_shuffle(coarse, self.scale)
+        offsets = self.offset(x) * (0.25 if self.scope is None else 0.5 * self.scope(x).sigmoid())
+        return F.pixel_shuffle(offsets, self.scale) if self.style == "lp" else offsets
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        (height, width), (rows, columns) = coarse.shape[-2:], fine.shape[-2:]
+        dtype = torch.promote_types(coarse.dtype, torch.float32)  # in half precision positions are coarser than pixels
+        offsets = self.offsets(coarse)[..., :rows, :columns].to(dtype).unflatten(1, (2, self.groups))
+        x = (self._centres(columns, offsets) + offsets[:, 0]) * 2 / width - 1
+        y = (self._centres(rows, offsets).unsqueeze(-1) + offsets[:, 1]) * 2 / height - 1
+        grid = torch.stack([x, y], -1).flatten(0, 1)
+        groups = coarse.unflatten(1, (self.groups, -1)).flatten(0, 1).to(dtype)
+        sampled = F.grid_sample(groups, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return sampled.unflatten(0, (-1, self.groups)).flatten(1, 2).to(coarse.dtype)
+
+    def _centres(self, length: int, like: Tensor) -> Tensor:
+        """Return the centres of a side's new pixels, in pixels of the small map."""
+        return (torch.arange(length, dtype=like.dtype, device=like.device) + 0.5) / self.scale
