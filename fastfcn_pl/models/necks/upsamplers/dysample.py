@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastfcn_pl.core.types import UserError
+from fastfcn_pl.models.necks.upsamplers.reassembly import fit
 from fastfcn_pl.models.necks.upsamplers.requirements import check_divides, check_scale
 
 
@@ -60,7 +61,7 @@ class DySample(nn.Module):
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         (height, width), (rows, columns) = coarse.shape[-2:], fine.shape[-2:]
         dtype = torch.promote_types(coarse.dtype, torch.float32)  # in half precision positions are coarser than pixels
-        offsets = self.offsets(coarse)[..., :rows, :columns].to(dtype).unflatten(1, (2, self.groups))
+        offsets = fit(self.offsets(coarse), rows, columns).to(dtype).unflatten(1, (2, self.groups))
         x = (self._centres(columns, offsets) + offsets[:, 0]) * 2 / width - 1
         y = (self._centres(rows, offsets).unsqueeze(-1) + offsets[:, 1]) * 2 / height - 1
         grid = torch.stack([x, y], -1).flatten(0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.models.necks.upsamplers.reassembly import cells, reassemble
+from fastfcn_pl.models.necks.upsamplers.reassembly import cells, fit, reassemble
 from fastfcn_pl.models.necks.upsamplers.requirements import check_odd, check_scale
 
 
@@ -58,5 +58,5 @@ class FADE(nn.Module):
         if self.gate is None:
             return large
         gate = F.interpolate(self.gate(coarse).sigmoid(), scale_factor=float(self.scale), mode="nearest")
-        gate = gate[..., : fine.shape[-2], : fine.shape[-1]]
+        gate = fit(gate, *fine.shape[-2:])
         return gate * fine + (1 - gate) * large

@@ -23,10 +23,9 @@ def cells(x: Tensor, like: Tensor, scale: int) -> Tensor:
 
     `like` is `scale` times smaller, with its size rounded up. Pixels that `x` lacks for that are 0.
     """
-    batch, channels, *size = x.shape
-    height, width = like.shape[-2:]
-    x = F.pad(x, (0, scale * width - size[1], 0, scale * height - size[0]))
-    return x.reshape(batch, channels, height, scale, width, scale).permute(0, 2, 4, 3, 5, 1).flatten(3, 4)
+    (batch, channels), (height, width) = x.shape[:2], like.shape[-2:]
+    x = fit(x, scale * height, scale * width).reshape(batch, channels, height, scale, width, scale)
+    return x.permute(0, 2, 4, 3, 5, 1).flatten(3, 4)
 
 
 def reassemble(x: Tensor, kernels: Tensor, kernel_size: int, scale: int, fine: Tensor) -> Tensor:
@@ -35,6 +34,13 @@ def reassemble(x: Tensor, kernels: Tensor, kernel_size: int, scale: int, fine: T
     `kernels` `(B, h, w, groups, scale^2, kernel_size^2)` holds the weights of each new pixel, in row-major order. The
     windows are those of `x`, so that memory holds `kernel_size^2` copies of the small map and not of the large one.
     """
-    pixels = kernels @ windows(x, kernel_size, kernels.shape[3])
-    large = pixels.unflatten(4, (scale, scale)).permute(0, 1, 4, 2, 5, 3, 6).flatten(5).flatten(3, 4).flatten(1, 2)
-    return large.permute(0, 3, 1, 2)[..., : fine.shape[-2], : fine.shape[-1]]
+    (batch, channels), (height, width) = x.shape[:2], x.shape[-2:]
+    pixels = (kernels @ windows(x, kernel_size, kernels.shape[3])).unflatten(4, (scale, scale))
+    large = pixels.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, scale * height, scale * width, channels)
+    return fit(large.permute(0, 3, 1, 2), *fine.shape[-2:])
+
+
+def fit(x: Tensor, height: int, width: int) -> Tensor:
+    """Return `x` `(B, C, h, w)` with rows and columns cut off, or filled up with zeros: `(B, C, height, width)`."""
+    # Slices would restrict an exported file to sizes at which they are contiguous.
+    return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))

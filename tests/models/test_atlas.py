@@ -1,0 +1,130 @@
+"""Every neck and upsampler as users run them: trained, predicting, accelerated, compiled and exported."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from torch import nn
+
+from fastfcn_pl.acceleration.fold import ImageSegmenter
+from fastfcn_pl.acceleration.inference import optimize_for_inference
+from fastfcn_pl.config import build, schema
+from fastfcn_pl.evaluation.protocols import logits
+from fastfcn_pl.models.segmenter import Segmenter
+from fastfcn_pl.ops.interpolate import resize
+from fastfcn_pl.tools.export import formats, writers
+from tests.conftest import composed
+from tests.fakes.network import fill_statistics
+
+FOLDER = schema.CONF_DIR / "model" / "neck"
+WIDTHS = {"width": 8, "groups": 4, "norm_groups": 4, "channels": 8, "pool_channels": 4}
+CLASSES = 5
+
+
+def _defined_in(folder: Path) -> list[str]:
+    """Return the options that name a class, and not those that inherit one and change its numbers."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if "_target_" in path.read_text())
+
+
+PARTS = [
+    *((f"model/neck={neck}",) for neck in _defined_in(FOLDER)),
+    *(("model/neck=fpn", f"model/neck/upsampler={name}") for name in _defined_in(FOLDER / "upsampler")),
+]
+VARIANTS = [
+    ("model/neck=fpn", "model/neck/upsampler=dysample", "model.neck.upsampler.style=pl"),
+    ("model/neck=fpn", "model/neck/upsampler=dysample", "model.neck.upsampler.dynamic_scope=true"),
+    ("model/neck=fpn", "model/neck/upsampler=fade", "model.neck.upsampler.lite=true"),
+    ("model/neck=fpn", "model/neck/upsampler=fade", "model.neck.output_level=2"),
+]
+"""Values of keys that change more than numbers."""
+BACKBONES = ["model.backbone.name=test_resnet", "model/backbone=efficientnet_lite0", "model/backbone=swin_tiny"]
+HEADS = ("fcn", "psp")
+_WITHOUT_DILATION = "model/backbone=swin_tiny"
+
+
+def _cells(heads_in_every_run: tuple[str, ...]) -> list[object]:
+    """Return each backbone, neck and head; those of later backbones and of other heads are exhaustive."""
+    return [
+        pytest.param((backbone, *part, f"model/head={head}"), id=" ".join((backbone, *part, head)), marks=marks)
+        for backbone, part, head in product(BACKBONES, [*PARTS, *VARIANTS], HEADS)
+        for marks in [() if backbone == BACKBONES[0] and head in heads_in_every_run else pytest.mark.exhaustive]
+        if not (backbone == _WITHOUT_DILATION and part[0].startswith("model/neck=dilated"))
+    ]
+
+
+def _model(overrides: tuple[str, ...]) -> Segmenter:
+    """Return a narrow network with random weights, also where learned operators begin as fixed ones."""
+    cfg = composed(*overrides, "run_dir=.", "logger=none", "model.backbone.pretrained=false")
+    for part in (cfg.model.neck, cfg.model.neck.get("upsampler"), cfg.model.head, cfg.model.aux_head):
+        _narrow(part)
+    torch.manual_seed(0)
+    model = build.model(cfg, CLASSES)
+    fill_statistics(model)
+    for module in model.neck.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return model
+
+
+def _narrow(node: DictConfig | None) -> None:
+    for key, width in WIDTHS.items():
+        if node is not None and key in node:
+            node[key] = width
+
+
+@pytest.mark.parametrize("overrides", _cells(HEADS))
+def test_a_network_trains_and_predicts_faster(overrides: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    model = _model(overrides).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    images, labels = torch.randn(2, 3, 97, 129), torch.randint(0, CLASSES, (2, 97, 129))
+    losses = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        outputs = model(images).named().values()
+        losses.append(sum(F.cross_entropy(resize(output, (97, 129), True), labels) for output in outputs))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[0] != losses[1]
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(parameter.grad.any() for parameter in model.neck.parameters())
+
+    with torch.no_grad():
+        expected = logits(model.eval(), images)
+        assert expected.shape == (2, CLASSES, 97, 129)
+        faster = optimize_for_inference(model, device=torch.device("cpu"))
+        torch.testing.assert_close(logits(faster, images), expected, rtol=0, atol=1e-4 * float(expected.std()))
+    assert capsys.readouterr().out == "", "acceleration gave up"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", _cells(HEADS[:1]))
+def test_a_network_compiles_without_a_graph_break(overrides: tuple[str, ...]) -> None:
+    model, images = _model(overrides).eval(), torch.randn(2, 3, 97, 129)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images).logits, model(images).logits)
+    torch._dynamo.reset()
+    torch.compile(model.train(), backend="eager", fullgraph=True)(images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", _cells(HEADS[:1]))
+def test_a_file_gives_equal_labels_at_any_size(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    model = _model(overrides).eval()
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (model.backbone.mean, model.backbone.std))
+    path = tmp_path / "network.onnx"
+    writers.write(ImageSegmenter(model, mean, std, "logits").eval(), "onnx", path)
+    run = formats.runner(path)
+    for size in ((97, 129), (64, 128)):
+        images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+        with torch.no_grad():
+            expected = logits(model, (images - mean) / std)
+        actual = run(images)
+        assert (actual - expected).abs().max() < 1e-4 * expected.std()
+        assert (actual.argmax(1) == expected.argmax(1)).double().mean() >= 0.999
