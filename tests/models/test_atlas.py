@@ -114,12 +114,13 @@ def test_a_network_compiles_without_a_graph_break(overrides: tuple[str, ...]) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", pytest.param("torch_export", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("overrides", _cells(HEADS[:1]))
-def test_a_file_gives_equal_labels_at_any_size(overrides: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_file_gives_equal_labels_at_any_size(overrides: tuple[str, ...], form: str, tmp_path: Path) -> None:
     model = _model(overrides).eval()
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (model.backbone.mean, model.backbone.std))
-    path = tmp_path / "network.onnx"
-    writers.write(ImageSegmenter(model, mean, std, "logits").eval(), "onnx", path)
+    path = tmp_path / f"network{formats.SUFFIXES[form]}"
+    writers.write(ImageSegmenter(model, mean, std, "logits").eval(), form, path)
     run = formats.runner(path)
     for size in ((97, 129), (64, 128)):
         images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
+from fastfcn_pl.models.layers import initialize_convs
 from fastfcn_pl.models.necks.upsamplers.reassembly import reassemble
 from fastfcn_pl.models.necks.upsamplers.requirements import check_divides, check_odd, check_scale
 
@@ -39,10 +42,8 @@ class CARAFE(nn.Module):
         self.encode = nn.Conv2d(
             compressed_channels, weights, encoder_kernel_size, padding=padding, dilation=encoder_dilation
         )
-        nn.init.xavier_uniform_(self.compress.weight)
-        nn.init.normal_(self.encode.weight, std=0.001)
-        for conv in (self.compress, self.encode):
-            nn.init.zeros_(conv.bias)
+        initialize_convs(self.compress, nn.init.xavier_uniform_)
+        initialize_convs(self.encode, partial(nn.init.normal_, std=0.001))
 
     def kernels(self, coarse: Tensor) -> Tensor:
         """Return the weights of each new pixel: `(B, h, w, groups, scale^2, kernel_size^2)`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastfcn_pl.core.types import UserError
+from fastfcn_pl.models.layers import initialize_convs
 from fastfcn_pl.models.necks.upsamplers.reassembly import fit
 from fastfcn_pl.models.necks.upsamplers.requirements import check_divides, check_scale
 
@@ -44,10 +46,9 @@ class DySample(nn.Module):
         sizes = (channels, 2 * groups * shuffled) if style == "lp" else (channels // shuffled, 2 * groups)
         self.offset = nn.Conv2d(*sizes, 1)
         self.scope = nn.Conv2d(*sizes, 1, bias=False) if dynamic_scope else None
-        nn.init.normal_(self.offset.weight, std=0.001)
-        nn.init.zeros_(self.offset.bias)
+        initialize_convs(self.offset, partial(nn.init.normal_, std=0.001))
         if self.scope is not None:
-            nn.init.zeros_(self.scope.weight)
+            initialize_convs(self.scope, nn.init.zeros_)
 
     def offsets(self, coarse: Tensor) -> Tensor:
         """Return the horizontal and vertical offsets of each new pixel, in pixels of `coarse`: `(B, 2 * groups, ...)`.

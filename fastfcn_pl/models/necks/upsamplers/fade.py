@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastfcn_pl.models.layers import initialize_convs
 from fastfcn_pl.models.necks.upsamplers.reassembly import cells, fit, reassemble
 from fastfcn_pl.models.necks.upsamplers.requirements import check_odd, check_scale
 
@@ -41,11 +42,7 @@ class FADE(nn.Module):
         padding = encoder_kernel_size // 2
         self.encode = nn.Conv2d(width, weights, encoder_kernel_size, padding=padding, groups=groups)
         self.gate = nn.Conv2d(channels, 1, 1) if gated else None
-        for conv in self.modules():
-            if isinstance(conv, nn.Conv2d):
-                nn.init.xavier_uniform_(conv.weight)
-                if conv.bias is not None:
-                    nn.init.zeros_(conv.bias)
+        initialize_convs(self, nn.init.xavier_uniform_)
 
     def kernels(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Return the weights of each new pixel: `(B, h, w, 1, scale^2, kernel_size^2)`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
 from fastfcn_pl.core.types import UserError
+from fastfcn_pl.models.layers import initialize_convs
 from fastfcn_pl.models.necks.upsamplers.reassembly import cells, reassemble, windows
 from fastfcn_pl.models.necks.upsamplers.requirements import check_divides, check_odd, check_scale
 
@@ -43,9 +45,7 @@ class SAPA(nn.Module):
         self.kernel_size, self.scale = kernel_size, scale
         self.norm_fine, self.norm_coarse = (_norm(norm, channels, norm_groups) for _ in range(2))
         self.query, self.key = (nn.Conv2d(channels, embedding_channels, 1) for _ in range(2))
-        for conv in (self.query, self.key):
-            nn.init.normal_(conv.weight, std=0.02)
-            nn.init.zeros_(conv.bias)
+        initialize_convs(self, partial(nn.init.normal_, std=0.02))
 
     def kernels(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Return the weights of each new pixel: `(B, h, w, 1, scale^2, kernel_size^2)`."""
