@@ -87,6 +87,7 @@ def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
         compile=cfg.get("compile", False),  # of which checkpoints from before it say nothing
         config=storable_config(cfg),
         accelerate=cfg.get("accelerate", True),  # missing in checkpoints written before this key existed
+        warmup=build(cfg.warmup) if cfg.get("warmup") else None,  # likewise
     )
 
 

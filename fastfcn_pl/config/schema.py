@@ -32,6 +32,7 @@ class TrainConfig:
     loss: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
+    warmup: Any = MISSING
     trainer: Any = MISSING
     callbacks: Any = MISSING
     logger: Any = MISSING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,17 +22,18 @@ from fastfcn_pl.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Scores
 from fastfcn_pl.evaluation.protocols import Protocol
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.unused_weights import freeze_unused
+from fastfcn_pl.training.schedules import Warmup
 
 
 class SegmentationModule(L.LightningModule):
     """Trains and scores `model`. Batches hold uint8 images, which are normalised here, on the device.
 
     `config` is the run's whole configuration as plain containers: it is saved with the weights, so that a checkpoint
-    rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, total_steps)` are
-    called when training starts; with `compile` the network is compiled then, for that run only. Without `loss`,
-    `make_optimizer` and `make_scheduler` the module only scores and predicts. If `channels_last` is a wrong memory
-    format to train in, training uses another, see `acceleration.training`. Without `accelerate` the network runs as it
-    is written, in training and in the final score.
+    rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, steps)` are
+    called when training starts, the latter for the steps after `warmup`. With `compile` the network is compiled then,
+    for that run only. Without `loss`, `make_optimizer` and `make_scheduler` the module only scores and predicts. If
+    `channels_last` is a wrong memory format to train in, training uses another, see `acceleration.training`. Without
+    `accelerate` the network runs as it is written, in training and in the final score.
     """
 
     mean: Tensor
@@ -51,10 +53,11 @@ class SegmentationModule(L.LightningModule):
         compile: bool,
         config: dict[str, Any],
         accelerate: bool = True,
+        warmup: Warmup | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.protocol, self.spec = model, loss, protocol, spec
-        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.make_optimizer, self.make_scheduler, self.warmup = make_optimizer, make_scheduler, warmup
         self.channels_last, self.compile_to_train, self.accelerate = channels_last, compile, accelerate
         self.memory_format = memory_format(channels_last)
         model.to(memory_format=self.memory_format)
@@ -65,6 +68,7 @@ class SegmentationModule(L.LightningModule):
         self._tested: list[Segmenter] = []  # a list, so that its weights are none of the module's
         self.seed: int = config.get("seed", 0)
         self.total_steps: int | None = None
+        self.warmup_steps: int | None = None
         for name in ("mean", "std"):
             value = torch.tensor(getattr(model.backbone, name)).view(1, 3, 1, 1) * 255
             self.register_buffer(name, value, persistent=False)
@@ -178,26 +182,39 @@ class SegmentationModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
-            raise UserError("the poly schedule needs an end: set trainer.max_epochs or trainer.max_steps")
-        if self.total_steps not in (None, int(steps)):
+            raise UserError("a schedule needs an end: set trainer.max_epochs or trainer.max_steps")
+        total, warmup = int(steps), self._warmup_length(int(steps))
+        if (self.total_steps, self.warmup_steps) not in ((None, None), (total, warmup)):
             raise UserError(
-                f"the run was to take {self.total_steps} steps, which its learning rate follows, and now {int(steps)}: "
-                "set epochs, batch size and devices as before, or start a new run from its weights with checkpoint="
+                f"the run was to take {self.total_steps} steps and to warm up for {self.warmup_steps}, which its "
+                f"learning rate follows, and now {total} and {warmup}: set epochs, warmup, batch size and devices as "
+                "before, or start a new run from its weights with checkpoint="
             )
-        self.total_steps = int(steps)
+        self.total_steps, self.warmup_steps = total, warmup
         assert self.make_optimizer is not None
         assert self.make_scheduler is not None
         optimizer = self.make_optimizer(self.model, self.effective_batch_size)
         if self.trainer.is_global_zero:
             print(self._batch_line(optimizer))
-        scheduler = self.make_scheduler(optimizer, self.total_steps)
+        scheduler = self.make_scheduler(optimizer, total - warmup)
+        if self.warmup is not None and warmup:
+            scheduler = self.warmup.before(scheduler, warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _warmup_length(self, total_steps: int) -> int:
+        if self.warmup is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return 0
+        return self.warmup.length(
+            total_steps, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["total_steps"], checkpoint["scored_step"] = self.total_steps, self.scored_step
+        checkpoint["warmup_steps"] = self.warmup_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.total_steps = checkpoint["total_steps"]
+        self.warmup_steps = checkpoint.get("warmup_steps", 0)  # missing in checkpoints written before there was one
         self.scored_step = checkpoint.get("scored_step", -1)  # missing in checkpoints written before it was saved
 
     def _batch_line(self, optimizer: Optimizer) -> str:

@@ -104,6 +104,7 @@ def _assert_equal(found: Any, expected: Any, path: str = "") -> None:
         pytest.param(["callbacks=ema", "callbacks.last.every_n_steps=3"], id="averaged weights"),
         pytest.param(["trainer.accumulate_grad_batches=2"], id="accumulated batches"),
         pytest.param(["trainer.val_check_interval=0.5"], id="validation inside of an epoch"),
+        pytest.param(["warmup.steps=5", "scheduler=cosine", "callbacks.last.every_n_steps=3"], id="warm-up"),
         pytest.param(["data.num_workers=2", "trainer.check_val_every_n_epoch=2"], id="workers"),
     ],
 )
