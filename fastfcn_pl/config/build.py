@@ -29,6 +29,7 @@ from fastfcn_pl.training.callbacks.end_workers import EndWorkers
 from fastfcn_pl.training.callbacks.rank_agreement import RankAgreement
 from fastfcn_pl.training.checkpoint_io import StagedCheckpointIO
 from fastfcn_pl.training.distributed import Started
+from fastfcn_pl.training.freezing import freeze
 from fastfcn_pl.training.module import SegmentationModule
 
 # Lightning sets its own level when it is imported, and says there what our tables say.
@@ -37,6 +38,7 @@ for _name in ("lightning.pytorch", "lightning.fabric"):
 warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # a deprecation inside Lightning
 warnings.filterwarnings("ignore", message=r"(?s).*Checkpoint directory .* exists and is not empty")  # of a resumed run
 warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")  # our sampler is
+warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")  # frozen norms
 warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are computed from all ranks' pixels already
 
 
@@ -76,6 +78,8 @@ def model(cfg: DictConfig, num_classes: int) -> Segmenter:
 def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:
     """Build network, loss, protocol and optimizer of `cfg`, for the classes of `spec`."""
     network = model(cfg, spec.num_classes)
+    if frozen := cfg.get("freeze"):  # missing in checkpoints written before this key existed
+        freeze(network, frozen)
     return SegmentationModule(
         network,
         loss=build(cfg.loss, network.outputs),

@@ -33,6 +33,7 @@ class TrainConfig:
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     warmup: Any = MISSING
+    freeze: Any = MISSING
     trainer: Any = MISSING
     callbacks: Any = MISSING
     logger: Any = MISSING

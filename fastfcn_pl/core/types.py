@@ -87,6 +87,17 @@ class FeatureInfo:
         return FeatureInfo((*self.channels, channels), (*self.strides, stride))
 
 
+@dataclass(frozen=True)
+class ParameterDepths:
+    """Depths of a backbone's parameters by name, from 0 for the stem; neck and heads have the depth `top`.
+
+    A parameter that `depths` leaves out is as deep as neck and heads.
+    """
+
+    depths: Mapping[str, int]
+    top: int
+
+
 class ModelOutput(NamedTuple):
     """Output of a network: `logits` `(B, num_classes, h, w)` at the head's stride, and named extra outputs.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -10,7 +11,12 @@ from fastfcn_pl.core.types import FeatureInfo, ModelOutput
 
 
 class Backbone(nn.Module):
-    """The interface of a backbone: an image `(B, 3, H, W)` to levels, finest first, as `out_info` describes them."""
+    """The interface of a backbone: an image `(B, 3, H, W)` to levels, finest first, as `out_info` describes them.
+
+    It may have a method `parameter_depths()` that returns `ParameterDepths`, without which `optimizer.layer_decay` and
+    `freeze=backbone.stem` are refused, and one `no_weight_decay()` that returns the names of parameters which weight
+    decay would harm, such as position embeddings.
+    """
 
     out_info: FeatureInfo
     mean: tuple[float, ...]
@@ -35,8 +41,10 @@ class Segmenter(nn.Module):
     `head(levels' info, num_classes, align_corners)`; the head sees the neck's levels, the auxiliary head the
     backbone's. A head maps levels to logits; one with `extra_outputs`, a tuple of names that may be empty, takes
     `extras` and returns a `ModelOutput`. Extras and the auxiliary logits are computed in training or when asked for,
-    never otherwise.
+    never otherwise. The norms whose names are in `frozen_norms` stay in eval mode.
     """
+
+    frozen_norms: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -66,6 +74,12 @@ class Segmenter(nn.Module):
         if self.aux_head is not None and with_extras:
             outputs = {"aux_logits": self.aux_head(levels), **outputs}
         return ModelOutput(logits.contiguous(), outputs)  # upsampling channels_last logits is four times slower
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for name in self.frozen_norms:
+            self.get_submodule(name).eval()
+        return self
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from fastfcn_pl.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Scores
 from fastfcn_pl.evaluation.protocols import Protocol
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.unused_weights import freeze_unused
+from fastfcn_pl.training.parameter_table import print_parameters
 from fastfcn_pl.training.schedules import Warmup
 
 
@@ -195,7 +196,8 @@ class SegmentationModule(L.LightningModule):
         assert self.make_scheduler is not None
         optimizer = self.make_optimizer(self.model, self.effective_batch_size)
         if self.trainer.is_global_zero:
-            print(self._batch_line(optimizer))
+            print(self._batch_line())
+            print_parameters(self.model, optimizer)
         scheduler = self.make_scheduler(optimizer, total - warmup)
         if self.warmup is not None and warmup:
             scheduler = self.warmup.before(scheduler, warmup)
@@ -217,8 +219,8 @@ class SegmentationModule(L.LightningModule):
         self.warmup_steps = checkpoint.get("warmup_steps", 0)  # missing in checkpoints written before there was one
         self.scored_step = checkpoint.get("scored_step", -1)  # missing in checkpoints written before it was saved
 
-    def _batch_line(self, optimizer: Optimizer) -> str:
-        """Say the effective batch, the batch that the learning rate is meant for, and the learning rate in use."""
+    def _batch_line(self) -> str:
+        """Say the effective batch, and the batch that the learning rate is meant for."""
         trainer, batch = self.trainer, self.effective_batch_size
         factors = f"{trainer.world_size} devices, {trainer.accumulate_grad_batches} accumulated"
         meant: int | None = getattr(self.make_optimizer, "keywords", {}).get("base_batch_size")
@@ -228,8 +230,7 @@ class SegmentationModule(L.LightningModule):
             scaling = "as in the recipe"
         else:
             scaling = f"scaled by {batch}/{meant}, since the recipe's batch is {meant}"
-        rates = ", ".join(f"{group['name']} {group['lr']:.3g}" for group in optimizer.param_groups)
-        return f"effective batch: {batch} images ({factors}); learning rate: {rates}, {scaling}"
+        return f"effective batch: {batch} images ({factors}); learning rate: {scaling}"
 
     @property
     def effective_batch_size(self) -> int:

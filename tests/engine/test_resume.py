@@ -37,6 +37,8 @@ SHORT += ["trainer.max_epochs=2", "trainer.log_every_n_steps=1", "callbacks.last
 SHORT += ["callbacks.cost.repeats=0", "callbacks.samples.count=1", "optimizer=adamw"]
 STATE = ("epoch", "global_step", "total_steps", "state_dict", "optimizer_states", "lr_schedulers")
 STATE += ("current_model_state", "averaging_state")
+MODERN = ["warmup.steps=5", "scheduler=cosine", "optimizer=muon", "optimizer.layer_decay=0.7", "freeze=backbone.stem"]
+MODERN += ["model.backbone.drop_path_rate=0.3", "trainer.gradient_clip_val=0.1"]
 OF_TIME = ("train/images_per_second", "train/data_wait")
 MakeConfig = Callable[..., DictConfig]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -104,7 +106,7 @@ def _assert_equal(found: Any, expected: Any, path: str = "") -> None:
         pytest.param(["callbacks=ema", "callbacks.last.every_n_steps=3"], id="averaged weights"),
         pytest.param(["trainer.accumulate_grad_batches=2"], id="accumulated batches"),
         pytest.param(["trainer.val_check_interval=0.5"], id="validation inside of an epoch"),
-        pytest.param(["warmup.steps=5", "scheduler=cosine", "callbacks.last.every_n_steps=3"], id="warm-up"),
+        pytest.param([*MODERN, "callbacks.last.every_n_steps=3"], id="modern recipe"),
         pytest.param(["data.num_workers=2", "trainer.check_val_every_n_epoch=2"], id="workers"),
     ],
 )

@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
+from fastfcn_pl.core.types import UserError
+
 
 class Recomputing:
     """The time between two forward passes of a network, from `begin` to `end`, in which parts are computed again.
@@ -28,6 +30,17 @@ class Recomputing:
     def end(self) -> None:
         while self._handles:
             self._handles.pop().remove()
+
+
+def checkpoint_gradients(net: nn.Module, name: str) -> None:
+    """Turn gradient checkpointing on in timm's network `name`; raises UserError if it has none."""
+    try:
+        net.set_grad_checkpointing()  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:
+        raise UserError(
+            f"model.backbone.grad_checkpointing=true: timm has none for the features of {name}; set it to false, or "
+            "take a net that has, such as resnet50s, convnext_tiny or efficientnet_lite0"
+        ) from error
 
 
 def _hold(norm: nn.Module, inputs: Any) -> None:

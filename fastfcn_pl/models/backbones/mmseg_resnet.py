@@ -19,9 +19,14 @@ class StridedDilatedResNet(TimmBackbone):
         output_stride: int,
         pretrained: bool | str,
         grad_checkpointing: bool = False,  # missing in checkpoints written before this option existed
+        drop_path_rate: float = 0.0,  # likewise
     ) -> None:
         super().__init__(
-            name=name, output_stride=output_stride, pretrained=pretrained, grad_checkpointing=grad_checkpointing
+            name=name,
+            output_stride=output_stride,
+            pretrained=pretrained,
+            grad_checkpointing=grad_checkpointing,
+            drop_path_rate=drop_path_rate,
         )
         for stage, dilation in (("layer3", 2), ("layer4", 4)):
             for i, block in enumerate(self.net.get_submodule(stage).children()):

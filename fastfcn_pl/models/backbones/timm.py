@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.core.types import FeatureInfo, UserError, suggest
-from fastfcn_pl.models.backbones.checkpointed_batch_norm import Recomputing
+from fastfcn_pl.core.types import FeatureInfo, ParameterDepths, UserError, suggest
+from fastfcn_pl.models.backbones import timm_layers
+from fastfcn_pl.models.backbones.checkpointed_batch_norm import Recomputing, checkpoint_gradients
 from fastfcn_pl.models.weights import efficientnet_lite, hub
 from fastfcn_pl.models.weights.state_dict_io import read_state_dict, without_prefix
 
@@ -28,7 +29,8 @@ class TimmBackbone(nn.Module):
     false; missing weights raise UserError. Channels and strides are measured by running the network once on the meta
     device. An image of a size that it cannot take is padded at the bottom and right with the mean colour. With
     `grad_checkpointing`, training keeps only the inputs of stages and computes the rest again: less memory, more time,
-    the same gradients.
+    the same gradients. `drop_path_rate` is the share of images that skip the last residual branch in training, where
+    the network has stochastic depth (arXiv 1603.09382).
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class TimmBackbone(nn.Module):
         output_stride: int,
         pretrained: bool | str,
         grad_checkpointing: bool = False,  # missing in checkpoints written before this option existed
+        drop_path_rate: float = 0.0,  # likewise
     ) -> None:
         super().__init__()
         if output_stride not in _PYRAMID:
@@ -47,13 +50,15 @@ class TimmBackbone(nn.Module):
         _check_name(name)
         with hub.access(name, *_source(name, pretrained)):
             self._layout = _find_layout(name, output_stride)
-            self.net = _create(name, self._layout.options, pretrained)
+            options = timm_layers.drop_path_options(name, self._layout.options, drop_path_rate)
+            self.net = _create(name, options, pretrained)
+        self._name = name
         self.out_info = self._layout.levels.info
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
         self._recomputing = Recomputing() if grad_checkpointing else None
         if grad_checkpointing:
-            _checkpoint_gradients(self.net, name)
+            checkpoint_gradients(self.net, name)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if self._recomputing is None:
@@ -62,6 +67,12 @@ class TimmBackbone(nn.Module):
         levels = self._levels(x)
         self._recomputing.begin(self.net)
         return levels
+
+    def parameter_depths(self) -> ParameterDepths:
+        return timm_layers.parameter_depths(self.net, self._name, self._layout.options, "net.")
+
+    def no_weight_decay(self) -> set[str]:
+        return timm_layers.no_weight_decay(self.net, self._name, self._layout.options, "net.")
 
     def _levels(self, x: Tensor) -> list[Tensor]:
         height, width = x.shape[-2:]
@@ -90,16 +101,6 @@ def _cropped(level: Tensor, height: int, width: int) -> Tensor:
 def _round_up(length: int, multiple: int) -> int:
     """Return the next multiple, in arithmetic of positive numbers: ONNX's division rounds negative ones to zero."""
     return (length + multiple - 1) // multiple * multiple
-
-
-def _checkpoint_gradients(net: nn.Module, name: str) -> None:
-    try:
-        net.set_grad_checkpointing()  # type: ignore[operator]
-    except (AttributeError, AssertionError) as error:
-        raise UserError(
-            f"model.backbone.grad_checkpointing=true: timm has none for the features of {name}; set it to false, or "
-            "take a net that has, such as resnet50s, convnext_tiny or efficientnet_lite0"
-        ) from error
 
 
 @dataclass(frozen=True)
