@@ -22,7 +22,8 @@ def freeze(model: Segmenter, patterns: str | Sequence[str]) -> None:
     Frozen parameters have no gradient. Norms with running statistics whose parameters are all frozen stay in eval
     mode. Raises UserError for a pattern that matches nothing, or if nothing is left to train.
     """
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    single = isinstance(patterns, str) or not isinstance(patterns, Sequence)
+    patterns = [str(pattern) for pattern in ([patterns] if single else patterns)]
     names = {name for pattern in patterns for name in _matching(model, pattern)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in names)
