@@ -206,9 +206,11 @@ class SegmentationModule(L.LightningModule):
     def _warmup_length(self, total_steps: int) -> int:
         if self.warmup is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return 0
-        return self.warmup.length(
-            total_steps, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        )
+        steps_per_epoch = 0
+        if self.warmup.epochs:
+            self.trainer.fit_loop.setup_data()  # Lightning has not yet if the run is bounded by steps
+            steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return self.warmup.length(total_steps, steps_per_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["total_steps"], checkpoint["scored_step"] = self.total_steps, self.scored_step

@@ -56,6 +56,6 @@ def backbone_depths(model: nn.Module, setting: str) -> ParameterDepths:
 
 def _undecayed(model: nn.Module) -> set[str]:
     """Return the names of vectors (norms, biases, scales of layers), other biases, and position embeddings."""
-    own = getattr(model.get_submodule("backbone"), "no_weight_decay", set)()
+    own: set[str] = getattr(model.get_submodule("backbone"), "no_weight_decay", set)()
     vectors = {name for name, parameter in model.named_parameters() if parameter.ndim <= 1 or name.endswith(".bias")}
     return vectors | {f"backbone.{name}" for name in own}
