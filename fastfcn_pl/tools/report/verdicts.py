@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+import numpy as np
+
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.evaluation.paired_comparison import Difference, ScoredRuns, difference, verdicts
 from fastfcn_pl.tools.report.groups import Group
@@ -165,12 +167,13 @@ def _difference_cell(d: Difference, verdict: str) -> Cell:
 
 
 def _shown_classes(scored: Sequence[ScoredRuns], classes: Sequence[str]) -> frozenset[str]:
-    shown = []
+    """Return the classes of which the best network is better than each other one, over all classes and networks."""
+    found: list[tuple[str, Difference]] = []
     for c, name in enumerate(classes):
         means = [runs.scores[:, 1 + c].mean() for runs in scored]
-        best = max(range(len(means)), key=lambda i: -1.0 if means[i] != means[i] else means[i])
-        found = [difference(scored[best], other, 1 + c) for i, other in enumerate(scored) if i != best]
-        known = [d for d in found if d is not None]
-        if known and set(verdicts(known, margin=0.0, confidence=CONFIDENCE)) == {"better"}:
-            shown.append(name)
-    return frozenset(shown)
+        best = max(range(len(means)), key=lambda i: -1.0 if np.isnan(means[i]) else means[i])
+        pairs = (difference(scored[best], other, 1 + c) for i, other in enumerate(scored) if i != best)
+        found += [(name, d) for d in pairs if d is not None]
+    words = verdicts([d for _, d in found], margin=0.0, confidence=CONFIDENCE)
+    not_shown = {name for (name, _), word in zip(found, words, strict=True) if word != "better"}
+    return frozenset(name for name, _ in found) - not_shown
