@@ -35,7 +35,7 @@ HOMES = {
     "omegaconf": ["config", "engine", "tools"],
     "wandb": ["training/loggers", "training/callbacks", "tools/dashboard"],
     "wandb_workspaces": ["tools/dashboard"],
-    "cv2": ["data/transforms/image_ops"],
+    "cv2": ["data/transforms/image_ops", "losses/boundary"],
     "jinja2": ["tools/report/page"],
     "gradio": ["tools/demo"],
 }

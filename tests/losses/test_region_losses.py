@@ -1,19 +1,24 @@
-"""OHEM, Dice, Lovasz and SE loss against naive references, with ignored pixels; their gradients."""
+"""Losses other than cross entropy against naive references, with ignored pixels; their gradients."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 
 from fastfcn_pl.core.types import IGNORE, ModelOutput, UserError
+from fastfcn_pl.losses.boundary import Boundary, signed_distances
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.losses.dice import Dice
+from fastfcn_pl.losses.focal import Focal
 from fastfcn_pl.losses.lovasz import LovaszSoftmax
 from fastfcn_pl.losses.ohem import OHEM
 from fastfcn_pl.losses.se import SELoss
+from fastfcn_pl.losses.tversky import Tversky
 from fastfcn_pl.losses.weighted_sum import Term, WeightedSum
 
 CLASSES = 4
@@ -23,6 +28,9 @@ LOSSES = {
     "ohem": OHEM(threshold=0.7, min_kept=5),
     "dice": Dice(),
     "lovasz": LovaszSoftmax(),
+    "focal": Focal(gamma=2.0, class_weights=[0.5, 1.0, 2.0, 3.0]),
+    "tversky": Tversky(alpha=0.3, beta=0.7, exponent=0.75),
+    "boundary": Boundary(),
 }
 
 
@@ -61,6 +69,91 @@ def test_dice_is_v_nets(seed: int) -> None:
         size = sum(p[c] ** 2 for p, _ in pixels) + sum(label == c for _, label in pixels)
         losses.append(1 - 2 * overlap / size)
     torch.testing.assert_close(Dice()(logits, target, True), torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal(seed: int, gamma: float) -> None:
+    logits, target = _random(seed)
+    weights, pixels = [0.5, 1.0, 2.0, 3.0], _pixels(logits, target)
+    expected = torch.stack([-weights[c] * (1 - p[c]) ** gamma * p[c].log() for p, c in pixels]).mean()
+    torch.testing.assert_close(Focal(gamma=gamma, class_weights=weights)(logits, target, True), expected)
+
+
+def test_focal_with_gamma_of_zero_is_cross_entropy() -> None:
+    plain = CrossEntropy(class_weights=None, label_smoothing=0.0)
+    focal = Focal(gamma=0.0, class_weights=None)
+    torch.testing.assert_close(focal(*_random(0), True), plain(*_random(0), True))
+
+
+def test_focal_of_a_certain_pixel_has_a_finite_gradient() -> None:
+    logits = torch.tensor([200.0, -200.0])[None, :, None, None].requires_grad_()
+    Focal(gamma=0.5, class_weights=None)(logits, torch.zeros(1, 1, 1, dtype=torch.uint8), True).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("alpha", "beta", "exponent"), [(0.5, 0.5, 1.0), (1.0, 1.0, 1.0), (0.3, 0.7, 0.75)])
+def test_tversky(seed: int, alpha: float, beta: float, exponent: float) -> None:
+    logits, target = _random(seed)
+    pixels, losses = _pixels(logits, target), []
+    for c in {label for _, label in pixels}:
+        true = sum(p[c] for p, label in pixels if label == c)
+        false_positive = sum(p[c] for p, label in pixels if label != c)
+        false_negative = sum(1 - p[c] for p, label in pixels if label == c)
+        losses.append((1 - true / (true + alpha * false_positive + beta * false_negative)) ** exponent)
+    loss = Tversky(alpha=alpha, beta=beta, exponent=exponent)
+    torch.testing.assert_close(loss(logits, target, True), torch.stack(losses).mean())
+
+
+def test_tversky_with_halves_is_dice_without_squares() -> None:
+    logits, target = _random(0)
+    pixels, losses = _pixels(logits, target), []
+    for c in {label for _, label in pixels}:
+        size = sum(p[c] for p, _ in pixels) + sum(label == c for _, label in pixels)
+        losses.append(1 - 2 * sum(p[c] for p, label in pixels if label == c) / size)
+    loss = Tversky(alpha=0.5, beta=0.5, exponent=1.0)
+    torch.testing.assert_close(loss(logits, target, True), torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_distances_are_those_of_an_exact_transform(seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, 3, (2, 17, 23)).astype(np.uint8)
+    labels[0, 3:9, 4:15], labels[1, :2] = 0, IGNORE
+    distances = signed_distances(labels, CLASSES)
+    for b, c in np.ndindex(2, CLASSES):
+        region = labels[b] == c
+        if not region.any():
+            assert not distances[b, c].any()
+            continue
+        outside, inside = ndimage.distance_transform_edt(~region), ndimage.distance_transform_edt(region)
+        np.testing.assert_allclose(distances[b, c], outside - (inside - 1) * region, rtol=1e-6)
+
+
+def test_distances_of_the_only_class_are_zero() -> None:
+    assert not signed_distances(np.zeros((1, 5, 6), np.uint8), 2).any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundary(seed: int) -> None:
+    logits, target = _random(seed)
+    distances = signed_distances(target.numpy(), CLASSES)
+    where = (target != IGNORE).nonzero().tolist()
+    terms = [logits[b, :, y, x].softmax(0) @ torch.from_numpy(distances[b, :, y, x]) for b, y, x in where]
+    torch.testing.assert_close(Boundary()(logits, target, True), torch.stack(terms).mean())
+
+
+def test_a_prediction_further_from_the_region_costs_more() -> None:
+    target = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    target[:, :, :4] = 1
+    losses = []
+    for columns in (4, 6, 8):
+        logits = torch.zeros(1, 2, 8, 8)
+        logits[:, 1, :, :columns], logits[:, 0, :, columns:] = 9, 9
+        losses.append(Boundary()(logits, target, True).item())
+    assert losses == sorted(losses)
+    assert losses[0] < losses[2]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -159,6 +252,14 @@ def test_an_all_ignored_crop_gives_zero_with_a_gradient_of_zero(name: str) -> No
 def test_nonsense_is_refused() -> None:
     with pytest.raises(UserError, match="label_smoothing=1"):
         CrossEntropy(class_weights=None, label_smoothing=1.0)
+    with pytest.raises(UserError, match="gamma=-1"):
+        Focal(gamma=-1, class_weights=None)
+    with pytest.raises(UserError, match="alpha=0, beta=0"):
+        Tversky(alpha=0, beta=0, exponent=1)
+    with pytest.raises(UserError, match="exponent=0"):
+        Tversky(alpha=1, beta=1, exponent=0)
+    with pytest.raises(UserError, match="class_weights has 2 numbers for 4 classes"):
+        Focal(gamma=2.0, class_weights=[1.0, 2.0])(*_random(0), True)
     with pytest.raises(UserError, match="class_weights has 2 numbers for 4 classes"):
         CrossEntropy(class_weights=[1.0, 2.0], label_smoothing=0.0)(*_random(0), True)
 
