@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fastfcn_pl.core.types import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.cache import CachedSource
@@ -20,7 +20,7 @@ from fastfcn_pl.data.io.image_files import FileSource
 from fastfcn_pl.data.io.pairs import EXTENSIONS, missing_files
 from fastfcn_pl.data.io.walk import walk
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
-from fastfcn_pl.data.samplers import EvalSampler, TrainSampler
+from fastfcn_pl.data.samplers import UNIFORM, EvalSampler, Sampling, TrainSampler
 from fastfcn_pl.data.shared_memory import exit_on_lost_batch, worker_count
 from fastfcn_pl.data.workers import init_worker
 
@@ -48,6 +48,7 @@ class SegmentationDataModule(L.LightningDataModule):
         num_workers: int | None,
         augmentation: Transform,
         loader: Loading = AUTOMATIC,  # missing in checkpoints written before this option existed
+        sampler: Sampling = UNIFORM,  # likewise
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -55,7 +56,7 @@ class SegmentationDataModule(L.LightningDataModule):
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: give 0 for none, or null for one for each core")
         self.seed, self.batch_size, self.num_workers, self.augmentation = seed, batch_size, num_workers, augmentation
-        self.loader = loader
+        self.loader, self.sampler = loader, sampler
         self.start = 0, 0  # epoch to start in, and number of its batches that are already done
 
     def source(self, split: str) -> Source:
@@ -85,13 +86,14 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         dataset = self.dataset(self.train_split, augment=True)
-        epoch, batches = self.start
-        sampler = TrainSampler(len(dataset), self.seed, *self._rank(), epoch, batches * self.batch_size)
+        epoch, done = self.start[0], self.start[1] * self.batch_size
+        sampler = TrainSampler(len(dataset), self.seed, *self._rank(), epoch, done, self.sampler.order)
         if len(sampler) < self.batch_size:
             raise UserError(
                 f"{self.spec.name} has {len(sampler)} training images for each device, fewer than "
                 f"data.batch_size={self.batch_size}: lower the batch size"
             )
+        self.sampler.prepare(dataset, *self._rank())
         return self._loader(dataset, sampler, self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -102,21 +104,20 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def eval_dataloader(self, split: str) -> DataLoader[Sample]:
         """Return this rank's share of a split, one image at a time."""
-        dataset = self.dataset(split)
-        return self._loader(dataset, EvalSampler(len(dataset), *self._rank()), batch_size=1, drop_last=False)
+        sampler = EvalSampler(len(dataset := self.dataset(split)), *self._rank())
+        return self._loader(dataset, sampler, 1, drop_last=False)
 
-    def _loader(
-        self, dataset: Dataset[Sample], sampler: TrainSampler | EvalSampler, batch_size: int, drop_last: bool
-    ) -> DataLoader[Sample]:
+    def _loader(self, dataset: Dataset[Sample], sampler: Sampler, size: int, drop_last: bool) -> DataLoader[Sample]:
         options, devices = self.loader, self.trainer.num_devices if self.trainer else 1
-        workers = worker_count(self.num_workers, devices, dataset, batch_size, options.prefetch or 2, rank_zero_warn)
+        workers = worker_count(self.num_workers, devices, dataset, size, options.prefetch or 2, rank_zero_warn)
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset,
-            batch_size,
+            size,
             sampler=sampler,
             num_workers=workers,
             drop_last=drop_last,
-            pin_memory=self._on_gpu() if options.pin_memory is None else options.pin_memory,
+            pin_memory=on_gpu if options.pin_memory is None else options.pin_memory,
             persistent_workers=workers > 0 and options.persistent_workers is not False,
             prefetch_factor=options.prefetch if workers else None,
             worker_init_fn=_init_loader_worker,
@@ -125,9 +126,6 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
 
 def _init_loader_worker(worker_id: int) -> None:
@@ -155,14 +153,20 @@ class FileDataModule(SegmentationDataModule):
         num_workers: int | None,
         augmentation: Transform,
         loader: Loading = AUTOMATIC,
+        sampler: Sampling = UNIFORM,
     ) -> None:
-        super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation, loader=loader)
+        super().__init__(
+            seed,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            augmentation=augmentation,
+            loader=loader,
+            sampler=sampler,
+        )
         if not root:
             raise UserError("data.root is empty: give the folder of the data set, or . for the current one")
-        self.root, self.train_split = (
-            Path(os.path.expanduser(root)),
-            train_split,
-        )  # the shell keeps a quoted ~
+        self.root = Path(os.path.expanduser(root))  # the shell keeps a quoted ~
+        self.train_split = train_split
         self._checked = False
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:

@@ -2,23 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 BLANK = -1
 """Index of a blank sample, which is not in the data set and not scored."""
 
 
+_REPEAT = 1_000_003
+"""Distance between the epochs of an image's repetitions in one epoch, so that each of them is augmented anew."""
+Order = Callable[[int, torch.Generator], Tensor]
+"""Draws the indices of an epoch from the number of images."""
+
+
+class Sampling(Protocol):
+    """The choice of an epoch's images, `data/sampler`."""
+
+    def prepare(self, dataset: object, rank: int, world_size: int) -> None:
+        """Read what is needed of the data set, once before training."""
+
+    def order(self, count: int, rng: torch.Generator) -> Tensor:
+        """Return the indices `(count,)` of the next epoch's images."""
+
+
+class Uniform:
+    """Every image once in an epoch."""
+
+    def prepare(self, dataset: object, rank: int, world_size: int) -> None:
+        pass
+
+    def order(self, count: int, rng: torch.Generator) -> Tensor:
+        return torch.randperm(count, generator=rng)
+
+
+UNIFORM = Uniform()
+
+
 class TrainSampler(Sampler[tuple[int, int]]):
-    """Shuffled `(epoch, index)` keys of one rank, from a permutation that depends on `(seed, epoch)` alone.
+    """Shuffled `(epoch, index)` keys of one rank, from an `order` that depends on `(seed, epoch)` alone.
 
     Every rank gets the same number of samples. The remainder, fewer than `world_size` samples, is dropped and differs
     between epochs. A run that resumes inside `epoch` skips the first `done` samples of it.
     """
 
-    def __init__(self, count: int, seed: int, rank: int, world_size: int, epoch: int = 0, done: int = 0) -> None:
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        epoch: int = 0,
+        done: int = 0,
+        order: Order = UNIFORM.order,
+    ) -> None:
+        self.order = order
         self.count, self.seed, self.rank, self.world_size = count, seed, rank, world_size
         self.epoch, self._skipped = epoch, {epoch: done}
 
@@ -31,10 +73,12 @@ class TrainSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.count, generator=rng)[: len(self) * self.world_size]
-        indices = order[self.rank :: self.world_size].tolist()
-        for index in indices[self._skipped.get(self.epoch, 0) :]:
-            yield self.epoch, index
+        order = self.order(self.count, rng)[: len(self) * self.world_size].tolist()
+        earlier, keys = Counter[int](), []
+        for index in order:
+            keys.append((self.epoch + _REPEAT * earlier[index], index))
+            earlier[index] += 1
+        yield from keys[self.rank :: self.world_size][self._skipped.get(self.epoch, 0) :]
 
 
 class EvalSampler(Sampler[tuple[int, int]]):

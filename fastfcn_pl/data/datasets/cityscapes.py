@@ -11,6 +11,7 @@ from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.io.pairs import glob_visible
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
+from fastfcn_pl.data.samplers import UNIFORM, Sampling
 
 # Ids and colours of the evaluated classes in the order of their train ids, from `labels.py` of cityscapesScripts.
 TABLE = {
@@ -67,6 +68,7 @@ class Cityscapes(FileDataModule):
         num_workers: int | None,
         augmentation: Transform,
         loader: Loading = AUTOMATIC,
+        sampler: Sampling = UNIFORM,
     ) -> None:
         super().__init__(
             seed,
@@ -76,6 +78,7 @@ class Cityscapes(FileDataModule):
             num_workers=num_workers,
             augmentation=augmentation,
             loader=loader,
+            sampler=sampler,
         )
         if labels not in REMAPS:
             raise UserError(f"data.labels={labels}: no such masks; {suggest(labels, REMAPS)}")

@@ -13,6 +13,7 @@ from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, 
 from fastfcn_pl.data.io.pairs import Pairs, pair_folders, pair_list
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
+from fastfcn_pl.data.samplers import UNIFORM, Sampling
 
 SPLITS = ("train", "val", "test")
 KEYS = ("images", "masks", "list")
@@ -49,6 +50,7 @@ class Folder(FileDataModule):
         num_workers: int | None,
         augmentation: Transform,
         loader: Loading = AUTOMATIC,
+        sampler: Sampling = UNIFORM,
     ) -> None:
         super().__init__(
             seed,
@@ -58,6 +60,7 @@ class Folder(FileDataModule):
             num_workers=num_workers,
             augmentation=augmentation,
             loader=loader,
+            sampler=sampler,
         )
         if not _is_name(name):
             raise UserError(f"data.name={name!r}: give a text, in quotes if YAML reads it as something else")

@@ -11,6 +11,7 @@ from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.io.name_lists import read_names
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
+from fastfcn_pl.data.samplers import UNIFORM, Sampling
 
 # The 59 classes with their ids among the 459 in the authors' `labels.txt`. Masks number them 1 to 59 in this order, as
 # do the Detail API, the official FastFCN weights and mmsegmentation; the authors' `59_labels.txt` has another order.
@@ -110,6 +111,7 @@ class PascalContext(FileDataModule):
         num_workers: int | None,
         augmentation: Transform,
         loader: Loading = AUTOMATIC,
+        sampler: Sampling = UNIFORM,
     ) -> None:
         super().__init__(
             seed,
@@ -119,6 +121,7 @@ class PascalContext(FileDataModule):
             num_workers=num_workers,
             augmentation=augmentation,
             loader=loader,
+            sampler=sampler,
         )
         if background:
             self.spec = self.spec_of_60

@@ -22,6 +22,7 @@ from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
+from fastfcn_pl.data.samplers import UNIFORM, Sampling
 
 SPEC = DatasetSpec(
     name="shapes",
@@ -208,8 +209,16 @@ class Shapes(SegmentationDataModule):
         num_workers: int | None,
         augmentation: Transform,
         loader: Loading = AUTOMATIC,
+        sampler: Sampling = UNIFORM,
     ) -> None:
-        super().__init__(seed, batch_size=batch_size, num_workers=num_workers, augmentation=augmentation, loader=loader)
+        super().__init__(
+            seed,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            augmentation=augmentation,
+            loader=loader,
+            sampler=sampler,
+        )
         self.counts, self.size = {"train": train_images, "val": val_images}, size
 
     @property
