@@ -54,6 +54,11 @@ def one_line(error: BaseException) -> str | None:
     if match := re.match(r"You must specify '(\S+)'.*?:\s+(.*)", str(error), re.DOTALL):
         options = ", ".join(match[2].split())
         return f"{usage.wanted(Path(sys.argv[0]).stem, [match[1]])} ({match[1]} is one of {options})"
+    if match := re.search(r"Could not override '([\w/]+)/(\w+)'\. No match", str(error)):
+        group, part = match.groups()  # Hydra's advice, +group=option, would add a key that nobody takes
+        return (
+            f"{group}/{part}=...: the chosen {group} has no {part}; choose another {group}=..., or check the spelling"
+        )
     if isinstance(error, ValueError) and str(error).startswith("Only one of --run"):  # raised by Hydra
         return str(error)
     if isinstance(error, OverrideParseException):

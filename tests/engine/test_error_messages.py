@@ -103,6 +103,7 @@ def test_bad_data(
     ("arguments", "words"),
     [
         (["sead=1"], ("sead: no such key", "seed")),
+        (["model/neck/upsampler=sapa"], ("model/neck/upsampler=...: the chosen model/neck has no upsampler",)),
         (["model.neck.widht=3"], ("model.neck.widht: no such key", "width")),
         (["+data.augmentation.crop=3"], ("data.augmentation.crop", "no such parameter", "crop_size")),
         (["model/neck=jup"], ("model/neck/jup", "jpu")),
