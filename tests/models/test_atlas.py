@@ -127,5 +127,6 @@ def test_a_file_gives_equal_labels_at_any_size(overrides: tuple[str, ...], form:
         with torch.no_grad():
             expected = logits(model, (images - mean) / std)
         actual = run(images)
-        assert (actual - expected).abs().max() < 1e-4 * expected.std()
+        # Random offsets of many pixels, as DySample has here, enlarge rounding errors.
+        assert (actual - expected).abs().max() < 1e-3 * expected.std()
         assert (actual.argmax(1) == expected.argmax(1)).double().mean() >= 0.999
