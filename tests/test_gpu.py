@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from fastfcn_pl.acceleration.inference import optimize_for_inference
 from fastfcn_pl.acceleration.training import optimize_for_training
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import IGNORE
+from fastfcn_pl.engine.equal_cost import choose
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.ops.depthwise_conv import depthwise_conv
@@ -231,6 +232,16 @@ def test_options_of_training(option: str, command: Command, tmp_path: Path) -> N
         fresh=True,
     )
     assert actual.returncode == 0, actual.stderr
+
+
+@pytest.mark.parametrize("what", ["latency", "train_memory"])
+def test_widths_of_equal_cost_are_measured_on_it(what: str, make_config: Make) -> None:
+    tiny = ["model.backbone.name=test_resnet", "model.backbone.pretrained=false", "size=[256,256]", "device=cuda"]
+    cfg, reference = (make_config(*tiny, f"model/neck={neck}", name="benchmark") for neck in ("fpn", "jpu_128"))
+    model, other = (OmegaConf.to_container(network.model, resolve=True) for network in (cfg, reference))
+    chosen = choose(cfg, model, other, what)  # type: ignore[arg-type]
+    assert chosen.reference > 0
+    assert chosen.ratio == pytest.approx(1, abs=0.08)
 
 
 @pytest.mark.slow

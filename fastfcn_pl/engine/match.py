@@ -14,7 +14,7 @@ from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.engine import hydra_job, startup_messages
 
 FILE = "match.json"
-"""File in the folder of a run that trains with the width that was chosen, and its cost."""
+"""File in a training run's folder with its request, the chosen width and its cost."""
 NAMES = {"gmacs": "GMACs", "latency": "latency", "train_memory": "training memory"}
 """Costs that can be matched, as they are called in tables."""
 _UNITS = {"gmacs": "GMACs", "latency": "ms", "train_memory": "MiB"}
@@ -91,7 +91,10 @@ def _key(override: str) -> str:
 
 def _recorded(file: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Return what the resumed run chose when it started."""
-    record = json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        record = json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read ({error}): restore it, or start a new run") from error
     solved: dict[str, Any] = record.pop("solved", {})
     if record != request:
         started = f"match={record}" if record else "no match"

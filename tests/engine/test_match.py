@@ -60,12 +60,20 @@ def test_python_is_told_that_a_command_solves(make_config: Callable[..., DictCon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command_line", [["model.neck.width=64"], ["-m", "model.neck.width=64"]], ids=str)
-def test_a_width_on_the_command_line_is_a_conflict(command_line: list[str], command: Command) -> None:
-    done = command("benchmark", *command_line, *NET, MATCH, "model/neck=fpn")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([MATCH, "model.neck.width=64"], "so model.neck.width=64 cannot be set as well: leave out one of them"),
+        (["-m", MATCH, "model.neck.width=64"], "so model.neck.width=64 cannot be set as well: leave out one of them"),
+        ([MATCH.replace("jpu_128", "jpu_129")], "Could not find 'model/neck/jpu_129'"),
+    ],
+    ids=["a run", "a sweep", "no such reference"],
+)
+def test_a_conflict_is_one_line(words: list[str], message: str, command: Command) -> None:
+    done = command("benchmark", *words, *NET, "model/neck=fpn")
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "match chooses model.neck.width, so model.neck.width=64 cannot be set as well: leave out one of them" in line
+    assert message in line
 
 
 @pytest.mark.slow
@@ -73,7 +81,10 @@ def test_a_sweep_shows_what_was_chosen(command: Command, tmp_path: Path) -> None
     small = [*NET, "size=[64,64]", "repeats=1", "warm_up=0", "memory=false", "device=cpu"]
     # The necks' own keys are not those of the reference, and dilation in the backbone belongs to the option of a neck.
     sweep = ["model/neck=fpn,jpu_x,dilated", "hydra.sweep.dir=sweep"]
-    done = command("benchmark", "-m", *small, MATCH, *sweep)
+    own = tmp_path / "my_conf" / "model" / "neck" / "own.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("defaults: [jpu_128]\n")
+    done = command("benchmark", "-cd", "my_conf", "-m", *small, MATCH.replace("jpu_128", "own"), *sweep)
     assert done.returncode == 0, done.stderr
     found = [json.loads((tmp_path / "sweep" / str(job) / "benchmark.json").read_text()) for job in range(3)]
     fpn, jpu_x, dilated = (job["match"]["solved"] for job in found)
@@ -87,7 +98,7 @@ def test_a_sweep_shows_what_was_chosen(command: Command, tmp_path: Path) -> None
     assert lines[0].startswith(f"match: fpn with width {fpn['width']}: ")
     assert f"jpu_x with width {jpu_x['width']} (the closest)" in lines[1]
     assert lines[2].startswith("match: dilated with no width: ")
-    assert lines[2].endswith("times model/neck=jpu_128, not within 0.03")
+    assert lines[2].endswith("times model/neck=own, not within 0.03")
     with (tmp_path / "sweep" / "sweep.csv").open(newline="") as file:
         cells = [row["equal_cost"] for row in csv.DictReader(file)]
     assert cells == [
@@ -100,7 +111,7 @@ def test_a_sweep_shows_what_was_chosen(command: Command, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "pages" / "benchmark.md").read_text()
     assert f"| {cells[0]} |" in page
-    assert "Equal cost: the neck's width is chosen for the GMACs of model/neck=jpu_128, within 3 %" in page
+    assert "Equal cost: the neck's width is chosen for the GMACs of model/neck=own, within 3 %" in page
 
 
 @pytest.mark.slow

@@ -58,13 +58,13 @@ class Comparison(Sweep):
 
     def format_rows(self, jobs: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
         failed = any(job["status"] != "done" for job in jobs)
-        matched = any(job["equal_cost"] for job in jobs)
+        matched = any(job.get("equal_cost") for job in jobs)
         more = [*(["equal cost"] if matched else []), *(["status"] if failed else [])]
         header = ("job", "network", *(title for title, _, _ in COST_COLUMNS.values()), *more)
         rows = []
         for job in jobs:
             cells = [_cell(job, jobs[0], name) for name in COST_COLUMNS]
-            cells += [job["equal_cost"] or "-"] if matched else []
+            cells += [job.get("equal_cost") or "-"] if matched else []
             rows.append([str(job["job"]), short(job["overrides"]), *cells, *([job["status"]] if failed else [])])
         return header, rows
 
@@ -109,7 +109,7 @@ def conditions(measurement: Measurement) -> str:
 
 
 def short(overrides: str) -> str:
-    """Return a job's overrides with shortened keys, such as `jpu width=64`; `match` is told by its kind of cost."""
+    """Return a job's overrides with shortened keys, such as `jpu width=64`, and `(equal GMACs)` for `match`."""
     words, match = [], []
     for override in overrides.split():
         key, _, value = override.partition("=")
