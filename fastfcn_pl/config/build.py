@@ -204,10 +204,12 @@ def only_to_predict(parts: dict[str, Any]) -> None:
 def without_pretrained(config: DictConfig | dict[str, Any]) -> None:
     """Change the network of `config` so that no weights are fetched for it: they come from a checkpoint."""
     network = config.get("model")
-    if OmegaConf.is_config(network):
+    is_config = OmegaConf.is_config(network)
+    if is_config:
         network = OmegaConf.to_container(network, resolve=False)
     _unset(network, "pretrained", False)
-    config["model"] = network  # a configuration keeps a copy
+    if is_config:
+        config["model"] = network
 
 
 def _unset(node: Any, key: str, value: Any) -> None:
