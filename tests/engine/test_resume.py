@@ -102,7 +102,7 @@ def _assert_equal(found: Any, expected: Any, path: str = "") -> None:
     "overrides",
     [
         pytest.param([], id="epochs"),
-        pytest.param(["trainer.max_epochs=-1", "trainer.max_steps=8"], id="steps"),
+        pytest.param(["trainer.max_epochs=-1", "trainer.max_steps=8", "warmup.epochs=0.5"], id="steps"),
         pytest.param(["callbacks=ema", "callbacks.last.every_n_steps=3"], id="averaged weights"),
         pytest.param(["trainer.accumulate_grad_batches=2"], id="accumulated batches"),
         pytest.param(["trainer.val_check_interval=0.5"], id="validation inside of an epoch"),
