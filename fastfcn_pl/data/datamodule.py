@@ -165,9 +165,8 @@ class FileDataModule(SegmentationDataModule):
         )
         if not root:
             raise UserError("data.root is empty: give the folder of the data set, or . for the current one")
-        self.root = Path(os.path.expanduser(root))  # the shell keeps a quoted ~
+        self.root, self._checked = Path(os.path.expanduser(root)), False  # the shell keeps a quoted ~
         self.train_split = train_split
-        self._checked = False
 
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
         """Return the image and label file of each sample; raises UserError if the split is missing."""
