@@ -31,6 +31,7 @@ from fastfcn_pl.training.checkpoint_io import StagedCheckpointIO
 from fastfcn_pl.training.distributed import Started
 from fastfcn_pl.training.freezing import freeze
 from fastfcn_pl.training.module import SegmentationModule
+from fastfcn_pl.training.sync_batch_norm import SyncBatchNorms
 
 # Lightning sets its own level when it is imported, and says there what our tables say.
 for _name in ("lightning.pytorch", "lightning.fabric"):
@@ -126,13 +127,14 @@ def trainer(cfg: DictConfig) -> L.Trainer:
     if cfg.trainer.get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     loggers = [build(node) for node in cfg.logger.values() if node]
+    synchronized = [SyncBatchNorms()] if cfg.trainer.sync_batchnorm and _on_gpu(cfg) else []
     made: L.Trainer = instantiate(
         cfg.trainer,
-        plugins=[StagedCheckpointIO(), *(build(node) for node in cfg.trainer.get("plugins") or ())],
+        plugins=[StagedCheckpointIO(), *synchronized, *(build(node) for node in cfg.trainer.get("plugins") or ())],
         callbacks=callbacks,
         logger=[_complete(logger, cfg) for logger in loggers],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        sync_batchnorm=cfg.trainer.sync_batchnorm and _on_gpu(cfg),
+        sync_batchnorm=False,  # `synchronized` does it
         **trainer_flags.profiler_override(cfg),
         _convert_="all",
     )

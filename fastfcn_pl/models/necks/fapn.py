@@ -15,6 +15,7 @@ from fastfcn_pl.models.necks.levels import joined_levels
 from fastfcn_pl.ops.interpolate import resize
 
 _GROUPS_OF_NORM = 32
+_xavier = partial(nn.init.kaiming_uniform_, a=1)
 
 
 class FeatureSelection(nn.Module):
@@ -60,6 +61,7 @@ class FeatureAlignment(nn.Module):
         self.selection = FeatureSelection(low_channels, width)
         self.offset = nn.Conv2d(2 * width, width, 1, bias=False)
         self.norm = _norm(norm, width)
+        initialize_convs(self, _xavier)
         self.align = DeformableConv(width, groups)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
@@ -98,8 +100,7 @@ class FaPN(nn.Module):
         self.top = nn.Sequential(nn.Conv2d(coarse, width, 1, bias=has_bias), _norm(norm, width))
         self.alignments = nn.ModuleList(FeatureAlignment(channels, width, groups, norm) for channels in fine)
         self.smooth = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=has_bias), _norm(norm, width))
-        for part in (self.top, self.smooth):
-            initialize_convs(part, partial(nn.init.kaiming_uniform_, a=1))
+        initialize_convs(self.smooth, _xavier)
         self.out_info = in_info.append(width, joined.strides[0])
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
