@@ -14,7 +14,8 @@ def three_levels(in_info: FeatureInfo, neck: str) -> FeatureInfo:
     if len(strides) < 3 or list(strides) != sorted(strides) or 8 < strides[0] == strides[2]:
         raise UserError(
             f"{neck} joins three levels of growing stride, but the backbone gives strides {in_info.strides}: "
-            "use a pyramid at output_stride=32 (a ResNet, ConvNeXt, EfficientNet, Swin), or model/neck=none"
+            "use a pyramid at output_stride=32 (a ResNet, ConvNeXt, EfficientNet, Swin; a plain ViT "
+            "by model/backbone=vit_pyramid), or model/neck=none"
         )
     return FeatureInfo(in_info.channels[-3:], strides)
 
@@ -30,7 +31,7 @@ def joined_levels(in_info: FeatureInfo, neck: str, output_level: int) -> Feature
     if in_info.strides[-len(expected) :] != expected:
         raise UserError(
             f"{neck} with output_level={output_level} joins levels of strides {expected}, but the backbone gives "
-            f"{in_info.strides}: use a pyramid at output_stride=32 (a ResNet, ConvNeXt, EfficientNet, Swin), "
-            "or model/neck=none"
+            f"{in_info.strides}: use a pyramid at output_stride=32 (a ResNet, ConvNeXt, EfficientNet, Swin; "
+            "a plain ViT by model/backbone=vit_pyramid), or model/neck=none"
         )
     return FeatureInfo(in_info.channels[-len(expected) :], expected)

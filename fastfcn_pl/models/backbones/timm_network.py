@@ -1,0 +1,171 @@
+"""Building a timm network that returns features, with its weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from fastfcn_pl.core.types import FeatureInfo, UserError, suggest
+from fastfcn_pl.models.backbones.checkpointed_batch_norm import Recomputing
+from fastfcn_pl.models.backbones.image_sizes import by_tiles, cropped, padded
+from fastfcn_pl.models.weights import efficientnet_lite, hub
+from fastfcn_pl.models.weights.state_dict_io import read_state_dict, without_prefix
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The options and image sizes with which a timm network has the features that a backbone needs."""
+
+    options: dict[str, Any]
+    indices: tuple[int, ...]
+    """The features among those that the network returns, one for each level."""
+    info: FeatureInfo
+    channels_last: bool
+    """Features are `(B, H, W, C)`."""
+    multiple: int
+    """Height and width have to be multiples of this."""
+    tile: int | None
+    """Side of the squares that the network takes, if it takes no others."""
+
+
+class TimmFeatures(nn.Module):
+    """Features of a timm network for images of any size, with its weights: the base of backbones.
+
+    `find_layout` is called when the hub can be asked. `pretrained` is true (from the hub), a file, or false; missing
+    weights raise UserError. With `grad_checkpointing`, training keeps only the inputs of stages and computes the rest
+    again: less memory, more time, the same gradients.
+    """
+
+    out_info: FeatureInfo
+
+    def __init__(
+        self, name: str, pretrained: bool | str, grad_checkpointing: bool, find_layout: Callable[[], Layout]
+    ) -> None:
+        super().__init__()
+        if pretrained is None:
+            raise UserError("model.backbone.pretrained=null: use true (from the hub), a file of weights, or false")
+        _check_name(name)
+        with hub.access(name, *_source(name, pretrained)):
+            self._layout = find_layout()
+            self.net = _create(name, self._layout.options, pretrained)
+        cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
+        self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
+        self._recomputing = Recomputing() if grad_checkpointing else None
+        if grad_checkpointing:
+            _checkpoint_gradients(self.net, name)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        if self._recomputing is None:
+            return self._levels(x)
+        self._recomputing.end()
+        levels = self._levels(x)
+        self._recomputing.begin(self.net)
+        return levels
+
+    def _levels(self, x: Tensor) -> list[Tensor]:
+        multiple, tile = self._layout.multiple, self._layout.tile
+        images = padded(x, multiple)
+        levels = self._pyramid(self._maps(images) if tile is None else by_tiles(self._maps, images, tile))
+        return levels if multiple == 1 else cropped(levels, self.out_info.strides, x.shape[-2:])
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        features = self.net(x)
+        maps = [features[i] for i in self._layout.indices]
+        return [m.permute(0, 3, 1, 2) for m in maps] if self._layout.channels_last else maps
+
+    def _pyramid(self, maps: list[Tensor]) -> list[Tensor]:
+        """Return the levels that a backbone makes of the features."""
+        return maps
+
+
+def features_on_meta(name: str, options: dict[str, Any]) -> nn.Module:
+    """Build the network for shapes without arithmetic, which takes a tenth of a second."""
+    with torch.device("meta"):
+        return timm.create_model(name, features_only=True, pretrained=False, **options).eval()
+
+
+def shapes_on_meta(net: nn.Module, size: tuple[int, int]) -> list[tuple[int, ...]] | str:
+    """Return the shapes of the features of an image, or the reason why the network cannot take it."""
+    try:
+        with torch.no_grad():
+            return [tuple(feature.shape[1:]) for feature in net(torch.zeros(1, 3, *size, device="meta"))]
+    except Exception as error:  # networks fail in any way at a size that they cannot take
+        reason = " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
+        return f"it cannot take an image of {size[0]}x{size[1]} ({reason})"
+
+
+def _check_name(name: str) -> None:
+    if ":" in name or timm.is_model(name):  # the hub itself checks hf-hub:organisation/model
+        return
+    base = name.split(".")[0]
+    close = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
+    hint = suggest(base, close) if close else "see timm.list_models()"
+    raise UserError(f"model.backbone.name={name}: timm has no such network; {hint}")
+
+
+def _source(name: str, pretrained: bool | str) -> tuple[str | None, str | None]:
+    """Return the hub's repository, or else the address, from which the network's weights are downloaded."""
+    if name.startswith("hf-hub:"):
+        return name.removeprefix("hf-hub:"), None
+    cfg = timm.get_pretrained_cfg(name) if pretrained is True and timm.is_model_pretrained(name) else None
+    return (cfg.hf_hub_id, cfg.url) if cfg is not None else (None, None)
+
+
+def _create(name: str, options: dict[str, Any], pretrained: bool | str) -> nn.Module:
+    """Build the network; with `pretrained`, make sure that every weight was loaded."""
+    if pretrained is False:
+        return timm.create_model(name, features_only=True, pretrained=False, **options)
+    source: dict[str, Any] = {}
+    if isinstance(pretrained, str):
+        source = {"pretrained_cfg_overlay": {"state_dict": _timm_state_dict(name, pretrained)}}
+    # timm loads the features of a network leniently. Two networks of one seed, with and without loading, differ in all
+    # weights that were loaded, whatever the names in the file.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        random = timm.create_model(name, features_only=True, pretrained=False, **options)
+        torch.manual_seed(0)
+        try:
+            net = timm.create_model(name, features_only=True, pretrained=True, **options, **source)
+        except Exception as error:  # the hub's client raises errors of many libraries
+            raise UserError(_why_not_loaded(name, pretrained, error)) from error
+    before = dict(random.named_parameters())
+    missing = [n for n, p in net.named_parameters() if p.ndim > 1 and not p.is_meta and torch.equal(p, before[n])]
+    if missing:
+        raise UserError(
+            f"model.backbone.pretrained={pretrained}: {len(missing)} weights of {name} are not in it, "
+            f"the first is {missing[0]}: give the weights of this very network, or pretrained=false"
+        )
+    return net
+
+
+def _checkpoint_gradients(net: nn.Module, name: str) -> None:
+    try:
+        getattr(net, "model", net).set_grad_checkpointing()  # the network itself, if timm wraps it
+    except (AttributeError, AssertionError) as error:
+        raise UserError(
+            f"model.backbone.grad_checkpointing=true: timm has none for the features of {name}; set it to false, or "
+            "take a net that has, such as resnet50s, convnext_tiny or efficientnet_lite0"
+        ) from error
+
+
+def _timm_state_dict(name: str, source: str) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        target = timm.create_model(name, pretrained=False).state_dict()
+    state = without_prefix(read_state_dict(source), [next(iter(target)), efficientnet_lite.FIRST], source)
+    return efficientnet_lite.to_timm(state, target) if efficientnet_lite.FIRST in state else state
+
+
+def _why_not_loaded(name: str, pretrained: bool | str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(pretrained, str):
+        return f"model.backbone.pretrained={pretrained} does not fit {name}: {reason}"
+    return (
+        f"pretrained weights of {name} could not be fetched ({reason}): check the network, give a file as "
+        "model.backbone.pretrained=<path>, or train from scratch with model.backbone.pretrained=false"
+    )
