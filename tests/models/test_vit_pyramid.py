@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from fastfcn_pl.models.backbones.simple_feature_pyramid import SimpleFeaturePyra
 from fastfcn_pl.models.backbones.timm import TimmBackbone
 from fastfcn_pl.models.backbones.vit_pyramid import ViTPyramid
 from fastfcn_pl.models.cost import cost
+from tests.support import neck_parity
 
 TINY_VIT = {"blocks": None, "width": 8, "tile_size": None, "pretrained": False, "grad_checkpointing": False}
 pyramid_of = partial(ViTPyramid, **TINY_VIT)
@@ -28,11 +28,8 @@ SIZES = [(25, 33), (13, 17), (7, 9), (4, 5)]
 
 
 @pytest.mark.parametrize("case", ["norm_LN", "norm_LN_7x9"])
-def test_the_simple_feature_pyramid_is_the_published_one(case: str) -> None:
-    neck_parity = pytest.importorskip("tests.support.neck_parity")
-    if "FASTFCN_SHARED" not in os.environ:
-        pytest.skip("set FASTFCN_SHARED to the folder with reference outputs")
-    published = neck_parity.cases(Path(os.environ["FASTFCN_SHARED"], "parity", "necks", "vitdet_sfp.pt"))[case]
+def test_the_simple_feature_pyramid_is_the_published_one(case: str, shared: Path) -> None:
+    published = neck_parity.cases(shared / "parity" / "necks" / "vitdet_sfp.pt")[case]
     rename = {f"levels.0.{i}": f"simfp_2.{i}" for i in (0, 1, 3)} | {"levels.1.0": "simfp_3.0"}
     for level, first, conv in ((0, 4, 4), (1, 1, 1), (2, 0, 0), (3, 1, 1)):
         for i in range(2):
@@ -114,7 +111,7 @@ def test_what_cannot_serve_says_why(keys: dict[str, object], reason: str) -> Non
 
 
 def test_a_flat_network_and_its_options_are_refused_elsewhere(make_config: Callable[..., DictConfig]) -> None:
-    with pytest.raises(UserError, match="all have stride 16.*use model/backbone=vit_pyramid"):
+    with pytest.raises(UserError, match=r"all have stride 16.*use model/backbone=vit_pyramid"):
         TimmBackbone(name="test_vit", output_stride=32, pretrained=False)
     with pytest.raises(UserError, match="blocks") as error:
         make_config("model/backbone=resnet50", "model.backbone.blocks=[2,5,8,11]")
@@ -127,10 +124,14 @@ def test_pretrained_weights_come_from_a_file_under_the_same_key(name: str, tmp_p
     net = timm.create_model(name)
     torch.save(net.state_dict(), tmp_path / "net.pth")
     backbone = pyramid_of(name=name, pretrained=str(tmp_path / "net.pth"))
-    assert torch.equal(backbone.net.model.blocks[5].mlp.norm.weight, net.blocks[5].mlp.norm.weight) or True
     loaded, given = backbone.net.model.state_dict(), net.state_dict()
     assert all(torch.equal(loaded[n], given[n]) for n in loaded if n.startswith("blocks"))
     assert torch.equal(loaded["pos_embed"], given["pos_embed"])
+
+
+def _keep(kept: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+    kept.append(tensor)
+    return tensor
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
@@ -138,10 +139,10 @@ def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
     saving.load_state_dict(plain.state_dict())
     x, sizes = torch.randn(2, 3, 64, 64), []
     for net in (plain, saving):
-        kept: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.nbytes), t)[1], lambda t: t):
+        kept: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(partial(_keep, kept), lambda t: t):
             levels = net(x)
-        sizes.append(sum(kept))
+        sizes.append(sum(t.nbytes for t in kept))
         sum(level.square().sum() for level in levels).backward()
     for (key, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, msg=key)

@@ -47,9 +47,11 @@ def _find_layout(name: str, output_stride: int) -> Layout:
         options: dict[str, Any] = {**dilation, **extra}
         try:
             net = features_on_meta(name, options)
-            strides = net.feature_info.reduction()  # type: ignore[union-attr, operator]
+            features: Any = net.feature_info
+            strides = features.reduction()
             if strides[-1] > _STRIDES[1]:  # stages after stride 32 are not even built
-                options["out_indices"] = tuple(i for i, stride in enumerate(strides) if stride <= _STRIDES[1])
+                kept = [i for i, stride in zip(features.out_indices, strides, strict=True) if stride <= _STRIDES[1]]
+                options["out_indices"] = tuple(kept)
                 net = features_on_meta(name, options)
         except (TypeError, AssertionError, RuntimeError, AttributeError, NotImplementedError) as error:
             reason = reason or _why_not_created(name, output_stride, error)
