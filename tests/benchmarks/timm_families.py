@@ -29,9 +29,9 @@ def page_text(outcomes: dict[str, Outcome]) -> str:
     pyramids = sum(result.option == "vit_pyramid" for result in running.values())
     untrained = {family: result for family, result in running.items() if result.untrained}
     about = (
-        f"One small network of each of the {len(outcomes)} families of timm {timm.__version__} trains for a step on two "
-        f"images of 97x129: {len(running)} run, {pyramids} of them by `model/backbone=vit_pyramid`, and {len(refused)} "
-        "are refused. A network that takes squares of one size only sees images as tiles of it."
+        f"One small network of each of the {len(outcomes)} families of timm {timm.__version__} trains for a step on "
+        f"two images of 97x129: {len(running)} run, {pyramids} of them by `model/backbone=vit_pyramid`, and "
+        f"{len(refused)} are refused. A network that takes squares of one size only sees images as tiles of it."
     )
     rows = [
         [family, f"`{result.name}`", result.option, ", ".join(map(str, result.strides)), result.tile or ""]

@@ -72,6 +72,7 @@ def _differences(
         ("onnx", ["model.backbone.name=test_convnext"]),
         ("onnx", ["model.backbone.name=test_mambaout", "model/head=encnet"]),
         ("torchscript", ["model.backbone.name=test_convnext"]),
+        ("onnx", ["model/backbone=vit_pyramid", "model.backbone.name=test_vit", "model.backbone.width=8"]),
         pytest.param("torch_export", ["model.backbone.name=test_convnext"], marks=pytest.mark.slow),
         pytest.param("onnx", ["model.backbone.name=swin_tiny_patch4_window7_224"], marks=pytest.mark.exhaustive),
         pytest.param("torch_export", ["model.backbone.name=hrnet_w18_small"], marks=pytest.mark.exhaustive),
