@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig
 from torch import nn
 
@@ -113,9 +114,8 @@ def test_what_cannot_serve_says_why(keys: dict[str, object], reason: str) -> Non
 def test_a_flat_network_and_its_options_are_refused_elsewhere(make_config: Callable[..., DictConfig]) -> None:
     with pytest.raises(UserError, match=r"all have stride 16.*use model/backbone=vit_pyramid"):
         TimmBackbone(name="test_vit", output_stride=32, pretrained=False)
-    with pytest.raises(UserError, match="blocks") as error:
+    with pytest.raises(ConfigCompositionException, match=r"Could not override 'model\.backbone\.blocks'"):
         make_config("model/backbone=resnet50", "model.backbone.blocks=[2,5,8,11]")
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "eva02_tiny_patch14_224"])

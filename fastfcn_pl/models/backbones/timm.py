@@ -49,7 +49,7 @@ def _find_layout(name: str, output_stride: int) -> Layout:
             net = features_on_meta(name, options)
             features: Any = net.feature_info
             strides = features.reduction()
-            if strides[-1] > _STRIDES[1]:  # stages after stride 32 are not even built
+            if strides[-1] > _STRIDES[1] and set(_PYRAMID) <= set(strides):  # stages after stride 32 are not even built
                 kept = [i for i, stride in zip(features.out_indices, strides, strict=True) if stride <= _STRIDES[1]]
                 options["out_indices"] = tuple(kept)
                 net = features_on_meta(name, options)
