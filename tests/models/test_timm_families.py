@@ -16,8 +16,6 @@ UNPADDED = {"inception_resnet_v2", "inception_v3", "inception_v4", "pit", "xcept
 OTHER_STRIDES = {"crossvit", "efficientvim", "efficientvit_msra", "levit", "nest", "shvit"}
 FIXED_PATCHES = {"convmixer", "sequencer"}
 """Patches of 7 and 14 pixels that timm does not resample."""
-DATA_DEPENDENT = {"gemma4_vit"}
-"""Sizes are read from tensors."""
 
 
 @pytest.mark.parametrize(
@@ -35,8 +33,6 @@ def test_every_family_runs_or_is_refused_for_a_true_reason(family: str) -> None:
         assert "but [8, 16, 32] are needed" in result.reason
     elif family in FIXED_PATCHES:
         assert "timm cannot build its features with patch_size=" in result.reason
-    elif family in DATA_DEPENDENT:
-        assert "meta tensors" in result.reason
     else:
         assert result.option, result.reason
         assert result.strides[-3:] == (8, 16, 32)

@@ -7,7 +7,14 @@ from typing import Any
 from torch import nn
 
 from fastfcn_pl.core.types import FeatureInfo, UserError
-from fastfcn_pl.models.backbones.timm_network import Layout, TimmFeatures, features_on_meta, shapes_on_meta
+from fastfcn_pl.models.backbones.timm_network import (
+    NOT_BUILT,
+    Axes,
+    Layout,
+    TimmFeatures,
+    features_on_meta,
+    shapes_on_meta,
+)
 
 _STRIDES = (4, 32)
 """The finest and the coarsest stride of a level."""
@@ -42,6 +49,7 @@ def _find_layout(name: str, output_stride: int) -> Layout:
     """Find options and sizes with which the network has levels at the expected strides; raises UserError if none do."""
     dilation = {} if output_stride == 32 else {"output_stride": output_stride}
     reason = ""
+    squares: list[tuple[dict[str, Any], nn.Module, int]] = []
     # Swin takes other sizes than the one that it was trained at with the latter.
     for extra in ({}, {"strict_img_size": False}):
         options: dict[str, Any] = {**dilation, **extra}
@@ -53,20 +61,25 @@ def _find_layout(name: str, output_stride: int) -> Layout:
                 kept = [i for i, stride in zip(features.out_indices, strides, strict=True) if stride <= _STRIDES[1]]
                 options["out_indices"] = tuple(kept)
                 net = features_on_meta(name, options)
-        except (TypeError, AssertionError, RuntimeError, AttributeError, NotImplementedError) as error:
+        except NOT_BUILT as error:
             reason = reason or _why_not_created(name, output_stride, error)
             continue
-        size = net.pretrained_cfg["input_size"][-1]
-        for multiple, shape, tile in (
-            (1, (97, 129), None),
-            *((n, (3 * n, 4 * n), None) for n in (32, 64, 128)),
-            (size, (size, 2 * size), None),
-            (size, (size, size), size),
+        cfg: Any = net.pretrained_cfg
+        side: int = cfg["input_size"][-1]
+        squares.append((options, net, side))
+        for multiple, shape in (
+            (1, (97, 129)),
+            *((n, (3 * n, 4 * n)) for n in (32, 64, 128)),
+            (side, (side, 2 * side)),
         ):
-            result = _measure(net, output_stride, shape)
-            if isinstance(result, tuple):
-                return Layout(options, *result, multiple, tile)
-        reason = reason or result
+            measured = _measure(net, output_stride, shape)
+            if isinstance(measured, tuple):
+                return Layout(options, *measured, multiple, tile=None)
+    for options, net, side in squares:
+        measured = _measure(net, output_stride, (side, side))
+        if isinstance(measured, tuple):
+            return Layout(options, *measured, multiple=side, tile=side)
+        reason = reason or measured
     raise UserError(f"model.backbone.name={name} does not serve: {reason}; {_WHAT_WORKS}")
 
 
@@ -78,8 +91,8 @@ def _why_not_created(name: str, output_stride: int, error: Exception) -> str:
 
 def _measure(
     net: nn.Module, output_stride: int, size: tuple[int, int]
-) -> tuple[tuple[int, ...], FeatureInfo, bool] | str:
-    """Return the levels of an image, their description and if they are `(B, H, W, C)`; or why it has none."""
+) -> tuple[tuple[int, ...], FeatureInfo, Axes] | str:
+    """Return the levels of an image, their description and the order of their axes; or why it has none."""
     strides, channels = net.feature_info.reduction(), net.feature_info.channels()  # type: ignore[union-attr, operator]
     indices = tuple(i for i, stride in enumerate(strides) if stride >= _STRIDES[0])
     expected = [min(stride, output_stride) for stride in _PYRAMID]
@@ -97,7 +110,7 @@ def _measure(
     info = FeatureInfo(tuple(channels[i] for i in indices), tuple(strides[i] for i in indices))
     sizes = [tuple(-(-length // stride) for length in size) for stride in info.strides]
     if shapes == [(c, *lengths) for c, lengths in zip(info.channels, sizes, strict=True)]:
-        return indices, info, False
+        return indices, info, "NCHW"
     if shapes == [(*lengths, c) for c, lengths in zip(info.channels, sizes, strict=True)]:
-        return indices, info, True
+        return indices, info, "NHWC"
     return f"at {size[0]}x{size[1]} its levels are {shapes}, which do not have strides {list(info.strides)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -17,6 +17,12 @@ from fastfcn_pl.models.backbones.image_sizes import by_tiles, cropped, padded
 from fastfcn_pl.models.weights import efficientnet_lite, hub
 from fastfcn_pl.models.weights.state_dict_io import read_state_dict, without_prefix
 
+NOT_BUILT = (TypeError, KeyError, AssertionError, RuntimeError, AttributeError, NotImplementedError)
+"""Errors of timm's networks for options that they do not have."""
+
+
+Axes = Literal["NCHW", "NHWC", "NLC"]
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -26,8 +32,8 @@ class Layout:
     indices: tuple[int, ...]
     """The features among those that the network returns, one for each level."""
     info: FeatureInfo
-    channels_last: bool
-    """Features are `(B, H, W, C)`."""
+    axes: Axes
+    """Order of the axes of features; tokens are `NLC`, row by row."""
     multiple: int
     """Height and width have to be multiples of this."""
     tile: int | None
@@ -54,6 +60,8 @@ class TimmFeatures(nn.Module):
         with hub.access(name, *_source(name, pretrained)):
             self._layout = find_layout()
             self.net = _create(name, self._layout.options, pretrained)
+        if self._layout.axes == "NLC":
+            self.net.output_fmt = "NLC"  # type: ignore[assignment]
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
         self._recomputing = Recomputing() if grad_checkpointing else None
@@ -77,7 +85,10 @@ class TimmFeatures(nn.Module):
     def _maps(self, x: Tensor) -> list[Tensor]:
         features = self.net(x)
         maps = [features[i] for i in self._layout.indices]
-        return [m.permute(0, 3, 1, 2) for m in maps] if self._layout.channels_last else maps
+        if self._layout.axes == "NLC":
+            rows, columns = (length // self._layout.info.strides[0] for length in x.shape[-2:])
+            return [m.transpose(1, 2).reshape(len(m), -1, rows, columns) for m in maps]
+        return [m.permute(0, 3, 1, 2) for m in maps] if self._layout.axes == "NHWC" else maps
 
     def _pyramid(self, maps: list[Tensor]) -> list[Tensor]:
         """Return the levels that a backbone makes of the features."""
@@ -146,7 +157,7 @@ def _create(name: str, options: dict[str, Any], pretrained: bool | str) -> nn.Mo
 
 def _checkpoint_gradients(net: nn.Module, name: str) -> None:
     try:
-        getattr(net, "model", net).set_grad_checkpointing()  # the network itself, if timm wraps it
+        getattr(net, "model", net).set_grad_checkpointing()  # type: ignore[operator]  # the network itself, if timm wraps it
     except (AttributeError, AssertionError) as error:
         raise UserError(
             f"model.backbone.grad_checkpointing=true: timm has none for the features of {name}; set it to false, or "

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from fastfcn_pl.core.types import FeatureInfo, UserError
 from fastfcn_pl.models.backbones.simple_feature_pyramid import STRIDES, SimpleFeaturePyramid
-from fastfcn_pl.models.backbones.timm_network import Layout, TimmFeatures, features_on_meta, shapes_on_meta
+from fastfcn_pl.models.backbones.timm_network import (
+    NOT_BUILT,
+    Axes,
+    Layout,
+    TimmFeatures,
+    features_on_meta,
+    shapes_on_meta,
+)
 
 _MULTIPLE = STRIDES[-1]
 
@@ -68,8 +75,11 @@ def _find_layout(name: str, blocks: Sequence[int] | None, tile_size: int | None)
     if stride != trained_stride:
         options |= {"patch_size": stride, "img_size": grid * stride}
     tile = tile_size or math.ceil(grid * stride / _MULTIPLE) * _MULTIPLE
-    whole = [({}, _MULTIPLE, None), ({"dynamic_img_size": True}, _MULTIPLE, None)]
-    for extra, multiple, side in (*([] if tile_size else whole), ({"img_size": tile}, tile, tile)):
+    whole: list[tuple[dict[str, Any], int, int | None]] = [
+        ({}, _MULTIPLE, None),
+        ({"dynamic_img_size": True}, _MULTIPLE, None),
+    ]
+    for extra, multiple, side in [*([] if tile_size else whole), ({"img_size": tile}, tile, tile)]:
         layout = _measure(name, options | extra, chosen, stride, multiple, side)
         if isinstance(layout, Layout):
             return layout
@@ -104,21 +114,28 @@ def _measure(
     if isinstance(net, str):
         return net
     size = (multiple, multiple) if tile else (3 * multiple, 4 * multiple)
+    channels = net.feature_info.channels()  # type: ignore[union-attr, operator]
+    rows, columns = size[0] // stride, size[1] // stride
+    axes: Axes = "NCHW"
     shapes = shapes_on_meta(net, size)
     if isinstance(shapes, str):
-        return shapes
-    channels = net.feature_info.channels()  # type: ignore[union-attr, operator]
-    if shapes != [(c, size[0] // stride, size[1] // stride) for c in channels]:
+        if not hasattr(net, "output_fmt"):
+            return shapes
+        axes, net.output_fmt = "NLC", "NLC"  # type: ignore[assignment]
+        tokens = shapes_on_meta(net, size)  # some networks read the shape of a map from values
+        if tokens != [(rows * columns, c) for c in channels]:
+            return shapes
+    elif shapes != [(c, rows, columns) for c in channels]:
         return f"at {size[0]}x{size[1]} its maps are {shapes}, which do not have stride {stride}"
     indices = tuple(options["out_indices"].index(block) for block in chosen)
     info = FeatureInfo(tuple(channels[i] for i in indices), (stride,) * len(STRIDES))
-    return Layout(options, indices, info, channels_last=False, multiple=multiple, tile=tile)
+    return Layout(options, indices, info, axes=axes, multiple=multiple, tile=tile)
 
 
 def _features(name: str, options: dict[str, Any]) -> nn.Module | str:
     """Return the network on the meta device, or the reason why there is none."""
     try:
         return features_on_meta(name, options)
-    except (TypeError, AssertionError, RuntimeError, AttributeError, NotImplementedError) as error:
+    except NOT_BUILT as error:
         given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "out_indices")
         return f"timm cannot build its features{f' with {given}' if given else ''} ({error})"
