@@ -49,7 +49,7 @@ def _find_layout(name: str, output_stride: int) -> Layout:
     """Find options and sizes with which the network has levels at the expected strides; raises UserError if none do."""
     dilation = {} if output_stride == 32 else {"output_stride": output_stride}
     reason = ""
-    squares: list[tuple[dict[str, Any], nn.Module, int]] = []
+    tiled: Layout | None = None
     # Swin takes other sizes than the one that it was trained at with the latter.
     for extra in ({}, {"strict_img_size": False}):
         options: dict[str, Any] = {**dilation, **extra}
@@ -66,7 +66,6 @@ def _find_layout(name: str, output_stride: int) -> Layout:
             continue
         cfg: Any = net.pretrained_cfg
         side: int = cfg["input_size"][-1]
-        squares.append((options, net, side))
         for multiple, shape in (
             (1, (97, 129)),
             *((n, (3 * n, 4 * n)) for n in (32, 64, 128)),
@@ -75,11 +74,13 @@ def _find_layout(name: str, output_stride: int) -> Layout:
             measured = _measure(net, output_stride, shape)
             if isinstance(measured, tuple):
                 return Layout(options, *measured, multiple, tile=None)
-    for options, net, side in squares:
         measured = _measure(net, output_stride, (side, side))
         if isinstance(measured, tuple):
-            return Layout(options, *measured, multiple=side, tile=side)
-        reason = reason or measured
+            tiled = tiled or Layout(options, *measured, multiple=side, tile=side)
+        else:
+            reason = reason or measured
+    if tiled is not None:
+        return tiled
     raise UserError(f"model.backbone.name={name} does not serve: {reason}; {_WHAT_WORKS}")
 
 
