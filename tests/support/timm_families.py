@@ -52,7 +52,13 @@ def outcome(family: str, height: int = 97, width: int = 129) -> Outcome:
                 raise
             option = "vit_pyramid"
             backbone = ViTPyramid(
-                name=name, blocks=None, width=16, tile_size=None, pretrained=False, grad_checkpointing=False
+                name=name,
+                blocks=None,
+                width=16,
+                tile_size=None,
+                pretrained=False,
+                grad_checkpointing=False,
+                drop_path_rate=0.0,
             )
     except UserError as error:
         return Outcome(name, "", reason=str(error).split(" does not serve: ")[-1].split("; take a")[0])

@@ -35,7 +35,8 @@ class Recomputing:
 def checkpoint_gradients(net: nn.Module, name: str) -> None:
     """Turn gradient checkpointing on in timm's network `name`; raises UserError if it has none."""
     try:
-        net.set_grad_checkpointing()  # type: ignore[operator]
+        # The network itself, if timm wraps it.
+        getattr(net, "model", net).set_grad_checkpointing()  # type: ignore[operator]
     except (AttributeError, AssertionError) as error:
         raise UserError(
             f"model.backbone.grad_checkpointing=true: timm has none for the features of {name}; set it to false, or "

@@ -41,7 +41,9 @@ class TimmBackbone(TimmFeatures):
     ) -> None:
         if output_stride not in _PYRAMID:
             raise UserError(f"model.backbone.output_stride={output_stride}: use 32, 16 or 8")
-        super().__init__(name, pretrained, grad_checkpointing, lambda: _find_layout(name, output_stride))
+        super().__init__(
+            name, pretrained, grad_checkpointing, drop_path_rate, lambda: _find_layout(name, output_stride)
+        )
         self.out_info = self._layout.info
 
 

@@ -69,7 +69,7 @@ def drop_path_options(name: str, options: dict[str, Any], rate: float) -> dict[s
 
 def _whole(name: str, options: dict[str, Any]) -> Any:
     with torch.device("meta"):
-        return timm.create_model(name, pretrained=False, **options)
+        return timm.create_model(name, pretrained=False, **{k: v for k, v in options.items() if k != "out_indices"})
 
 
 def _names(net: nn.Module, whole: nn.Module) -> dict[str, str]:

@@ -11,8 +11,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.core.types import FeatureInfo, UserError, suggest
-from fastfcn_pl.models.backbones.checkpointed_batch_norm import Recomputing
+from fastfcn_pl.core.types import FeatureInfo, ParameterDepths, UserError, suggest
+from fastfcn_pl.models.backbones import timm_layers
+from fastfcn_pl.models.backbones.checkpointed_batch_norm import Recomputing, checkpoint_gradients
 from fastfcn_pl.models.backbones.image_sizes import by_tiles, cropped, padded
 from fastfcn_pl.models.weights import efficientnet_lite, hub
 from fastfcn_pl.models.weights.state_dict_io import read_state_dict, without_prefix
@@ -51,7 +52,12 @@ class TimmFeatures(nn.Module):
     out_info: FeatureInfo
 
     def __init__(
-        self, name: str, pretrained: bool | str, grad_checkpointing: bool, find_layout: Callable[[], Layout]
+        self,
+        name: str,
+        pretrained: bool | str,
+        grad_checkpointing: bool,
+        drop_path_rate: float,
+        find_layout: Callable[[], Layout],
     ) -> None:
         super().__init__()
         if pretrained is None:
@@ -59,14 +65,16 @@ class TimmFeatures(nn.Module):
         _check_name(name)
         with hub.access(name, *_source(name, pretrained)):
             self._layout = find_layout()
-            self.net = _create(name, self._layout.options, pretrained)
+            options = timm_layers.drop_path_options(name, self._layout.options, drop_path_rate)
+            self.net = _create(name, options, pretrained)
+        self._name = name
         if self._layout.axes == "NLC":
             self.net.output_fmt = "NLC"  # type: ignore[assignment]
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
         self._recomputing = Recomputing() if grad_checkpointing else None
         if grad_checkpointing:
-            _checkpoint_gradients(self.net, name)
+            checkpoint_gradients(self.net, name)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if self._recomputing is None:
@@ -75,6 +83,12 @@ class TimmFeatures(nn.Module):
         levels = self._levels(x)
         self._recomputing.begin(self.net)
         return levels
+
+    def parameter_depths(self) -> ParameterDepths:
+        return timm_layers.parameter_depths(self.net, self._name, self._layout.options, "net.")
+
+    def no_weight_decay(self) -> set[str]:
+        return timm_layers.no_weight_decay(self.net, self._name, self._layout.options, "net.")
 
     def _levels(self, x: Tensor) -> list[Tensor]:
         multiple, tile = self._layout.multiple, self._layout.tile
@@ -153,16 +167,6 @@ def _create(name: str, options: dict[str, Any], pretrained: bool | str) -> nn.Mo
             f"the first is {missing[0]}: give the weights of this very network, or pretrained=false"
         )
     return net
-
-
-def _checkpoint_gradients(net: nn.Module, name: str) -> None:
-    try:
-        getattr(net, "model", net).set_grad_checkpointing()  # type: ignore[operator]  # the network itself, if timm wraps it
-    except (AttributeError, AssertionError) as error:
-        raise UserError(
-            f"model.backbone.grad_checkpointing=true: timm has none for the features of {name}; set it to false, or "
-            "take a net that has, such as resnet50s, convnext_tiny or efficientnet_lite0"
-        ) from error
 
 
 def _timm_state_dict(name: str, source: str) -> dict[str, Tensor]:

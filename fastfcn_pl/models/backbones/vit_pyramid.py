@@ -44,8 +44,11 @@ class ViTPyramid(TimmFeatures):
         tile_size: int | None,
         pretrained: bool | str,
         grad_checkpointing: bool,
+        drop_path_rate: float,
     ) -> None:
-        super().__init__(name, pretrained, grad_checkpointing, lambda: _find_layout(name, blocks, tile_size))
+        super().__init__(
+            name, pretrained, grad_checkpointing, drop_path_rate, lambda: _find_layout(name, blocks, tile_size)
+        )
         tokens = self._layout.info
         self.pyramid = SimpleFeaturePyramid(tokens.channels, tokens.strides[0], width)
         self.out_info = FeatureInfo((width,) * len(STRIDES), STRIDES)
