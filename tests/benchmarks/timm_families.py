@@ -34,7 +34,7 @@ def page_text(outcomes: dict[str, Outcome]) -> str:
         f"{len(refused)} are refused. A network that takes squares of one size only sees images as tiles of it."
     )
     rows = [
-        [family, f"`{result.name}`", result.option, ", ".join(map(str, result.strides)), result.tile or ""]
+        [family, f"`{result.name}`", result.option, ", ".join(map(str, result.strides)), str(result.tile or "")]
         for family, result in running.items()
     ]
     parts = [
@@ -43,7 +43,7 @@ def page_text(outcomes: dict[str, Outcome]) -> str:
     ]
     if untrained:
         without = [
-            [family, f"`{result.name}`", len(result.untrained), f"`{result.untrained[0]}`"]
+            [family, f"`{result.name}`", str(len(result.untrained)), f"`{result.untrained[0]}`"]
             for family, result in untrained.items()
         ]
         table = markdown_table(["family", "network", "weights", "the first"], without)

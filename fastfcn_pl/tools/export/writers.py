@@ -37,6 +37,7 @@ def write(network: nn.Module, file_format: str, path: Path) -> None:
         import_onnx_library("onnx")
         axes = {"images": {0: "batch", 2: "height", 3: "width"}, "result": {0: "batch"}}
         # With dynamic sizes, the exporter based on torch.export (dynamo=True) is very slow for deep networks.
+        torch.onnx.register_custom_op_symbolic("aten::_upsample_bicubic2d_aa", _resize_bicubic, _OPSET)
         with warnings.catch_warnings(action="ignore"):
             torch.onnx.export(
                 network,
@@ -49,6 +50,27 @@ def write(network: nn.Module, file_format: str, path: Path) -> None:
                 dynamic_axes=axes,
             )
     path.write_bytes(buffer.getbuffer())
+
+
+def _resize_bicubic(graph: Any, x: Any, size: Any, align_corners: Any, scales: Any) -> Any:
+    """Write bicubic resizing with antialiasing, which timm uses for position embeddings and the exporter lacks."""
+    axis, none = graph.op("Constant", value_t=torch.tensor([0])), graph.op("Constant", value_t=torch.tensor([]))
+    lengths = [
+        graph.op("Reshape", length, graph.op("Constant", value_t=torch.tensor([1]))) for length in size.node().inputs()
+    ]
+    start = graph.op("Slice", graph.op("Shape", x), axis, graph.op("Constant", value_t=torch.tensor([2])), axis)
+    return graph.op(
+        "Resize",
+        x,
+        none,
+        none,
+        graph.op("Concat", start, *lengths, axis_i=0),
+        mode_s="cubic",
+        antialias_i=1,
+        cubic_coeff_a_f=-0.5,  # Pillow's, as in torch
+        coordinate_transformation_mode_s="half_pixel",
+        exclude_outside_i=1,  # weights at the border are normalised, as in torch
+    )
 
 
 def give_labels(path: Path) -> None:
