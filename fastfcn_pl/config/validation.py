@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from fastfcn_pl.config.moved_targets import RENAMED_KEYS
 from fastfcn_pl.config.stored_config import is_withheld
 from fastfcn_pl.core.types import UserError, suggest
 
@@ -29,8 +31,21 @@ def check(cfg: DictConfig) -> None:
             if node and "_target_" not in node:
                 known = [key for key, sibling in cfg[name].items() if sibling and "_target_" in sibling]
                 raise UserError(f"{name}.{child} has no _target_; {suggest(child, known)}")
+    schema = OmegaConf.get_type(cfg)
+    if is_dataclass(schema):
+        known = [field.name for field in fields(schema)]
+        for key in cfg:
+            if key not in known:  # added with +, of which Hydra does not ask if anything reads it
+                raise UserError(no_such_key(str(key), known))
     for path, node in _targets(cfg, ""):
         _check_node(path, node)
+
+
+def no_such_key(key: str, known: Iterable[str]) -> str:
+    """Return the message for a key that nothing reads."""
+    if key in RENAMED_KEYS:
+        return f"{key}=... is now {RENAMED_KEYS[key]}=..."
+    return f"{key}: no such key; {suggest(key.rpartition('.')[2], known)}"
 
 
 def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:

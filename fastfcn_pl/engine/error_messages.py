@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fastfcn_pl.config import schema
-from fastfcn_pl.config.moved_targets import RENAMED_KEYS
+from fastfcn_pl.config.validation import no_such_key
 from fastfcn_pl.core.atomic_io import DISK_ERRORS, write_error
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.data.workers import explain_worker_failure
@@ -47,7 +46,7 @@ def one_line(error: BaseException) -> str | None:
         cause = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
         return f"{key[1] if key else 'the config'} cannot be built: {cause} (+debug=true shows where)"
     if match := re.search(r"Key '(\w+)' not in '(\w+Config)'", str(error)):  # top-level key of a study
-        return _no_such_key(match[1], getattr(schema, match[2]).__dataclass_fields__)
+        return no_such_key(match[1], getattr(schema, match[2]).__dataclass_fields__)
     if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
         known = suggest(str(error.missing_cfg_file), [path.stem for path in schema.STUDIES_DIR.glob("*.yaml")])
         return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
@@ -83,13 +82,7 @@ def _disk_message(error: OSError) -> str:
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
     known = error.parent_node if isinstance(error.parent_node, DictConfig) else []
-    return _no_such_key(str(error.full_key or error.key), map(str, known))
-
-
-def _no_such_key(key: str, known: Iterable[str]) -> str:
-    if key in RENAMED_KEYS:
-        return f"{key}=... is now {RENAMED_KEYS[key]}=..."
-    return f"{key}: no such key; {suggest(key.rpartition('.')[2], known)}"
+    return no_such_key(str(error.full_key or error.key), map(str, known))
 
 
 def _join_messages(chain: list[BaseException]) -> str:

@@ -139,7 +139,9 @@ def _curve(wr: Any, title: str, **options: Any) -> Any:
 
 def _training(wr: Any) -> list[Any]:
     return [
-        _curve(wr, "losses", metric_regex="train/(loss|.*cross_entropy.*|se|dice|lovasz.*|ohem)"),
+        _curve(
+            wr, "losses", metric_regex="train/(loss|.*cross_entropy.*|se|dice|lovasz.*|ohem|focal|tversky|boundary)"
+        ),
         _curve(wr, "learning rate", metric_regex="lr-.*"),
         _curve(wr, "gradient norm", y=["train/grad_norm"], log_y=True),
         _curve(wr, "images/s", y=["train/images_per_second"]),

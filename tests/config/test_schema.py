@@ -41,6 +41,9 @@ def _together() -> list[list[str]]:
         key = "+loss/term@loss.terms.extra" if group == "loss/term" else group
         groups.setdefault(key, []).append(f"{key}={name}")
     models = [[model] for model in groups.pop("model")]
+    # Vision transformers have no dilation, which the necks of the groups below may set.
+    models += [[backbone] for backbone in groups["model/backbone"] if "vit" in backbone]
+    groups["model/backbone"] = [backbone for backbone in groups["model/backbone"] if "vit" not in backbone]
     models += [["model/neck=fpn", upsampler] for upsampler in groups.pop("model/neck/upsampler")]
     return models + [[c for c in choices if c is not None] for choices in itertools.zip_longest(*groups.values())]
 

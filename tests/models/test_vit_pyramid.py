@@ -22,7 +22,14 @@ from fastfcn_pl.models.backbones.vit_pyramid import ViTPyramid
 from fastfcn_pl.models.cost import cost
 from tests.support import neck_parity
 
-TINY_VIT = {"blocks": None, "width": 8, "tile_size": None, "pretrained": False, "grad_checkpointing": False}
+TINY_VIT = {
+    "blocks": None,
+    "width": 8,
+    "tile_size": None,
+    "pretrained": False,
+    "grad_checkpointing": False,
+    "drop_path_rate": 0.0,
+}
 pyramid_of = partial(ViTPyramid, **TINY_VIT)
 SIZES = [(25, 33), (13, 17), (7, 9), (4, 5)]
 """Levels of an image of 97x129."""
