@@ -45,8 +45,8 @@ def _config(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize("head", HEADS)
 def test_cell(backbone: str, neck: str, head: str) -> None:
     cfg = _config(f"model/neck={neck}", f"model/head={head}", f"model.backbone.name={backbone}")
-    if neck == "dilated" and backbone in WITHOUT_DILATION:
-        with pytest.raises(UserError, match="timm cannot build it with output_stride=8"):
+    if neck.startswith("dilated") and backbone in WITHOUT_DILATION:
+        with pytest.raises(UserError, match="timm cannot build it with output_stride="):
             build.model(cfg, 5)
         return
     model = build.model(cfg, 5)
