@@ -45,6 +45,9 @@ def judge(groups: Sequence[Group]) -> Verdicts:
         return Verdicts()
     if any(run.counts is None for group in finished for run in group.finished):
         return Verdicts(note="No verdicts: these runs were scored before the counts of each image were kept.")
+    positions = {run.counts.positions.tobytes() for group in finished for run in group.finished if run.counts}
+    if len(positions) > 1:
+        return Verdicts(note="No verdicts: the runs were scored on different images.")
     if not (seeds := _common_seeds(finished)):
         return Verdicts(note="No verdicts: the rows have no seed in common.")
     scored = [ScoredRuns.of(group.counts_of(seeds)) for group in finished]

@@ -88,6 +88,14 @@ def test_runs_from_before_the_counts_make_a_page_without_verdicts(tmp_path: Path
     assert "**70" not in text
 
 
+def test_runs_that_were_scored_on_other_images_are_not_compared(tmp_path: Path) -> None:
+    study = _study(tmp_path / "runs", {"jpu": 0.7, "none": 0.5})
+    path = study / "00" / "images.npz"
+    np.savez_compressed(path, counts=np.load(path)["counts"], position=np.arange(1, 61))
+    _, page = write([study], tmp_path)
+    assert "No verdicts: the runs were scored on different images." in page.read_text()
+
+
 @pytest.mark.parametrize(
     "content",
     [
