@@ -39,7 +39,8 @@ class Scores:
     @classmethod
     def of(cls, matrix: Tensor) -> Scores:
         """Compute the scores of `matrix` `(num_classes, num_classes)`, rows true, columns predicted."""
-        matrix = matrix.cpu()
+        side = math.isqrt(matrix.numel())
+        matrix = matrix.cpu().view(side, side)  # torchmetrics returns a single class's matrix as a scalar
         counts = matrix.double()
         hit, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         iou, accuracy = hit / (true + predicted - hit), hit / true  # 0 / 0 is NaN

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,6 +34,6 @@ def _grid(length: int, like: Tensor) -> Tensor:
     return torch.arange(length, dtype=like.dtype, device=like.device) * 2 / _steps(length) - 1
 
 
-def _steps(length: int) -> Any:
+def _steps(length: int) -> int:
     """Return the number of steps from a side's first pixel to its last one; 1 for a single pixel, which has none."""
-    return torch.sym_max(length - 1, 1)  # also for the symbolic sizes of an export
+    return length - 1 + 1 // length  # without a comparison, which an export would decide once for all sizes
