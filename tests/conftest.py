@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,8 @@ TINY = [
 ]
 """The smallest net that is still a whole one: timm's network for tests, JPU, head and auxiliary head."""
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's `&`, which commands that tests start would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not torch.cuda.is_available():
