@@ -22,8 +22,8 @@ class Tversky(nn.Module):
 
     def __init__(self, *, alpha: float, beta: float, exponent: float) -> None:
         super().__init__()
-        if alpha < 0 or beta < 0 or alpha + beta == 0:
-            raise UserError(f"alpha={alpha}, beta={beta} of the Tversky loss: use 0 or more, and not 0 for both")
+        if alpha < 0 or beta <= 0:
+            raise UserError(f"alpha={alpha}, beta={beta} of the Tversky loss: use 0 or more, and a beta above 0")
         if exponent <= 0:
             raise UserError(f"exponent={exponent} of the Tversky loss: use 1, or another number above 0")
         self.alpha, self.beta, self.exponent = alpha, beta, exponent
@@ -36,8 +36,9 @@ class Tversky(nn.Module):
         overlap = hits.new_zeros(classes).index_add(0, labels[labelled], hits)
         predicted = probability.where(labelled.unsqueeze(1), 0).sum((0, 2, 3))
         size = torch.bincount(labels[labelled], minlength=classes)
+        present = size > 0  # chosen before the division, whose gradient would be NaN for a class without pixels
+        overlap, predicted, size = overlap[present], predicted[present], size[present]
         wrong = self.alpha * (predicted - overlap) + self.beta * (size - overlap)
-        present = size > 0
-        losses = (wrong / (overlap + wrong))[present]
+        losses = wrong / (overlap + wrong)
         # Away from 0, where the power has no gradient if the exponent is below 1.
         return mean_over_ranks((losses.clamp(min=1e-6) ** self.exponent).sum(), present.sum())

@@ -107,6 +107,13 @@ def test_tversky(seed: int, alpha: float, beta: float, exponent: float) -> None:
     torch.testing.assert_close(loss(logits, target, True), torch.stack(losses).mean())
 
 
+def test_tversky_of_a_class_that_is_absent_and_impossible_has_a_finite_gradient() -> None:
+    logits = torch.tensor([200.0, -200.0])[None, :, None, None].expand(1, 2, 2, 2).clone().requires_grad_()
+    Tversky(alpha=0.3, beta=0.7, exponent=1.0)(logits, torch.zeros(1, 2, 2, dtype=torch.uint8), True).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_tversky_with_halves_is_dice_without_squares() -> None:
     logits, target = _random(0)
     pixels, losses = _pixels(logits, target), []
@@ -256,6 +263,8 @@ def test_nonsense_is_refused() -> None:
         Focal(gamma=-1, class_weights=None)
     with pytest.raises(UserError, match="alpha=0, beta=0"):
         Tversky(alpha=0, beta=0, exponent=1)
+    with pytest.raises(UserError, match="a beta above 0"):
+        Tversky(alpha=1, beta=0, exponent=1)
     with pytest.raises(UserError, match="exponent=0"):
         Tversky(alpha=1, beta=1, exponent=0)
     with pytest.raises(UserError, match="class_weights has 2 numbers for 4 classes"):
