@@ -27,6 +27,16 @@ MODULES = {
 """Modules below `fastfcn_pl` that options named before version 0.2, and where their classes are now."""
 RENAMED_KEYS = {"distribution": "prepare", "init_from": "checkpoint"}
 """Keys of configurations that have another name now."""
+ADDED_KEYS: dict[str, Any] = {
+    "data.sampler._target_": "fastfcn_pl.data.samplers.Uniform",
+    "model.backbone.drop_path_rate": 0.0,
+    "model.neck.upsampler._target_": "fastfcn_pl.models.necks.upsamplers.interpolation.Bilinear",
+    "model.neck.upsampler._partial_": True,
+    "model.neck.output_level": 3,
+    "optimizer.decay_norm_and_bias": True,
+    "warmup._target_": "fastfcn_pl.training.schedules.Warmup",
+}
+"""Keys that did not exist in version 0.2, with the values with which a job computes what it did then."""
 _PACKAGE = "fastfcn_pl."
 
 
@@ -41,6 +51,15 @@ def upgraded(config: dict[str, Any]) -> dict[str, Any]:
         copy["resume"] = copy.get("checkpoint")
         copy["checkpoint"] = copy.pop("init_from")
     return copy
+
+
+def is_as_before(key: str, value: Any) -> bool:
+    """Tell whether `value` of a key that a configuration of an earlier version lacks leaves its job as it was."""
+    if isinstance(value, dict):
+        return all(is_as_before(f"{key}.{inner}", item) for inner, item in value.items())
+    if key == "warmup.start":  # says nothing without a length
+        return True
+    return value is None or (key in ADDED_KEYS and ADDED_KEYS[key] == value)
 
 
 def moved_target(target: str) -> str:

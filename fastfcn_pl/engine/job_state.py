@@ -11,13 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fastfcn_pl.config.moved_targets import upgraded
+from fastfcn_pl.config.moved_targets import is_as_before, upgraded
 from fastfcn_pl.config.plain_data import parse_yaml, read_yaml
 from fastfcn_pl.config.resolvers import KEPT
 from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError, differences, listed
 
-_NOT_COMPARED = ("resume", "debug", "trust", "question", "published")
+_NOT_COMPARED = ("resume", "debug", "trust", "question", "published", "baseline", "margin")
 """Keys that may differ from start to start of one job: they change nothing that it computes."""
 
 
@@ -42,7 +42,10 @@ def state_of(cfg: DictConfig, folder: Path) -> tuple[JobState, Path]:
         if not isinstance(there, dict):
             raise UserError(f"{config} cannot be read (it is no mapping): restore or remove it")
         here = parse_yaml(OmegaConf.to_yaml(cfg))  # written as the file was, so that equal values are equal
-        if changes := differences(_compared(upgraded(there)), _compared(here)):
+        changes = differences(_compared(upgraded(there)), _compared(here))
+        if changes := [
+            (key, then, now) for key, then, now in changes if then is not None or not is_as_before(key, now)
+        ]:
             keys = listed([f"{key}: {then} then, {now} now" for key, then, now in changes], most=3)
             raise UserError(
                 f"{folder} holds a job that was configured otherwise ({keys}): take another folder (hydra.run.dir, "

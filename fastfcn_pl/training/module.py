@@ -115,7 +115,8 @@ class SegmentationModule(L.LightningModule):
             if "more than 1 value per channel" in str(error):  # torch's batch norm, of a map of one pixel
                 raise UserError(
                     f"data.batch_size={len(batch['image'])}: batch norm of a map that is pooled to one pixel needs two "
-                    "images at least: raise the batch size, or use a head without pooling (model/head=fcn)"
+                    "images at least: raise the batch size, or use a neck and a head without pooling, such as "
+                    "model/neck=fpn model/head=fcn"
                 ) from error
             raise
         assert self.loss is not None

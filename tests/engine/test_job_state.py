@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -38,6 +39,29 @@ def test_one_process_is_at_work_in_a_folder(tmp_path: Path, monkeypatch: pytest.
             pass
     with alone(tmp_path):
         pass
+
+
+def test_a_job_of_an_earlier_version_is_the_same_job(tmp_path: Path, make_config: Any) -> None:
+    """Its configuration lacks the keys that were added since; a value that changes what it computes is another job."""
+    cfg = make_config("model/neck=fpn", f"run_dir={tmp_path}", "margin=2", "baseline='model/neck=jpu'")
+    then = OmegaConf.to_container(cfg, resolve=False)
+    for parent, key in (
+        *((then, name) for name in ("warmup", "freeze", "match", "margin", "baseline")),
+        *((then["optimizer"], name) for name in ("layer_decay", "decay_norm_and_bias")),
+        *((then["model"]["neck"], name) for name in ("upsampler", "output_level")),
+        (then["data"], "sampler"),
+        (then["model"]["backbone"], "drop_path_rate"),
+    ):
+        del parent[key]
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(then, tmp_path / ".hydra" / "config.yaml")
+    (tmp_path / "results.json").touch()
+    assert state_of(cfg, tmp_path)[0] is JobState.DONE
+    for key, value in (("warmup.steps", 5), ("model.neck.output_level", 2), ("optimizer.layer_decay", 0.7)):
+        changed = cfg.copy()
+        OmegaConf.update(changed, key, value)
+        with pytest.raises(UserError, match="configured otherwise"):
+            state_of(changed, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fastfcn_pl.evaluation.paired_comparison import Difference
 from fastfcn_pl.tools.report.files import TEXT, read_yaml
 from fastfcn_pl.tools.report.groups import Comparison
 from fastfcn_pl.tools.report.runs import Run
-from fastfcn_pl.tools.report.settings import override_key
+from fastfcn_pl.tools.report.settings import override_key, same_value
 from fastfcn_pl.tools.report.tables import Cell, Table
 from fastfcn_pl.tools.report.verdicts import CONFIDENCE, paired_difference
 
@@ -27,8 +28,8 @@ SHAPE: dict[str, Any] = {
     "tests": [TEXT],
 }
 _TEST = re.compile(
-    r"(?P<score>\w+)\((?P<row>\w+)\)\s*(?P<relation><=|>=)\s*(?:(?P<factor>[\d.]+)\s*\*\s*)?"
-    r"(?P<other_score>\w+)\((?P<other>\w+)\)(?:\s*(?P<sign>[+-])\s*(?P<offset>[\d.]+))?"
+    r"(?P<score>\w+)\((?P<row>\w+)\)\s*(?P<relation><=|>=)\s*(?:(?P<factor>\d+(?:\.\d+)?)\s*\*\s*)?"
+    r"(?P<other_score>\w+)\((?P<other>\w+)\)(?:\s*(?P<sign>[+-])\s*(?P<offset>\d+(?:\.\d+)?))?"
 )
 _COSTS = ("parameters", "gmacs", "latency_ms", "peak_mib")
 _SCORE = "mIoU"
@@ -100,9 +101,9 @@ def _examine(claim: Claim, test: str, comparisons: Sequence[Comparison], runs: S
     bound = float(parts["offset"] or 0) * (-1 if parts["sign"] == "-" else 1)
     if parts["score"] == _SCORE:
         return _examine_score(_difference(claim, names, comparisons), str(parts["relation"]), bound)
-    costs = [_cost(runs, claim, name, str(parts["score"])) for name in names]
-    if costs[0] is None or costs[1] is None:
-        return "undecided", "not measured"
+    costs = _costs(claim, names, runs, str(parts["score"]))
+    if costs is None:
+        return "undecided", "not measured under equal conditions"
     limit = float(parts["factor"] or 1) * costs[1] + bound
     holds = _RELATIONS[str(parts["relation"])](costs[0], limit)
     return (
@@ -112,17 +113,18 @@ def _examine(claim: Claim, test: str, comparisons: Sequence[Comparison], runs: S
 
 
 def _difference(claim: Claim, names: Sequence[str], comparisons: Sequence[Comparison]) -> Difference | None:
-    """Return the difference of two rows' scores in the first comparison that has both."""
+    """Return the difference of two rows' scores in the first comparison that has one finished group for each."""
     for comparison in comparisons:
-        members = [g for name in names for g in comparison.groups if _selects(claim.rows[name], g.best, claim.study)]
-        if len(members) == 2 and all(member.finished for member in members):
-            return paired_difference(*members)
+        finished = [group for group in comparison.groups if group.finished]
+        matching = [[g for g in finished if _selects(claim.rows[name], g.best, claim.study)] for name in names]
+        if all(len(groups) == 1 for groups in matching):
+            return paired_difference(matching[0][0], matching[1][0])
     return None
 
 
 def _examine_score(d: Difference | None, relation: str, bound: float) -> tuple[str, str]:
     if d is None:
-        return "undecided", "not trained with common seeds"
+        return "undecided", "no single row for each name, trained with common seeds"
     low, high = (100 * edge for edge in d.interval(CONFIDENCE))
     text = f"{100 * d.mean:+.2f} points ({low:+.2f} to {high:+.2f})"
     if d.seeds == 1:
@@ -132,14 +134,17 @@ def _examine_score(d: Difference | None, relation: str, bound: float) -> tuple[s
     return "confirmed" if low >= bound else "refuted" if high < bound else "undecided", text
 
 
-def _cost(runs: Sequence[Run], claim: Claim, name: str, key: str) -> float | None:
-    """Return a cost of the row, by `benchmark` if it has measured it."""
-    matching = [run for run in runs if _selects(claim.rows[name], run, claim.study)]
-    matching.sort(key=lambda run: run.measured is None)
-    return next((float(run.cost[key]) for run in matching if run.cost.get(key) is not None), None)
+def _costs(claim: Claim, names: Sequence[str], runs: Sequence[Run], key: str) -> tuple[float, float] | None:
+    """Return a cost of two rows that was measured in the same way, by `benchmark` if it has measured both."""
+    first, second = (
+        {run.cost["measured"]: float(run.cost[key]) for run in runs if run.cost.get(key) is not None and matches(run)}
+        for matches in (partial(_selects, claim.rows[name], study=claim.study) for name in names)
+    )
+    common = sorted(first.keys() & second.keys())  # `by benchmark ...` sorts after `at the start of training ...`
+    return (first[common[-1]], second[common[-1]]) if common else None
 
 
 def _selects(overrides: str, run: Run, study: str) -> bool:
     """Tell whether a run of the study has all `overrides`."""
     pairs = [override.partition("=") for override in overrides.split()]
-    return run.study == study and all(run.setting(override_key(key)) == value for key, _, value in pairs)
+    return run.study == study and all(same_value(value, run.setting(override_key(key))) for key, _, value in pairs)

@@ -185,7 +185,7 @@ def _count_distinct(runs: Sequence[Run], keys: Sequence[str]) -> int:
 
 
 def _is_ignored(key: str) -> bool:
-    return key in ("seed", "question", "published") or is_machine_specific(key)
+    return key in ("seed", "question", "published", "baseline", "margin") or is_machine_specific(key)
 
 
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, int]]:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import yaml
+
 from fastfcn_pl.engine.match import NAMES
 
 _MACHINE_SPECIFIC_DATA = ("data.root", "data.num_workers", "data.loader")
@@ -20,6 +22,14 @@ def is_machine_specific(key: str) -> bool:
 def override_key(override: str) -> str:
     """Return the key or the config group that a Hydra override sets."""
     return override.lstrip("+~").partition("=")[0]
+
+
+def same_value(text: str, setting: str | None) -> bool:
+    """Tell whether the `text` of an override, such as `[1,2]`, is the value that a run has as `setting`."""
+    try:
+        return setting == text or setting == format_value(yaml.safe_load(text))
+    except yaml.YAMLError:
+        return False
 
 
 def format_value(value: Any) -> str:

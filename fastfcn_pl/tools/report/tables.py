@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -208,11 +208,8 @@ def _short_folder(run: Run) -> str:
     return "/".join(parts[-2:]) if parts[-1].isdecimal() else parts[-1]
 
 
-def class_table(groups: Sequence[Group], shown_classes: Collection[str] = ()) -> Table | None:
-    """Return the IoU of each class for the best groups, as means over their runs; None without any IoU.
-
-    The best is marked in `shown_classes`, in which the difference is shown.
-    """
+def class_table(groups: Sequence[Group], shown_classes: Mapping[str, str]) -> Table | None:
+    """Return the mean IoU of each class for the best groups, those of `shown_classes` marked; None without any IoU."""
     shown = [group for group in groups if any(run.iou for run in group.counted)][:MAX_CLASS_COLUMNS]
     if not shown:
         return None
@@ -225,8 +222,10 @@ def class_table(groups: Sequence[Group], shown_classes: Collection[str] = ()) ->
         columns.append(_Column("pixel share", [Cell(percent(shares.get(name)), shares.get(name)) for name in classes]))
     rows = {name: [group.spread(_of_class(name)) for group in shown] for name in classes}
     for i, group in enumerate(shown):
-        columns.append(_Column(group.name, [_heat(rows[name], i, name in shown_classes) for name in classes]))
-    notes = [f"The best {len(shown)}; {len(groups) - len(shown)} more are left out."] if shown != list(groups) else []
+        cells = [_heat(rows[name], i, shown_classes.get(name) == group.name) for name in classes]
+        columns.append(_Column(group.name, cells))
+    left_out = len(groups) - len(shown)
+    notes = [f"The best {len(shown)}; {left_out} more are left out."] * bool(left_out)
     return _table(columns, ["finished"] * len(classes), notes)
 
 

@@ -8,10 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
-from fastfcn_pl.core.types import UserError
 from fastfcn_pl.evaluation.paired_comparison import Difference, ScoredRuns, difference, verdicts
 from fastfcn_pl.tools.report.groups import Group
-from fastfcn_pl.tools.report.settings import override_key
+from fastfcn_pl.tools.report.settings import override_key, same_value
 from fastfcn_pl.tools.report.tables import Cell, Table
 
 CONFIDENCE = 0.95
@@ -32,17 +31,24 @@ class Verdicts:
     """Differences of each class's IoU to the baseline."""
     best_is_shown: bool = False
     """The first group is better than each other group, and not by chance."""
-    shown_classes: frozenset[str] = field(default_factory=frozenset)
-    """Classes of which the same holds for the group with the highest IoU."""
+    shown_classes: dict[str, str] = field(default_factory=dict)
+    """Classes in which one group is better than each other one, with its name."""
     note: str = ""
     """Reason why there are no verdicts."""
 
 
 def judge(groups: Sequence[Group]) -> Verdicts:
     """Compare the finished groups that were trained with the same seeds, at most `MAX_GROUPS`, with each other."""
-    finished = [group for group in groups if group.finished][:MAX_GROUPS]
+    finished = [group for group in groups if group.finished]
     if len(finished) < 2:
         return Verdicts()
+    config = finished[0].best.config
+    baseline = _baseline(finished, config.get("baseline"))
+    if baseline is None:
+        return Verdicts(note=f"No verdicts: the baseline {config['baseline']} has no finished run here.")
+    if finished.index(baseline) >= MAX_GROUPS:
+        finished = [*finished[: MAX_GROUPS - 1], baseline]
+    finished = finished[:MAX_GROUPS]
     if any(run.counts is None for group in finished for run in group.finished):
         return Verdicts(note="No verdicts: these runs were scored before the counts of each image were kept.")
     positions = {run.counts.positions.tobytes() for group in finished for run in group.finished if run.counts}
@@ -54,15 +60,15 @@ def judge(groups: Sequence[Group]) -> Verdicts:
     classes = list((finished[0].finished[0].results or {})["IoU"])
     pairs = {(i, j): difference(scored[i], scored[j]) for i, j in combinations(range(len(finished)), 2)}
     known = {pair: d for pair, d in pairs.items() if d is not None}
-    margin = float(finished[0].best.config.get("margin") or _MARGIN) / 100
+    margin = float(_MARGIN if config.get("margin") is None else config["margin"]) / 100
     words = dict(zip(known, verdicts(list(known.values()), margin=margin, confidence=CONFIDENCE), strict=True))
-    base = _baseline(finished)
+    base = finished.index(baseline)
     return Verdicts(
         differences=_differences(finished, scored, base, margin, seeds),
         matrix=_matrix(finished, words) if len(finished) > 2 else None,
         classes=_class_differences(finished, scored, base, classes),
         best_is_shown=all(words.get((0, j)) == "better" for j in range(1, len(finished))),
-        shown_classes=_shown_classes(scored, classes),
+        shown_classes=_shown_classes(finished, scored, classes),
     )
 
 
@@ -78,16 +84,12 @@ def _common_seeds(groups: Sequence[Group]) -> list[int]:
     return sorted(set.intersection(*({run.seed for run in group.finished} for group in groups)))
 
 
-def _baseline(groups: Sequence[Group]) -> int:
-    """Return the index of the row that the study names as `baseline`; the first, which is the best, without one."""
-    override = groups[0].best.config.get("baseline")
-    if not override:
-        return 0
-    key, _, value = str(override).partition("=")
-    for i, group in enumerate(groups):
-        if group.best.setting(override_key(key)) == value:
-            return i
-    raise UserError(f"baseline={override} is none of the finished rows ({', '.join(g.name for g in groups)})")
+def _baseline(groups: Sequence[Group], override: str | None) -> Group | None:
+    """Return the row that the study names as `baseline`, if it is one; the first, which is the best, without a name."""
+    if override is None:
+        return groups[0]
+    key, _, value = override.partition("=")
+    return next((group for group in groups if same_value(value, group.best.setting(override_key(key)))), None)
 
 
 def _differences(
@@ -169,14 +171,17 @@ def _difference_cell(d: Difference, verdict: str) -> Cell:
     return Cell(text, d.mean, best=verdict in ("better", "worse"))
 
 
-def _shown_classes(scored: Sequence[ScoredRuns], classes: Sequence[str]) -> frozenset[str]:
-    """Return the classes of which the best network is better than each other one, over all classes and networks."""
-    found: list[tuple[str, Difference]] = []
+def _shown_classes(groups: Sequence[Group], scored: Sequence[ScoredRuns], classes: Sequence[str]) -> dict[str, str]:
+    """Return the classes in which the best group is better than each other one, over all classes and groups."""
+    winners: dict[str, str] = {}
+    compared: list[tuple[str, Difference]] = []
     for c, name in enumerate(classes):
         means = [runs.scores[:, 1 + c].mean() for runs in scored]
         best = max(range(len(means)), key=lambda i: -1.0 if np.isnan(means[i]) else means[i])
-        pairs = (difference(scored[best], other, 1 + c) for i, other in enumerate(scored) if i != best)
-        found += [(name, d) for d in pairs if d is not None]
-    words = verdicts([d for _, d in found], margin=0.0, confidence=CONFIDENCE)
-    not_shown = {name for (name, _), word in zip(found, words, strict=True) if word != "better"}
-    return frozenset(name for name, _ in found) - not_shown
+        pairs = [difference(scored[best], other, 1 + c) for i, other in enumerate(scored) if i != best]
+        compared += [(name, d) for d in pairs if d is not None]
+        if any(pairs):
+            winners[name] = groups[best].name
+    words = verdicts([d for _, d in compared], margin=0.0, confidence=CONFIDENCE)
+    not_shown = {name for (name, _), word in zip(compared, words, strict=True) if word != "better"}
+    return {name: group for name, group in winners.items() if name not in not_shown}

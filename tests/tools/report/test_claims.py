@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,39 @@ def test_one_seed_decides_nothing(tmp_path: Path) -> None:
 def test_a_row_without_a_run_leaves_the_claim_undecided(tmp_path: Path) -> None:
     claim = _claim(tmp_path, "mIoU(a) >= mIoU(b)", rows={"a": "model/neck=jpu", "b": "model/neck=dilated"})
     _, page = write([_study(tmp_path / "runs"), claim], tmp_path)
-    assert "| It holds. | undecided | mIoU(a) >= mIoU(b): not trained with common seeds |" in page.read_text()
+    assert (
+        "| It holds. | undecided | mIoU(a) >= mIoU(b): no single row for each name, trained with common seeds |"
+        in page.read_text()
+    )
+
+
+def test_two_rows_of_one_name_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    study = _study(tmp_path / "runs")
+    for seed in range(3):
+        options = ["model/neck=jpu", "model/head=psp"]
+        counts = pixel_counts(0.4, 50 + seed)
+        write_run(study / f"p{seed}", overrides=options, seed=seed, study="own", score=0.4, images=60, counts=counts)
+    claim = _claim(tmp_path, "mIoU(a) >= mIoU(b)", rows={"a": "model/neck=jpu", "b": "model/neck=dilated"})
+    _, page = write([study, claim], tmp_path)
+    assert "| It holds. | undecided |" in page.read_text()
+
+
+def test_rows_are_found_by_lists_and_costs_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
+    rows = {"all": "model.neck.dilations=[1,2,4,8]", "one": "model.neck.dilations=[1]"}
+    for i, right in enumerate((0.7, 0.5)):
+        for seed in range(3):
+            counts = pixel_counts(right, 10 * i + seed)
+            override = list(rows.values())[i]
+            folder = tmp_path / "runs" / f"{i}{seed}"
+            write_run(folder, overrides=[override], seed=seed, study="own", score=right, images=60, counts=counts)
+            if i:
+                results = json.loads((folder / "results.json").read_text())
+                (folder / "results.json").write_text(json.dumps({**results, "processor": "another"}))
+    claim = _claim(tmp_path, "mIoU(all) >= mIoU(one)", "gmacs(one) <= 2 * gmacs(all)", rows=rows)
+    _, page = write([tmp_path / "runs", claim], tmp_path)
+    text = page.read_text()
+    assert "mIoU(all) >= mIoU(one): +2" in text
+    assert "gmacs(one) &lt;= 2 * gmacs(all): not measured under equal conditions" in text
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,26 @@ def test_the_study_names_the_baseline(tmp_path: Path) -> None:
     header, _, row = _section(page, "Differences")[:3]
     assert (header[0], row[0], row[3]) == ("compared with none", "jpu", "better")
     other = _study(tmp_path / "other", {"jpu": 0.7, "none": 0.5}, baseline="model/neck=fpn")
-    with pytest.raises(UserError, match="baseline=model/neck=fpn is none of the finished rows"):
-        write([other], tmp_path)
+    _, page = write([other], tmp_path)
+    assert "No verdicts: the baseline model/neck=fpn has no finished run here." in page.read_text()
+
+
+def test_a_margin_of_zero_is_zero_and_splits_no_rows(tmp_path: Path) -> None:
+    study = _study(tmp_path / "runs", {"jpu": 0.7, "none": 0.5}, margin=0)
+    write_run(study / "more", overrides=["model/neck=jpu"], seed=3, score=0.7, images=60, counts=pixel_counts(0.7, 3))
+    _, page = write([study], tmp_path)
+    assert "equivalent is within 0 points" in page.read_text()
+    assert "| jpu | 4 | " in page.read_text()
+
+
+def test_only_the_group_that_is_shown_better_is_bold_in_a_class(tmp_path: Path) -> None:
+    """Runs with seeds that others lack count for the mean, and not for the verdict."""
+    study = _study(tmp_path / "runs", {"jpu": 0.7, "none": 0.5})
+    for seed in (3, 4, 5):
+        low = pixel_counts(0.1, seed)
+        write_run(study / f"low{seed}", overrides=["model/neck=jpu"], seed=seed, score=0.1, images=60, counts=low)
+    _, page = write([study], tmp_path)
+    assert not any("**" in cell for row in _section(page, "IoU by class, in percent")[2:5] for cell in row)
 
 
 def test_a_single_seed_shows_nothing(tmp_path: Path) -> None:
