@@ -26,6 +26,8 @@ class RareClass:
     def __init__(self, *, temperature: float, min_pixels: int) -> None:
         if temperature <= 0:
             raise UserError(f"data.sampler.temperature={temperature}: use a number above 0, such as 0.01")
+        if min_pixels < 1:
+            raise UserError(f"data.sampler.min_pixels={min_pixels}: use 1 or more")
         self.temperature, self.min_pixels = temperature, min_pixels
         self._probabilities = torch.empty(0)
         self._images: list[Tensor] = []
@@ -45,6 +47,8 @@ class RareClass:
         """Set the probabilities from the numbers of pixels `(images, classes)`."""
         total = pixels.sum(0)
         occurring = np.flatnonzero(total)
+        if not len(occurring):
+            raise UserError("data/sampler=rare_class: every pixel of the training masks is ignored: check the remap")
         shares = torch.from_numpy(total[occurring] / total.sum())
         self._probabilities = ((1 - shares) / self.temperature).softmax(0)
         self._images = []

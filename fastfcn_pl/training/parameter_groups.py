@@ -9,7 +9,7 @@ from torch import nn
 from fastfcn_pl.core.types import ParameterDepths, UserError
 
 _UNDECAYED = {"weight_decay": 0.0, "use_fallback": True}
-"""What distinguishes the groups without weight decay; timm's Muon trains those with `use_fallback` by AdamW."""
+"""Settings of the groups without weight decay; timm's Muon trains those with `use_fallback` by AdamW."""
 
 
 def parameter_groups(

@@ -55,6 +55,8 @@ class Warmup:
             raise UserError(f"{' and '.join(given)} exclude each other: set one of them to null")
         if any(value is not None and value < 0 for value in lengths.values()):
             raise UserError(f"{given[0]}: use a positive number, or null for no warm-up")
+        if steps is not None and int(steps) != steps:
+            raise UserError(f"warmup.steps={steps}: use a whole number")
         if not 0 < start <= 1:
             raise UserError(f"warmup.start={start}: use a number above 0, up to 1")
         self.steps, self.epochs, self.share, self.start = steps, epochs, share, start

@@ -50,7 +50,7 @@ def drop_path_options(name: str, options: dict[str, Any], rate: float) -> dict[s
 
     Raises UserError if it has none, or for a `rate` that is no share.
     """
-    if not 0 <= rate < 1:
+    if rate is None or not 0 <= rate < 1:
         raise UserError(f"model.backbone.drop_path_rate={rate}: use a number from 0 to less than 1")
     if rate == 0:
         return options

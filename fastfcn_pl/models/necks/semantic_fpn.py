@@ -45,7 +45,7 @@ class DoublingBranches(nn.Module):
         super().__init__()
         if norm not in ("batch", "group", "none"):
             raise UserError(f"model.neck.norm={norm}: use batch, group or none")
-        if norm == "group" and width % groups:
+        if norm == "group" and (groups < 1 or width % groups):
             raise UserError(f"model.neck.width={width} must be a multiple of model.neck.groups={groups}")
         self.branches = nn.ModuleList()
         for level in range(levels):

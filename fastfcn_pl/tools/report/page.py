@@ -44,8 +44,9 @@ def write(arguments: Sequence[Path], output: Path) -> list[Path]:
     }
     studies = {path.stem: content for path, content in contents.items() if "statement" not in content}
     runs = find_runs([path for path in arguments if path not in contents])
-    claims = [Claim.read(path) for path in sorted((STUDIES_DIR / "claims").glob("*.yaml"))]
-    claims += [Claim.read(path) for path, content in contents.items() if "statement" in content]
+    claim_files = [path for path, content in contents.items() if "statement" in content]
+    shipped = sorted((STUDIES_DIR / "claims").glob("*.yaml"))
+    claims = [Claim.read(path) for path in dict.fromkeys(path.resolve() for path in (*shipped, *claim_files))]
     names = list(dict.fromkeys([*(run.study for run in runs), *studies]))
     name = _file_name(names[0]) if len(names) == 1 else "report"
     context = _context(name, runs, studies, claims, _read_learned(output / f"{name}.md"))
