@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.core.types import IGNORE
 from fastfcn_pl.losses.reduction import mean_over_ranks
+from fastfcn_pl.losses.region import region_sums
 from fastfcn_pl.ops.interpolate import resize_logits
 
 
@@ -20,12 +19,8 @@ class Dice(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         probability = resize_logits(logits, target.shape[-2:], align_corners).softmax(1)
-        classes, labelled = probability.shape[1], target != IGNORE
-        labels = target.masked_fill(~labelled, 0).long()
-        hits = probability.gather(1, labels.unsqueeze(1)).squeeze(1)[labelled]  # of the true class, (N,)
-        overlap = hits.new_zeros(classes).index_add(0, labels[labelled], hits)
-        predicted = probability.where(labelled.unsqueeze(1), 0).square().sum((0, 2, 3))
-        size = torch.bincount(labels[labelled], minlength=classes)
+        probability, overlap, size = region_sums(probability, target)
+        predicted = probability.square().sum((0, 2, 3))
         present = size > 0
         losses = 1 - 2 * overlap[present] / (predicted + size)[present]
         return mean_over_ranks(losses.sum(), present.sum())

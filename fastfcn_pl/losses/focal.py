@@ -5,34 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.losses.class_weights import ClassWeighted
 from fastfcn_pl.losses.reduction import mean_over_ranks
 from fastfcn_pl.ops.interpolate import resize_logits
 
 
-class Focal(nn.Module):
-    """Cross entropy of which well classified pixels have less (arXiv 1708.02002, equation 5), in its softmax form.
+class Focal(ClassWeighted):
+    """Cross entropy that gives well-classified pixels less weight (arXiv 1708.02002, equation 5), in its softmax form.
 
     A pixel whose true class c has the probability p costs `-a_c (1 - p)^gamma log(p)`; a is `class_weights`, or 1. The
     mean is over the labelled pixels; the paper divides by the number of objects instead. Logits `(B, C, h, w)` and
     target `(B, H, W)` to a scalar. Raises UserError for a negative `gamma`.
     """
 
-    weights: Tensor | None
-
     def __init__(self, *, gamma: float, class_weights: Sequence[float] | None) -> None:
-        super().__init__()
+        super().__init__(class_weights)
         if gamma < 0:
             raise UserError(f"gamma={gamma} of the focal loss: use 0 (cross entropy) or more")
         self.gamma = gamma
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        if self.weights is not None and len(self.weights) != logits.shape[1]:
-            raise UserError(f"class_weights has {len(self.weights)} numbers for {logits.shape[1]} classes")
+        self.check_classes(logits.shape[1])
         labelled = target != IGNORE
         labels = target.long().masked_fill(~labelled, 0)
         log_probabilities = resize_logits(logits, target.shape[-2:], align_corners).log_softmax(1)

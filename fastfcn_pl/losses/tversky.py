@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.losses.reduction import mean_over_ranks
+from fastfcn_pl.losses.region import region_sums
 from fastfcn_pl.ops.interpolate import resize_logits
 
 
@@ -30,12 +30,8 @@ class Tversky(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         probability = resize_logits(logits, target.shape[-2:], align_corners).softmax(1)
-        classes, labelled = probability.shape[1], target != IGNORE
-        labels = target.long().masked_fill(~labelled, 0)
-        hits = probability.gather(1, labels.unsqueeze(1)).squeeze(1)[labelled]  # of the true class, (N,)
-        overlap = hits.new_zeros(classes).index_add(0, labels[labelled], hits)
-        predicted = probability.where(labelled.unsqueeze(1), 0).sum((0, 2, 3))
-        size = torch.bincount(labels[labelled], minlength=classes)
+        probability, overlap, size = region_sums(probability, target)
+        predicted = probability.sum((0, 2, 3))
         present = size > 0  # chosen before the division, whose gradient would be NaN for a class without pixels
         overlap, predicted, size = overlap[present], predicted[present], size[present]
         wrong = self.alpha * (predicted - overlap) + self.beta * (size - overlap)
