@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.core.types import FeatureInfo
 from fastfcn_pl.models.necks.levels import joined_levels
-from fastfcn_pl.models.necks.warp import in_pixels, warp
+from fastfcn_pl.models.necks.warp import divided, in_pixels, warp
 from fastfcn_pl.ops.interpolate import resize
 
 
@@ -27,11 +27,7 @@ class Offsets(nn.Sequential):
 
 def _shifted(x: Tensor, offsets: Tensor, corrected: bool) -> Tensor:
     """Return `x` `(B, C, h, w)` at displaced pixels: `corrected` in pixels of the new grid, else as published."""
-    if corrected:
-        return warp(x, in_pixels(offsets), True)
-    height, width = x.shape[-2:]
-    horizontal, vertical = offsets.unbind(1)
-    return warp(x, torch.stack([horizontal / width, vertical / height], 1), False)
+    return warp(x, in_pixels(offsets) if corrected else divided(offsets, *x.shape[-2:]), align_corners=corrected)
 
 
 class FeatureAlignment(nn.Module):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from fastfcn_pl.ops.grid_sample import grid_sample, position_dtype
 
 
 def deform_conv(x: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -17,17 +18,17 @@ def deform_conv(x: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, bias: 
     taps = weight.shape[2] * weight.shape[3]
     groups = mask.shape[1] // taps
     height, width = x.shape[-2:]
-    dtype = torch.promote_types(x.dtype, torch.float32)  # in half precision positions are coarser than pixels
+    dtype = position_dtype(x)
     moved = offsets.to(dtype).unflatten(1, (groups, taps, 2))
     columns, rows = (torch.arange(n, dtype=dtype, device=x.device) for n in (width, height))
     shift_y, shift_x = _centred(weight.shape[2], moved), _centred(weight.shape[3], moved)
     y = moved[:, :, :, 0] + rows[:, None] + shift_y.repeat_interleave(weight.shape[3])[:, None, None]
     x_position = moved[:, :, :, 1] + columns + shift_x.repeat(weight.shape[2])[:, None, None]
-    grid = torch.stack([(2 * x_position + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-    # Groups stand in the batch, taps below each other: (B * groups, taps * H, W, 2).
-    grid = grid.flatten(0, 1).flatten(1, 2)
-    sampled = F.grid_sample(x.unflatten(1, (groups, -1)).flatten(0, 1).to(dtype), grid, align_corners=False)
-    sampled = sampled.to(x.dtype).unflatten(2, (taps, -1)).unflatten(0, (-1, groups))
+    # Groups stand in the batch, taps below each other: (B * groups, taps * H, W).
+    positions = ((2 * x_position + 1) / width - 1, (2 * y + 1) / height - 1)
+    columns, rows = (position.flatten(0, 1).flatten(1, 2) for position in positions)
+    sampled = grid_sample(x.unflatten(1, (groups, -1)).flatten(0, 1), columns, rows, "zeros", align_corners=False)
+    sampled = sampled.unflatten(2, (taps, -1)).unflatten(0, (-1, groups))
     sampled = sampled * mask.unflatten(1, (groups, taps)).unsqueeze(2)
     # (B, groups, C / groups, taps, H, W) are the inputs of a product with the weight's (C, taps).
     product = torch.einsum("oct,bcthw->bohw", weight.flatten(2), sampled.flatten(1, 2))

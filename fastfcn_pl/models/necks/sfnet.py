@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastfcn_pl.core.types import FeatureInfo, UserError
 from fastfcn_pl.models.layers import ConvNormAct
 from fastfcn_pl.models.necks.levels import joined_levels
-from fastfcn_pl.models.necks.warp import warp
+from fastfcn_pl.models.necks.warp import divided, warp
 from fastfcn_pl.ops.interpolate import resize
 
 
@@ -74,9 +74,7 @@ class BilinearAlignment(nn.Module):
 
 
 def _moved(x: Tensor, flow: Tensor) -> Tensor:
-    height, width = flow.shape[-2:]
-    horizontal, vertical = flow.unbind(1)
-    return warp(x, torch.stack([horizontal / width, vertical / height], 1), True)
+    return warp(x, divided(flow, *flow.shape[-2:]), True)
 
 
 def _alignment(name: str, channels: int) -> nn.Module:

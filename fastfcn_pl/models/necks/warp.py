@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from fastfcn_pl.ops.grid_sample import grid_sample, position_dtype
 
 
 def warp(x: Tensor, displacement: Tensor, align_corners: bool) -> Tensor:
@@ -13,20 +14,23 @@ def warp(x: Tensor, displacement: Tensor, align_corners: bool) -> Tensor:
     `displacement` `(B, 2, H, W)` is horizontal and vertical, in units in which the grid reaches from -1 to 1: from the
     first pixel to the last one, in `x` as well if `align_corners`. Pixels outside of `x` are 0.
     """
-    dtype = torch.promote_types(x.dtype, torch.float32)  # in half precision positions are coarser than pixels
-    displacement = displacement.to(dtype)
+    displacement = displacement.to(position_dtype(x))
     height, width = displacement.shape[-2:]
     columns = displacement[:, 0] + _grid(width, displacement)
     rows = displacement[:, 1] + _grid(height, displacement).unsqueeze(-1)
-    grid = torch.stack([columns, rows], -1)
-    return F.grid_sample(x.to(dtype), grid, padding_mode="zeros", align_corners=align_corners).to(x.dtype)
+    return grid_sample(x, columns, rows, "zeros", align_corners)
 
 
 def in_pixels(displacement: Tensor) -> Tensor:
     """Convert a displacement `(B, 2, H, W)` from pixels of its grid to the units of `warp` with `align_corners`."""
     height, width = displacement.shape[-2:]
-    x, y = displacement.unbind(1)
-    return torch.stack([2 * x / _steps(width), 2 * y / _steps(height)], 1)
+    return divided(2 * displacement, _steps(height), _steps(width))
+
+
+def divided(displacement: Tensor, height: int, width: int) -> Tensor:
+    """Return a displacement `(B, 2, H, W)` with its horizontal part over `width`, its vertical one over `height`."""
+    horizontal, vertical = displacement.unbind(1)
+    return torch.stack([horizontal / width, vertical / height], 1)
 
 
 def _grid(length: int, like: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.layers import initialize_convs
 from fastfcn_pl.models.necks.upsamplers.reassembly import fit
 from fastfcn_pl.models.necks.upsamplers.requirements import check_divides, check_scale
+from fastfcn_pl.ops.grid_sample import grid_sample, position_dtype
 
 
 class DySample(nn.Module):
@@ -61,14 +62,12 @@ class DySample(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         (height, width), (rows, columns) = coarse.shape[-2:], fine.shape[-2:]
-        dtype = torch.promote_types(coarse.dtype, torch.float32)  # in half precision positions are coarser than pixels
-        offsets = fit(self.offsets(coarse), rows, columns).to(dtype).unflatten(1, (2, self.groups))
+        offsets = fit(self.offsets(coarse), rows, columns).to(position_dtype(coarse)).unflatten(1, (2, self.groups))
         x = (self._centres(columns, offsets) + offsets[:, 0]) * 2 / width - 1
         y = (self._centres(rows, offsets).unsqueeze(-1) + offsets[:, 1]) * 2 / height - 1
-        grid = torch.stack([x, y], -1).flatten(0, 1)
-        groups = coarse.unflatten(1, (self.groups, -1)).flatten(0, 1).to(dtype)
-        sampled = F.grid_sample(groups, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return sampled.unflatten(0, (-1, self.groups)).flatten(1, 2).to(coarse.dtype)
+        groups = coarse.unflatten(1, (self.groups, -1)).flatten(0, 1)
+        sampled = grid_sample(groups, x.flatten(0, 1), y.flatten(0, 1), "border", align_corners=False)
+        return sampled.unflatten(0, (-1, self.groups)).flatten(1, 2)
 
     def _centres(self, length: int, like: Tensor) -> Tensor:
         """Return the centres of a side's new pixels, in pixels of the small map."""
