@@ -18,6 +18,11 @@ def overrides() -> list[str]:
     return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
 
 
+def override_key(override: str) -> str:
+    """Return the key or the config group that a Hydra override sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def choices(folder: str | None = None) -> dict[str, str]:
     """Return the option chosen in each config group, such as `model/neck: jpu`; empty outside of a job.
 

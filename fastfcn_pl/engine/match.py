@@ -86,7 +86,7 @@ def _request(cfg: DictConfig) -> dict[str, Any] | None:
 
 def _key(override: str) -> str:
     """Return the dotted key that an override sets; that of an option is where the option belongs."""
-    return override.lstrip("+~").partition("=")[0].replace("/", ".")
+    return hydra_job.override_key(override).replace("/", ".")
 
 
 def _recorded(file: Path, request: dict[str, Any]) -> dict[str, Any]:

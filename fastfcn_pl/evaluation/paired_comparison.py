@@ -141,19 +141,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return result.tolist()
 
 
-def verdicts(differences: Sequence[Difference], *, margin: float, confidence: float) -> list[str]:
-    """Return a verdict for each difference: `better`, `worse`, `equivalent` or `not shown`.
+def verdicts(differences: Sequence[Difference | None], *, margin: float, confidence: float) -> list[str]:
+    """Return a verdict for each difference: `better`, `worse`, `equivalent` or `not shown`; empty for none.
 
     All of them hold together at the level `confidence`. A single run of each network shows nothing about others.
     """
-    alpha = 1 - confidence
-    tested = [d for d in differences if d.seeds > 1]
-    shown = dict(zip(map(id, tested), holm([d.p_value() for d in tested]), strict=True))
-    equal = dict(zip(map(id, tested), holm([d.equivalence_p_value(margin) for d in tested]), strict=True))
-
-    def verdict(d: Difference) -> str:
-        if shown.get(id(d), 1.0) < alpha:
-            return "better" if d.mean > 0 else "worse"
-        return "equivalent" if equal.get(id(d), 1.0) < alpha else "not shown"
-
-    return [verdict(d) for d in differences]
+    alpha, words = 1 - confidence, ["" if d is None else "not shown" for d in differences]
+    tested = [(i, d) for i, d in enumerate(differences) if d is not None and d.seeds > 1]
+    shown = holm([d.p_value() for _, d in tested])
+    equal = holm([d.equivalence_p_value(margin) for _, d in tested])
+    for (i, d), p_shown, p_equal in zip(tested, shown, equal, strict=True):
+        if p_shown < alpha:
+            words[i] = "better" if d.mean > 0 else "worse"
+        elif p_equal < alpha:
+            words[i] = "equivalent"
+    return words

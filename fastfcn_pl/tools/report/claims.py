@@ -15,7 +15,7 @@ from fastfcn_pl.evaluation.paired_comparison import Difference
 from fastfcn_pl.tools.report.files import TEXT, read_yaml
 from fastfcn_pl.tools.report.groups import Comparison
 from fastfcn_pl.tools.report.runs import Run
-from fastfcn_pl.tools.report.settings import override_key, same_value
+from fastfcn_pl.tools.report.settings import has_overrides
 from fastfcn_pl.tools.report.tables import Cell, Table
 from fastfcn_pl.tools.report.verdicts import CONFIDENCE, paired_difference
 
@@ -145,6 +145,4 @@ def _costs(claim: Claim, names: Sequence[str], runs: Sequence[Run], key: str) ->
 
 
 def _selects(overrides: str, run: Run, study: str) -> bool:
-    """Tell whether a run of the study has all `overrides`."""
-    pairs = [override.partition("=") for override in overrides.split()]
-    return run.study == study and all(same_value(value, run.setting(override_key(key))) for key, _, value in pairs)
+    return run.study == study and has_overrides(run.setting, overrides)

@@ -6,10 +6,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from fastfcn_pl.engine.hydra_job import override_key
 from fastfcn_pl.tools.benchmark import comparison
 from fastfcn_pl.tools.report.groups import differences, published
 from fastfcn_pl.tools.report.runs import Run
-from fastfcn_pl.tools.report.settings import equal_cost_notes, override_key
+from fastfcn_pl.tools.report.settings import equal_cost_notes
 from fastfcn_pl.tools.report.tables import Cell, Table
 from fastfcn_pl.tools.report.verdicts import Verdicts
 

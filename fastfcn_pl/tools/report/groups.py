@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from fastfcn_pl.core.types import UserError, suggest
+from fastfcn_pl.engine.hydra_job import override_key
 from fastfcn_pl.evaluation.formatting import data_and_split
 from fastfcn_pl.tools.report import files, run_schema
 from fastfcn_pl.tools.report.runs import Run
-from fastfcn_pl.tools.report.settings import format_value, is_machine_specific, override_key
+from fastfcn_pl.tools.report.settings import format_value, has_overrides, is_machine_specific
 
 _PUBLISHED = [key.removesuffix("?") for key in run_schema.PUBLISHED]
 _MAX_TITLE_PART = 80
@@ -147,7 +148,9 @@ def _comparison(key: tuple[str, ...], runs: list[Run], sets: Iterable[tuple[str,
     for group in groups.values():
         group.runs.sort(key=lambda run: run.seed)
         group.name = _name(group.settings) or runs[0].study
-        group.published = [row for row in published(group.runs) if _matches(row, group.runs[0])]
+        group.published = [
+            row for row in published(group.runs) if has_overrides(group.runs[0].setting, str(row.get("run") or ""))
+        ]
     return Comparison(title, sorted(groups.values(), key=_rank), keys)
 
 
@@ -232,9 +235,3 @@ def check_published(rows: Any, study: str) -> list[dict[str, Any]]:
                 raise UserError(f"{study}: published has no {key}; {suggest(str(key), _PUBLISHED)}")
         files.check_shape(row, run_schema.PUBLISHED, f"{study}: published[{i}]")
     return list(rows)
-
-
-def _matches(row: dict[str, Any], run: Run) -> bool:
-    """Tell whether `run` has all overrides of a published row."""
-    overrides = [override.partition("=") for override in str(row.get("run") or "").split()]
-    return all(run.setting(override_key(key)) == value for key, _, value in overrides)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import yaml
 
+from fastfcn_pl.engine.hydra_job import override_key
 from fastfcn_pl.engine.match import NAMES
 
 _MACHINE_SPECIFIC_DATA = ("data.root", "data.num_workers", "data.loader")
@@ -19,12 +20,13 @@ def is_machine_specific(key: str) -> bool:
     return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in _MACHINE_SPECIFIC)
 
 
-def override_key(override: str) -> str:
-    """Return the key or the config group that a Hydra override sets."""
-    return override.lstrip("+~").partition("=")[0]
+def has_overrides(setting: Callable[[str], str | None], overrides: str) -> bool:
+    """Tell whether a run, given by `Run.setting`, has all `overrides`, which spaces separate."""
+    pairs = (override.partition("=") for override in overrides.split())
+    return all(_is_value(text, setting(override_key(key))) for key, _, text in pairs)
 
 
-def same_value(text: str, setting: str | None) -> bool:
+def _is_value(text: str, setting: str | None) -> bool:
     """Tell whether the `text` of an override, such as `[1,2]`, is the value that a run has as `setting`."""
     try:
         return setting == text or setting == format_value(yaml.safe_load(text))

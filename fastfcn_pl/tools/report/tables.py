@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from fastfcn_pl.engine.hydra_job import override_key
 from fastfcn_pl.evaluation.formatting import averaged_classes, percent
 from fastfcn_pl.tools.benchmark.comparison import COST_COLUMNS
 from fastfcn_pl.tools.report.groups import Group, Spread
 from fastfcn_pl.tools.report.runs import Run
-from fastfcn_pl.tools.report.settings import equal_cost_notes, override_key
+from fastfcn_pl.tools.report.settings import equal_cost_notes
 
 MAX_CLASS_COLUMNS = 12
 """Groups for which the scores of the classes are shown."""

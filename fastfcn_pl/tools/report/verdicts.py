@@ -10,7 +10,7 @@ import numpy as np
 
 from fastfcn_pl.evaluation.paired_comparison import Difference, ScoredRuns, difference, verdicts
 from fastfcn_pl.tools.report.groups import Group
-from fastfcn_pl.tools.report.settings import override_key, same_value
+from fastfcn_pl.tools.report.settings import has_overrides
 from fastfcn_pl.tools.report.tables import Cell, Table
 
 CONFIDENCE = 0.95
@@ -59,9 +59,8 @@ def judge(groups: Sequence[Group]) -> Verdicts:
     scored = [ScoredRuns.of(group.counts_of(seeds)) for group in finished]
     classes = list((finished[0].finished[0].results or {})["IoU"])
     pairs = {(i, j): difference(scored[i], scored[j]) for i, j in combinations(range(len(finished)), 2)}
-    known = {pair: d for pair, d in pairs.items() if d is not None}
     margin = float(_MARGIN if config.get("margin") is None else config["margin"]) / 100
-    words = dict(zip(known, verdicts(list(known.values()), margin=margin, confidence=CONFIDENCE), strict=True))
+    words = dict(zip(pairs, verdicts(list(pairs.values()), margin=margin, confidence=CONFIDENCE), strict=True))
     base = finished.index(baseline)
     return Verdicts(
         differences=_differences(finished, scored, base, margin, seeds),
@@ -88,31 +87,28 @@ def _baseline(groups: Sequence[Group], override: str | None) -> Group | None:
     """Return the row that the study names as `baseline`, if it is one; the first, which is the best, without a name."""
     if override is None:
         return groups[0]
-    key, _, value = override.partition("=")
-    return next((group for group in groups if same_value(value, group.best.setting(override_key(key)))), None)
+    return next((group for group in groups if has_overrides(group.best.setting, override)), None)
 
 
 def _differences(
     groups: Sequence[Group], scored: Sequence[ScoredRuns], base: int, margin: float, seeds: Sequence[int]
 ) -> Table:
     others = [i for i in range(len(groups)) if i != base]
-    found = [difference(scored[i], scored[base]) for i in others]
-    known = [d for d in found if d is not None]
-    words = iter(verdicts(known, margin=margin, confidence=CONFIDENCE))
+    compared = [difference(scored[i], scored[base]) for i in others]
+    count = sum(d is not None for d in compared)
     rows = []
-    for i, d in zip(others, found, strict=True):
+    for i, d, verdict in zip(others, compared, verdicts(compared, margin=margin, confidence=CONFIDENCE), strict=True):
         if d is None:
             rows.append([Cell(groups[i].name), *[Cell("-")] * 4])
             continue
         low, high = d.interval(CONFIDENCE)
-        verdict = next(words)
         rows.append(
             [
                 Cell(groups[i].name),
                 Cell(f"{100 * d.mean:+.2f}", d.mean, best=verdict in ("better", "worse")),
                 Cell(f"{100 * low:+.2f} to {100 * high:+.2f}", high - low),
                 Cell(verdict),
-                _more_seeds(d, verdict, margin, len(known)),
+                _more_seeds(d, verdict, margin, count),
             ]
         )
     header = [f"compared with {groups[base].name}", "mIoU, points", "95 % interval", "verdict", "more seeds to decide"]
@@ -155,17 +151,18 @@ def _class_differences(
     columns: list[list[Cell]] = []
     others = [i for i in range(len(groups)) if i != base]
     for i in others:
-        found = [difference(scored[i], scored[base], 1 + c) for c in range(len(classes))]
-        known = [d for d in found if d is not None]
-        words = iter(verdicts(known, margin=0.0, confidence=CONFIDENCE))
-        columns.append([Cell("-") if d is None else _difference_cell(d, next(words)) for d in found])
+        compared = [difference(scored[i], scored[base], 1 + c) for c in range(len(classes))]
+        words = verdicts(compared, margin=0.0, confidence=CONFIDENCE)
+        columns.append([_difference_cell(d, word) for d, word in zip(compared, words, strict=True)])
     rows = [[Cell(name), *(column[c] for column in columns)] for c, name in enumerate(classes)]
     header = [f"IoU less {groups[base].name}'s", *(groups[i].name for i in others)]
     note = "Points, with half of the 95 % interval. Bold is shown, over all classes of a column (Holm)."
     return Table(header, [False, *[True] * len(others)], rows, ["finished"] * len(rows), [note])
 
 
-def _difference_cell(d: Difference, verdict: str) -> Cell:
+def _difference_cell(d: Difference | None, verdict: str) -> Cell:
+    if d is None:
+        return Cell("-")
     low, high = d.interval(CONFIDENCE)
     text = f"{100 * d.mean:+.2f} ± {50 * (high - low):.2f}"
     return Cell(text, d.mean, best=verdict in ("better", "worse"))
