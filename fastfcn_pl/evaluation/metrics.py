@@ -66,10 +66,7 @@ class Scores:
 
 def confusion(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Return the pixel counts `(num_classes, num_classes)`, int64, rows true, columns predicted."""
-    matrix = multiclass_confusion_matrix(
-        prediction, target.long(), num_classes, ignore_index=IGNORE, validate_args=False
-    )
-    return matrix.view(num_classes, num_classes)  # torchmetrics returns a single class's matrix as a scalar
+    return multiclass_confusion_matrix(prediction, target.long(), num_classes, ignore_index=IGNORE, validate_args=False)
 
 
 class ConfusionMatrix(Metric):
