@@ -33,7 +33,9 @@ class RareClass:
         self._images: list[Tensor] = []
 
     def prepare(self, dataset: SegmentationDataset, rank: int, world_size: int) -> None:
-        """Count the pixels of each class in all masks; every rank counts its share."""
+        """Count the pixels of each class in all masks, once; every rank counts its share."""
+        if self._images:  # the loader is made again, as with trainer.reload_dataloaders_every_n_epochs
+            return
         if rank == 0:
             print(f"counting the classes of {len(dataset)} masks for data/sampler=rare_class", flush=True)
         pixels = count_pixels(dataset, range(rank, len(dataset), world_size))

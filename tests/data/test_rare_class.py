@@ -100,6 +100,8 @@ def test_pixels_are_counted_without_ignored_ones(capsys: pytest.CaptureFixture[s
     sampling.prepare(dataset, 0, 1)
     assert "counting the classes of 3 masks" in capsys.readouterr().out
     assert 2 not in sampling.order(500, torch.Generator().manual_seed(0)).tolist()
+    sampling.prepare(dataset, 0, 1)  # as when the loader is made again
+    assert capsys.readouterr().out == ""
 
 
 def test_without_it_every_image_comes_once() -> None:
