@@ -132,6 +132,12 @@ def difference(a: ScoredRuns, b: ScoredRuns, score: int = 0) -> Difference | Non
     return Difference(float(by_seed.mean()), seeds, a.images, max(0.0, between - interaction), image, interaction)
 
 
+def estimate(runs: ScoredRuns, score: int = 0) -> Difference | None:
+    """Return one score of a network, 0 for the mean IoU, as its difference from zero; None where it is not defined."""
+    zero = ScoredRuns(np.zeros_like(runs.scores), np.zeros_like(runs.resampled), runs.images)
+    return difference(runs, zero, score)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for their number (Holm, 1979)."""
     order = np.argsort(p_values)

@@ -28,6 +28,8 @@ COSTS = {"latency_ms": "latency, ms", "gmacs": "GMACs", "parameters": "parameter
 PARTS = ("backbone", "neck", "head")
 TABLES = ("final/classes", "val/classes")
 CONFUSION = "final/confusion", "val/confusion"
+_PAGE_SECTIONS = ("Differences", "Claims", "What was learned")
+"""Sections of a page of `report` that open a W&B report."""
 _FULL, _HALF, _THIRD = 24, 12, 8
 """Widths in the grid of a report."""
 
@@ -194,15 +196,16 @@ def _place(project: str) -> tuple[str, str]:
 
 
 def _study_text(page: str | None) -> str:
-    """Return the question of a Markdown page of `report`, and its section on what was learned."""
+    """Return question, answer, verdicts and conclusions of a Markdown page of `report`."""
     if page is None:
         return ""
     path = Path(page)
     if not path.is_file():
         raise UserError(f"text={page}: no such file; give a Markdown page that `fastfcn_pl.report` wrote")
-    text = path.read_text()
-    questions = re.findall(r"^\*\*Question\.\*\* .*$", text, re.MULTILINE)
-    return "\n\n".join([*questions, text.partition("## What was learned")[2].strip()]).strip()
+    head, *sections = re.split(r"^(?=#+ )", path.read_text().partition("\n")[2], flags=re.MULTILINE)
+    paragraphs = re.findall(r"^\*\*(?:Question|Answer)\.\*\* .*$", head, re.MULTILINE)
+    kept = [section.strip() for section in sections if section.partition("\n")[0].lstrip("# ") in _PAGE_SECTIONS]
+    return "\n\n".join([*paragraphs, *kept])
 
 
 def _save(views: dict[str, Any]) -> None:

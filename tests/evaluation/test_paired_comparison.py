@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from fastfcn_pl.evaluation import paired_comparison
-from fastfcn_pl.evaluation.paired_comparison import Difference, ScoredRuns, difference, holm, verdicts
+from fastfcn_pl.evaluation.paired_comparison import Difference, ScoredRuns, difference, estimate, holm, verdicts
 
 
 def _simulated(
@@ -104,3 +104,13 @@ def test_more_seeds_shrink_what_seeds_cause() -> None:
     assert d.p_value(3 + more) < 0.05 <= d.p_value(3 + more - 1)
     images = Difference(0.01, 3, 100, seed_variance=0, image_variance=1e-4, interaction=0)
     assert images.seeds_to_decide(0.05, margin=0.005) is None
+
+
+def test_an_estimate_is_the_score_with_its_interval() -> None:
+    first, _ = _simulated(np.random.default_rng(0), 3, 0.0)
+    runs = ScoredRuns.of(first)
+    score = estimate(runs)
+    assert score is not None
+    assert score.mean == pytest.approx(runs.scores[:, 0].mean())
+    low, high = score.interval(0.95)
+    assert low < score.mean < high

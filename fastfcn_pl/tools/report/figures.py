@@ -44,12 +44,12 @@ _FONT_SIZE, _MAX_LABELS = 8.0, 30
 
 @dataclass(frozen=True)
 class Point:
-    """A group in a chart of score (a fraction) against cost; `std` is None for a single run."""
+    """A group in a chart of score (a fraction) against cost, with the interval of its score if that is known."""
 
     name: str
     cost: float
     score: float
-    std: float | None
+    interval: tuple[float, float] | None
     finished: bool
 
 
@@ -105,8 +105,8 @@ def scatter(points: Sequence[Point | None], label: str) -> tuple[str, int]:
         drawn = {i: p for i, p in enumerate(points) if p is not None}
         for i, p in drawn.items():
             color, fill = style(i)[0], "full" if p.finished else "none"
-            error = 100 * p.std if p.std is not None else None
-            axis.errorbar(p.cost, 100 * p.score, yerr=error, color=color, linewidth=1, capsize=2)
+            if p.interval is not None:
+                axis.vlines(p.cost, 100 * p.interval[0], 100 * p.interval[1], color=color, linewidth=1)
             axis.plot(p.cost, 100 * p.score, "o", color=color, fillstyle=fill, markersize=5, gid=f"point-{i}")
         axis.set(xlabel=label, ylabel="mIoU, %")
         axis.margins(0.16, 0.12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,8 @@ def _section(index: int, comparison: Comparison, unmatched: Sequence[dict[str, A
     groups = [group for group in comparison.groups if group.score is not None]
     with_overlays = [group for group in groups if any((group.best.folder / "overlays").glob("*.png"))]
     shown = with_overlays[: pictures.MAX_RUNS]
-    charts = _charts(groups)
     judged = judge(comparison.groups)
+    charts = _charts(groups, judged.intervals)
     samples = pictures.sample_rows([group.best for group in shown])
     files = {f"{key}_{index}.svg": figures.for_file(svg).encode() for key, (svg, _, _) in charts.items()}
     if samples:
@@ -186,7 +186,7 @@ def _section(index: int, comparison: Comparison, unmatched: Sequence[dict[str, A
     }
 
 
-def _charts(groups: Sequence[Group]) -> dict[str, tuple[str, str, str]]:
+def _charts(groups: Sequence[Group], intervals: Mapping[str, tuple[float, float]]) -> dict[str, tuple[str, str, str]]:
     """Return the SVG, the caption and a description of each chart, by name."""
     charts = {}
     for column, title in (("val/mIoU", "mIoU on val, %"), ("train/loss", "training loss")):
@@ -199,22 +199,26 @@ def _charts(groups: Sequence[Group]) -> dict[str, tuple[str, str, str]]:
         if len({group.best.cost.get(key) for group in groups}) < 2 or not methods:
             continue
         method = max(dict.fromkeys(methods), key=methods.count)  # other methods and devices are not comparable
-        points = [_point(group, key) if group.best.cost["measured"] == method else None for group in groups]
+        points = [
+            _point(group, key, intervals.get(group.name)) if group.best.cost["measured"] == method else None
+            for group in groups
+        ]
         svg, unlabelled = figures.scatter(points, label)
         left_out = points.count(None)
         notes = ["The line is the Pareto front."] if len(figures.pareto(points)) > 1 else []
+        notes += ["Bars are 95 % intervals over seeds and images."] if any(p and p.interval for p in points) else []
         notes += [f"{unlabelled} points have no label, for lack of space."] if unlabelled else []
         notes += [f"{left_out} are left out, since they were not measured {method}."] if left_out else []
         charts[key] = (svg, " ".join(notes), f"mIoU against {label}")
     return charts
 
 
-def _point(group: Group, key: str) -> figures.Point | None:
+def _point(group: Group, key: str, interval: tuple[float, float] | None) -> figures.Point | None:
     cost = group.best.cost.get(key)
     score = group.score
     if cost is None or score is None:
         return None
-    return figures.Point(group.name, cost, score.mean, score.std, group.kind == "finished")
+    return figures.Point(group.name, cost, score.mean, interval, group.kind == "finished")
 
 
 def _environment(runs: Sequence[Run]) -> dict[str, list[str]]:

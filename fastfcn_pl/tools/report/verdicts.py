@@ -8,7 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
-from fastfcn_pl.evaluation.paired_comparison import Difference, ScoredRuns, difference, verdicts
+from fastfcn_pl.evaluation.formatting import percent
+from fastfcn_pl.evaluation.paired_comparison import Difference, ScoredRuns, difference, estimate, verdicts
 from fastfcn_pl.tools.report.groups import Group
 from fastfcn_pl.tools.report.settings import has_overrides
 from fastfcn_pl.tools.report.tables import Cell, Table
@@ -16,6 +17,12 @@ from fastfcn_pl.tools.report.tables import Cell, Table
 CONFIDENCE = 0.95
 MAX_GROUPS = 12
 _MARGIN = 0.5  # of runs that were started before the key `margin` existed
+_ANSWERS = {
+    "better": "better",
+    "worse": "worse",
+    "equivalent": "equivalent",
+    "not shown": "not shown to differ",
+}
 _SHORT = {"better": "+", "worse": "-", "equivalent": "=", "not shown": "?"}
 
 
@@ -23,6 +30,10 @@ _SHORT = {"better": "+", "worse": "-", "equivalent": "=", "not shown": "?"}
 class Verdicts:
     """Verdicts on the groups of a comparison, best first."""
 
+    answer: str = ""
+    """Two sentences: the best group with its score, and the verdict on each other group against the baseline."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % interval of the mean IoU of each group with several seeds, by its name."""
     differences: Table | None = None
     """Differences of the mean IoU to the baseline, with intervals and verdicts."""
     matrix: Table | None = None
@@ -62,8 +73,13 @@ def judge(groups: Sequence[Group]) -> Verdicts:
     margin = float(_MARGIN if config.get("margin") is None else config["margin"]) / 100
     words = dict(zip(pairs, verdicts(list(pairs.values()), margin=margin, confidence=CONFIDENCE), strict=True))
     base = finished.index(baseline)
+    others = [group for group in finished if group is not baseline]
+    compared = [difference(scored[finished.index(group)], scored[base]) for group in others]
+    to_baseline = verdicts(compared, margin=margin, confidence=CONFIDENCE)
     return Verdicts(
-        differences=_differences(finished, scored, base, margin, seeds),
+        answer=_answer(finished, baseline, dict(zip((group.name for group in others), to_baseline, strict=True))),
+        intervals=_intervals(finished, scored),
+        differences=_differences(finished[base], others, compared, to_baseline, margin, _notes(seeds, scored, margin)),
         matrix=_matrix(finished, words) if len(finished) > 2 else None,
         classes=_class_differences(finished, scored, base, classes),
         best_is_shown=all(words.get((0, j)) == "better" for j in range(1, len(finished))),
@@ -90,31 +106,54 @@ def _baseline(groups: Sequence[Group], override: str | None) -> Group | None:
     return next((group for group in groups if has_overrides(group.best.setting, override)), None)
 
 
+def _answer(groups: Sequence[Group], baseline: Group, to_baseline: dict[str, str]) -> str:
+    best = groups[0]
+    runs = f", the mean of {best.score.n} seeds" if best.score and best.score.n > 1 else ""
+    parts = []
+    for verdict, text in _ANSWERS.items():
+        if names := [_with_cost(group, baseline) for group in groups if to_baseline.get(group.name) == verdict]:
+            parts.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {text}")
+    score = percent(best.score.mean if best.score else None)
+    return f"{best.name} has the highest mIoU, {score} %{runs}. Compared with {baseline.name}, {'; '.join(parts)}."
+
+
+def _with_cost(group: Group, baseline: Group) -> str:
+    """Return the name of a group, with its multiply-accumulates relative to the baseline's if both were counted."""
+    gmacs, reference = (g.best.cost.get("gmacs") for g in (group, baseline))
+    return f"{group.name} ({gmacs / reference:.2f} of its GMACs)" if gmacs and reference else group.name
+
+
+def _intervals(groups: Sequence[Group], scored: Sequence[ScoredRuns]) -> dict[str, tuple[float, float]]:
+    estimates = {group.name: estimate(runs) for group, runs in zip(groups, scored, strict=True)}
+    return {name: e.interval(CONFIDENCE) for name, e in estimates.items() if e is not None and e.seeds > 1}
+
+
 def _differences(
-    groups: Sequence[Group], scored: Sequence[ScoredRuns], base: int, margin: float, seeds: Sequence[int]
+    baseline: Group,
+    others: Sequence[Group],
+    compared: Sequence[Difference | None],
+    to_baseline: Sequence[str],
+    margin: float,
+    notes: list[str],
 ) -> Table:
-    others = [i for i in range(len(groups)) if i != base]
-    compared = [difference(scored[i], scored[base]) for i in others]
     count = sum(d is not None for d in compared)
     rows = []
-    for i, d, verdict in zip(others, compared, verdicts(compared, margin=margin, confidence=CONFIDENCE), strict=True):
+    for group, d, verdict in zip(others, compared, to_baseline, strict=True):
         if d is None:
-            rows.append([Cell(groups[i].name), *[Cell("-")] * 4])
+            rows.append([Cell(group.name), *[Cell("-")] * 4])
             continue
         low, high = d.interval(CONFIDENCE)
         rows.append(
             [
-                Cell(groups[i].name),
+                Cell(group.name),
                 Cell(f"{100 * d.mean:+.2f}", d.mean, best=verdict in ("better", "worse")),
                 Cell(f"{100 * low:+.2f} to {100 * high:+.2f}", high - low),
                 Cell(verdict),
                 _more_seeds(d, verdict, margin, count),
             ]
         )
-    header = [f"compared with {groups[base].name}", "mIoU, points", "95 % interval", "verdict", "more seeds to decide"]
-    return Table(
-        header, [False, True, True, False, True], rows, ["finished"] * len(rows), _notes(seeds, scored, margin)
-    )
+    header = [f"compared with {baseline.name}", "mIoU, points", "95 % interval", "verdict", "more seeds to decide"]
+    return Table(header, [False, True, True, False, True], rows, ["finished"] * len(rows), notes)
 
 
 def _more_seeds(d: Difference, verdict: str, margin: float, comparisons: int) -> Cell:

@@ -30,6 +30,7 @@ def _study(folder: Path, rights: dict[str, float], seeds: int = 3, **settings: o
                 seed=seed,
                 score=right,
                 images=60,
+                gmacs=5.0 + i,
                 counts=pixel_counts(right + 0.002 * seed, 10 * i + seed),
                 **settings,  # type: ignore[arg-type]
             )
@@ -54,6 +55,24 @@ def test_a_large_difference_is_shown_and_a_small_one_is_not(tmp_path: Path) -> N
     text = page.read_text()
     assert "| jpu | 3 | 70.00" in text  # in bold only if it were better than fpn, too
     assert "paired by seed and image" in text
+
+
+def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
+    study = _study(tmp_path / "runs", {"jpu": 0.7, "fpn": 0.698, "bilinear": 0.6, "none": 0.5}, margin=3)
+    html, page = write([study], tmp_path)
+    answer = (
+        "jpu has the highest mIoU, 70.00 %, the mean of 3 seeds. "
+        "Compared with jpu, bilinear (1.40 of its GMACs), none (1.60 of its GMACs) are worse; "
+        "fpn (1.20 of its GMACs) is equivalent."
+    )
+    assert f"**Answer.** {answer}" in page.read_text().partition("|")[0]
+    assert answer in html.read_text()
+
+
+def test_charts_show_the_interval_over_seeds_and_images(tmp_path: Path) -> None:
+    study = _study(tmp_path / "runs", {"jpu": 0.7, "none": 0.5})
+    _, page = write([study], tmp_path)
+    assert "Bars are 95 % intervals over seeds and images." in page.read_text()
 
 
 def test_the_best_is_bold_if_it_is_better_than_each_other(tmp_path: Path) -> None:
