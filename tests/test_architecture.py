@@ -35,6 +35,7 @@ HOMES = {
     "omegaconf": ["config", "engine", "tools"],
     "wandb": ["training/loggers", "training/callbacks", "tools/dashboard"],
     "wandb_workspaces": ["tools/dashboard"],
+    "trackio": ["training/trackio_logger"],
     "cv2": ["data/transforms/image_ops", "losses/boundary"],
     "jinja2": ["tools/report/page"],
     "gradio": ["tools/demo"],
@@ -129,6 +130,7 @@ def _lazy(file: Path) -> Iterator[str]:
 
 OPTIONAL = {
     *("gradio", "av", "onnx", "onnxruntime", "scipy", "matplotlib", "imagecodecs", "triton", "wandb_workspaces"),
+    *("trackio", "pandas"),
     *("tensorboard", "rich", "torchinfo"),
 }
 """Libraries of extras, and those that most calls of their file do without."""

@@ -35,6 +35,10 @@ from fastfcn_pl.config.precedence import (
     select,
     study_entries,
 )
+from fastfcn_pl.core.types import UserError
+
+_SINGLE_PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "protocol", "loss")
+"""Groups of which a job has one option. Of others, such as `logger`, it may have several."""
 
 
 class Repository(ConfigRepository):
@@ -68,6 +72,7 @@ class ConfigLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         self._request = config_name, overrides
+        _check_lists(OverridesParser.create().parse_overrides(overrides), self.repository)
         cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         name_composed_parts(cfg, self._entries)
         if self.print_only:
@@ -148,10 +153,18 @@ def _name_folder(cfg: DictConfig) -> None:
 
 
 def _selects_option(override: Override, repo: IConfigRepository) -> bool:
-    """Tell whether an override selects an option of a config group, such as `model/neck=jpu`."""
-    if override.is_sweep_override() or override.is_hydra_override() or isinstance(override.value(), dict):
+    """Tell whether an override selects one option of a config group, such as `model/neck=jpu`."""
+    if override.is_sweep_override() or override.is_hydra_override() or isinstance(override.value(), (dict, list)):
         return False
     return repo.group_exists(override.key_or_group)
+
+
+def _check_lists(overrides: Sequence[Override], repo: IConfigRepository) -> None:
+    """Raise UserError for an override such as `model/neck=[jpu,fpn]`: a job has one option of this group."""
+    for override in overrides:
+        group = override.key_or_group
+        if isinstance(override.value(), list) and group.split("/")[0] in _SINGLE_PARTS and repo.group_exists(group):
+            raise UserError(f"{override.input_line}: select one option; with -m, {group}=a,b runs one after the other")
 
 
 def _leaves(

@@ -95,7 +95,7 @@ class StoppedRun:
                 node.pop(last, None)
             else:
                 node[last] = source.get(last)
-        _keep_wandb_run(run, kept)
+        _keep_logged_runs(run, kept)
         return run
 
     @property
@@ -150,11 +150,12 @@ class StoppedRun:
         return restore_and_check
 
 
-def _keep_wandb_run(run: dict[str, Any], kept: dict[str, Any]) -> None:
-    """Keep the id of the W&B run if the command line repeats `logger=wandb`, which has none."""
-    wandb, stored = (config.get("logger", {}).get("wandb") for config in (run, kept))
-    if wandb and stored and wandb.get("id") is None:
-        wandb["id"] = stored.get("id")
+def _keep_logged_runs(run: dict[str, Any], kept: dict[str, Any]) -> None:
+    """Keep the ids of the runs in W&B and the like if the command line repeats `logger=wandb`, which has none."""
+    for name, logger in run.get("logger", {}).items():
+        stored = kept.get("logger", {}).get(name)
+        if logger and stored and "id" in logger and logger["id"] is None:
+            logger["id"] = stored.get("id")
 
 
 def _check_optimizers(trainer: L.Trainer) -> None:

@@ -20,7 +20,7 @@ from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.models.cost import cost
 from fastfcn_pl.training.callbacks.cost_summary import CostSummary
 from fastfcn_pl.training.callbacks.last_checkpoint import LastCheckpoint
-from fastfcn_pl.training.loggers import closing_wandb, how_to_view, new_id, rewind
+from fastfcn_pl.training.loggers import closing_wandb, new_id, places_to_look, rewind
 from fastfcn_pl.training.module import SegmentationModule
 
 
@@ -37,8 +37,9 @@ def train(cfg: DictConfig) -> float:
         build.without_pretrained(cfg)
     validation.check(cfg)
     trainer_flags.check(cfg)
-    if "wandb" in cfg.logger and cfg.logger.wandb.id is None:
-        cfg.logger.wandb.id = new_id()
+    for logger in cfg.logger.values():
+        if "id" in (logger or {}) and logger.id is None:
+            logger.id = new_id()
     environment = provenance.environment()  # before training, during which the checkout may change
     choices = hydra_job.choices(cfg.run_dir if stopped else None)
     metadata = {"choices": choices, **environment, **match.results(cfg)}
@@ -61,8 +62,8 @@ def train(cfg: DictConfig) -> float:
         for logger in trainer.loggers:
             rewind(logger, stopped.steps_logged if stopped else 0)
             logger.log_hyperparams(redacted({**storable_config(cfg), **environment}))
-        if view := how_to_view():
-            print(f"W&B run: {view}")
+        for name, place in (places_to_look(trainer.loggers) or {}).items():
+            print(f"{name}: {place}")
         startup_messages.step("train: reading the first images")
         trainer.fit(module, datamodule=datamodule, ckpt_path=stopped.path if stopped else None, weights_only=True)
         return score_best(cfg, trainer, module, metadata)
@@ -88,7 +89,7 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     results |= {"checkpoint": best, "checkpoint_step": checkpoint.training_state["global_step"]}
     results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **metadata}
     if trainer.is_global_zero:
-        scoring.report(results, module, cfg.run_dir, {"W&B run": how_to_view()})
+        scoring.report(results, module, cfg.run_dir, places_to_look(trainer.loggers))
     return float("nan") if results["mIoU"] is None else results["mIoU"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fastfcn_pl.core.redaction import redacted, without_secrets
 from fastfcn_pl.core.types import UserError
+from fastfcn_pl.training.media_logger import MediaLogger
 from fastfcn_pl.training.metrics_writer import MetricsWriter
 from fastfcn_pl.training.wandb_server import logged_in, server_reachable
 
@@ -79,7 +81,7 @@ def _choice_tags(choices: Mapping[str, str]) -> list[str]:
 
 
 def new_id() -> str:
-    """Return the id of a new W&B run: the agent's id inside a W&B sweep, else a random one."""
+    """Return the id of a new run in a logger: the agent's id inside a W&B sweep, else a random one."""
     agent_id = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
     return agent_id or secrets.token_hex(4)
 
@@ -138,6 +140,17 @@ def closing_wandb(run_dir: str) -> Iterator[None]:
 
 
 @rank_zero_only
+def places_to_look(loggers: Sequence[Logger]) -> dict[str, str]:
+    """Return where to look at this process's run: the name of each logger with its URL or the command that shows it."""
+    places = {"W&B run": view} if (view := how_to_view()) else {}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            places["TensorBoard"] = f"tensorboard --logdir {shlex.quote(os.path.relpath(logger.log_dir))}"
+        elif isinstance(logger, MediaLogger):
+            places[logger.title] = logger.view
+    return places
+
+
 def how_to_view() -> str | None:
     """Return the URL of this process's W&B run, or how to upload it if it is offline; None without a run."""
     run = wandb.run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import schema, validation
 from fastfcn_pl.config.composition import ConfigLoader
+from fastfcn_pl.core.types import UserError
 
 
 @pytest.fixture
@@ -184,3 +186,15 @@ def test_recorded_choices_are_what_was_composed(
     arguments: list[str], group: str, name: str, composed: Callable[..., DictConfig]
 ) -> None:
     assert composed(*arguments).hydra.runtime.choices[group] == name
+
+
+def test_several_loggers_are_selected_together(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed("quickstart", "logger=[wandb,mlflow]")
+    assert {"csv", "wandb", "mlflow"} == cfg.logger.keys()
+    assert ConfigLoader.notes == ()
+
+
+@pytest.mark.parametrize("override", ["model/neck=[jpu,fpn]", "data=[camvid,ade20k]"])
+def test_several_options_of_one_part_are_refused(override: str, composed: Callable[..., DictConfig]) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{override}: select one option; with -m, ")):
+        composed("quickstart", override)

@@ -1,8 +1,9 @@
-"""Table of class scores and confusion matrix for W&B and TensorBoard."""
+"""Table of class scores and confusion matrix for the loggers that keep them."""
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -19,7 +20,7 @@ from fastfcn_pl.training.module import SegmentationModule
 class ClassScores(L.Callback):
     """Log a table of the classes and the confusion matrix after each validation and after the final scoring.
 
-    Rows of the matrix are shares of the true class. Both loggers get it as an image. W&B also gets an interactive
+    Rows of the matrix are shares of the true class. Loggers get it as an image. W&B also gets an interactive
     chart of the cells with a share of at least `least`. W&B draws at most 10,000 cells, which is fewer than the matrix
     of 150 classes has.
     """
@@ -38,27 +39,28 @@ class ClassScores(L.Callback):
             log_media.update_summary(trainer, {"final/mIoU_over": f"{classes - len(absent)} of {classes} classes"})
 
     def _log(self, trainer: L.Trainer, pl_module: SegmentationModule, stage: str) -> None:
-        if log_media.wandb_run(trainer) is None and log_media.tensorboard_logger(trainer) is None:
+        if log_media.wandb_run(trainer) is None and not log_media.takes_pictures(trainer):
             return
         spec, scores = pl_module.spec, pl_module.scores
         png = io.BytesIO()
         draw_confusion(scores.matrix.numpy(), spec.classes, png)
         pixels = np.asarray(Image.open(png).convert("RGB"))
-        log_media.log_tensorboard_image(trainer, f"{stage}/confusion", pixels)
+        log_media.log_picture(trainer, f"{stage}/confusion", pixels)
+        columns, rows = class_rows(scores, spec)
+        log_media.log_rows(trainer, f"{stage}/classes", columns, rows)
         media = {
-            f"{stage}/classes": class_table(scores, spec),
+            f"{stage}/classes": wandb.Table(columns=columns, data=rows),
             f"{stage}/confusion": wandb.Image(pixels),
             f"{stage}/confusion_chart": confusion_chart(scores, spec, self.least),
         }
         log_media.log_wandb(trainer, media)
 
 
-def class_table(scores: Scores, spec: DatasetSpec) -> wandb.Table:
-    """Return a W&B table with one row of fractions per class; scores of a class without pixels are None."""
+def class_rows(scores: Scores, spec: DatasetSpec) -> tuple[list[str], list[list[Any]]]:
+    """Return the header of a table and a row of fractions per class; scores of a class without pixels are None."""
     columns = {"IoU": scores.iou, "accuracy": scores.accuracy, "Dice": scores.dice, "share": scores.share}
     rows = zip(spec.classes, *(column.tolist() for column in columns.values()), strict=True)
-    data = [[name, *(None if value != value else value for value in values)] for name, *values in rows]
-    return wandb.Table(columns=["class", *columns], data=data)
+    return ["class", *columns], [[name, *(None if v != v else v for v in values)] for name, *values in rows]
 
 
 def confusion_chart(scores: Scores, spec: DatasetSpec, least: float) -> wandb.plot.CustomChart:

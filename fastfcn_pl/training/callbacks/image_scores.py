@@ -104,7 +104,7 @@ class ImageScores(L.Callback):
             sheet = stack([add_title(sample.comparison(pl_module.spec), title) for sample, title in worst])
             with atomic_write(self.folder / "worst.png") as hidden:
                 Image.fromarray(sheet).save(hidden, format="PNG")
-            log_media.log_tensorboard_image(trainer, "final/worst", sheet)
+            log_media.log_picture(trainer, "final/worst", sheet)
         if worst and log_media.wandb_run(trainer) is not None:
             images = [sample.wandb_image(pl_module.spec, Path(title).name) for sample, title in worst]
             log_media.log_wandb(trainer, {"final/worst": images})

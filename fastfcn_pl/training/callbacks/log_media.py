@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,8 @@ import numpy as np
 import wandb
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
+
+from fastfcn_pl.training.media_logger import MediaLogger
 
 
 def wandb_run(trainer: L.Trainer) -> Any:
@@ -31,35 +34,66 @@ def log_wandb(trainer: L.Trainer, values: Mapping[str, Any]) -> None:
         run.log({**values, "trainer/global_step": trainer.global_step})
 
 
-def log_tensorboard_image(trainer: L.Trainer, key: str, pixels: np.ndarray) -> None:
-    """Log a uint8 image `(H, W, 3)` to TensorBoard.
+def media_loggers(trainer: L.Trainer) -> list[MediaLogger]:
+    """Return the loggers besides W&B and TensorBoard that keep pictures and tables; none on other ranks."""
+    return [logger for logger in trainer.loggers if isinstance(logger, MediaLogger) and trainer.is_global_zero]
 
-    TensorBoard's own `add_image` compresses harder, which takes about three times as long.
-    """
-    if (logger := tensorboard_logger(trainer)) is None:
-        return
+
+def takes_pictures(trainer: L.Trainer) -> bool:
+    """Tell whether a logger besides W&B keeps pictures."""
+    return tensorboard_logger(trainer) is not None or bool(media_loggers(trainer))
+
+
+def log_picture(trainer: L.Trainer, key: str, pixels: np.ndarray) -> None:
+    """Log a uint8 image `(H, W, 3)` to all loggers but W&B, which has a richer form."""
+    if (logger := tensorboard_logger(trainer)) is not None:
+        _log_to_tensorboard(logger, key, pixels, _step(trainer))
+    for media_logger in media_loggers(trainer):
+        media_logger.log_picture(key, pixels, _step(trainer))
+
+
+def log_rows(trainer: L.Trainer, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Log a table to the loggers besides W&B that keep one."""
+    for logger in media_loggers(trainer):
+        logger.log_rows(key, columns, rows, _step(trainer))
+
+
+def log_file(trainer: L.Trainer, path: Path, name: str) -> None:
+    """Give a copy of a file to the loggers besides W&B that keep one."""
+    for logger in media_loggers(trainer):
+        logger.log_file(path, name)
+
+
+def _step(trainer: L.Trainer) -> int:
+    """Return the step that Lightning logs scalars at."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def _log_to_tensorboard(logger: TensorBoardLogger, key: str, pixels: np.ndarray, step: int) -> None:
+    """Log an image as a fast PNG: TensorBoard's own `add_image` takes about three times as long."""
     from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
     file, (height, width) = io.BytesIO(), pixels.shape[:2]
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file.getvalue())
     summary = Summary(value=[Summary.Value(tag=key, image=image)])
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the step that Lightning logs scalars at
     logger.experiment._get_file_writer().add_summary(summary, step)
 
 
 def log_metadata(trainer: L.Trainer, values: Mapping[str, Any]) -> None:
-    """Log facts about the whole run: to W&B's summary, and to other loggers as the hyper-parameter `facts`."""
+    """Log facts about the whole run: to the summary, and to loggers without one as the hyper-parameter `facts`."""
     for logger in trainer.loggers:
-        if not isinstance(logger, WandbLogger):
+        if not isinstance(logger, (WandbLogger, MediaLogger)):
             logger.log_hyperparams({"facts": dict(values)})
     update_summary(trainer, values)
 
 
 def update_summary(trainer: L.Trainer, values: Mapping[str, Any]) -> None:
-    """Write `values` to W&B's summary."""
+    """Write `values` to the summary of the run in W&B, MLflow and Trackio."""
     if (run := wandb_run(trainer)) is not None:
         run.summary.update(dict(values))
+    for logger in media_loggers(trainer):
+        logger.log_facts(values, _step(trainer))
 
 
 def alert(trainer: L.Trainer, title: str, text: str) -> None:

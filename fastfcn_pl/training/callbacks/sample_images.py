@@ -48,8 +48,8 @@ class Samples(L.Callback):
         key, spec, sample = f"val/samples/{position}", pl_module.spec, Sample(outputs, batch)
         if log_media.wandb_run(trainer) is not None:
             log_media.log_wandb(trainer, {key: sample.wandb_image(spec)})
-        if log_media.tensorboard_logger(trainer) is not None:
-            log_media.log_tensorboard_image(trainer, key, sample.comparison(spec))
+        if log_media.takes_pictures(trainer):
+            log_media.log_picture(trainer, key, sample.comparison(spec))
 
     def on_test_batch_end(  # type: ignore[override]
         self,

@@ -1,8 +1,9 @@
-"""Upload of the configuration, and optionally of code and weights, to W&B."""
+"""Upload of the configuration, and optionally of code and weights, to the loggers that keep files."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lightning as L
 import torch
@@ -22,9 +23,9 @@ _TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
 class RunFiles(L.Callback):
     """Upload the whole configuration to W&B as `resolved_config.yaml`, without secrets.
 
-    `code` adds this package's sources. `checkpoint` adds the best weights at the end of training, as the artifact
-    `model-<run id>` with the aliases `best` and `step-<step>`. Unlike `log_model` of Lightning's logger, both work
-    offline.
+    `code` adds this package's sources. `checkpoint` adds the best weights at the end of training: to W&B as the
+    artifact `model-<run id>` with the aliases `best` and `step-<step>`, to MLflow and Trackio as `best.ckpt`. Unlike
+    `log_model` of Lightning's loggers, both work offline.
     """
 
     def __init__(self, *, code: bool, checkpoint: bool) -> None:
@@ -42,15 +43,20 @@ class RunFiles(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         run, best = log_media.wandb_run(trainer), trainer.checkpoint_callback
-        if not self.checkpoint or run is None or run.disabled or not isinstance(best, ModelCheckpoint):
+        to_wandb = run is not None and not run.disabled
+        if not self.checkpoint or not isinstance(best, ModelCheckpoint) or not Path(best.best_model_path).is_file():
             return
-        if not Path(best.best_model_path).is_file():
+        if not to_wandb and not log_media.media_loggers(trainer):
             return
         content = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
         content = {key: value for key, value in content.items() if key not in _TRAINING_STATE}
         content["hyper_parameters"]["config"] = redacted(content["hyper_parameters"]["config"])
-        score = {} if best.best_model_score is None else {str(best.monitor): float(best.best_model_score)}
-        artifact = wandb.Artifact(f"model-{run.id}", "model", metadata=score)
-        with artifact.new_file("best.ckpt", mode="wb") as file:
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "best.ckpt")
             torch.save(content, file)
-        run.log_artifact(artifact, aliases=["best", f"step-{content['global_step']}"])
+            log_media.log_file(trainer, file, "best.ckpt")
+            if to_wandb:
+                score = {} if best.best_model_score is None else {str(best.monitor): float(best.best_model_score)}
+                artifact = wandb.Artifact(f"model-{run.id}", "model", metadata=score)
+                artifact.add_file(str(file), policy="mutable")
+                run.log_artifact(artifact, aliases=["best", f"step-{content['global_step']}"])
