@@ -13,38 +13,39 @@ from fastfcn_pl.ops.interpolate import resize_logits
 
 
 class Boundary(nn.Module):
-    """Probability times its distance in pixels from the true region of its class (arXiv 1812.07032, equation 5).
+    """Probability times its distance in pixels from the true boundary of its class (arXiv 1812.07032, equation 5).
 
     Distances are signed: positive outside of the region, negative inside. Pixels far outside cost most, so that the
     loss moves boundaries; it is used beside another loss. Classes that an image does not have are left out, as in the
-    published code. The mean is over the labelled pixels, for which the classes' terms are added; an ignored pixel
-    belongs to no region. Distances are computed on the CPU. Logits `(B, C, h, w)` and target `(B, H, W)` to a scalar.
+    published code. The mean is over the labelled pixels, for which the classes' terms are added. The paper has no
+    ignored pixels; here its integral leaves them out, and no boundary runs between them and a region. Distances are
+    computed on the CPU. Logits `(B, C, h, w)` and target `(B, H, W)` to a scalar.
     """
 
     def forward(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         probability = resize_logits(logits, target.shape[-2:], align_corners).softmax(1)
-        distances = signed_distances(target.cpu().numpy(), probability.shape[1])
+        images, classes, distances = signed_distances(target.cpu().numpy())
         labelled = target != IGNORE
-        terms = (probability * torch.from_numpy(distances).to(probability)).sum(1)
-        return mean_over_ranks(terms.where(labelled, 0).sum(), labelled.sum())
+        terms = probability[images, classes] * torch.from_numpy(distances).to(probability)
+        return mean_over_ranks(terms.where(labelled[images], 0).sum(), labelled.sum())
 
 
-def signed_distances(target: np.ndarray, classes: int) -> np.ndarray:
-    """Return the distance of each pixel of `target` `(B, H, W)` from the region of each class: `(B, classes, H, W)`.
+def signed_distances(target: np.ndarray) -> tuple[list[int], list[int], np.ndarray]:
+    """Return image, class and distances of each of the N regions in `target` `(B, H, W)`: N, N and `(N, H, W)`.
 
-    Outside of a region it is the Euclidean distance to its nearest pixel. Inside, it is the negative distance to the
-    nearest pixel outside plus one, so that pixels at the border have 0. A class that an image does not have has 0.
+    A region is all pixels of a class in an image. Outside, the distance is the Euclidean one to the nearest pixel of
+    the region. Inside, it is one minus that to the nearest labelled pixel of another class, so that pixels at the
+    border have 0; if there is no such pixel, it is 0.
     """
-    distances = np.zeros((len(target), classes, *target.shape[1:]), np.float32)
-    for labels, maps in zip(target, distances, strict=True):
-        for c in np.unique(labels).tolist():
-            if c < classes:
-                region = (labels == c).astype(np.uint8)
-                maps[c] = _distance_to_zero(1 - region)
-                if not region.all():
-                    maps[c] -= (_distance_to_zero(region) - 1) * region
-    return distances
+    regions = [(b, c) for b, labels in enumerate(target) for c in np.unique(labels).tolist() if c != IGNORE]
+    distances = np.empty((len(regions), *target.shape[1:]), np.float32)
+    for (b, c), signed in zip(regions, distances, strict=True):
+        inside, ignored = target[b] == c, target[b] == IGNORE
+        signed[:] = _distance_to(inside)
+        if not (inside | ignored).all():
+            signed -= (_distance_to(~(inside | ignored)) - 1) * inside
+    return [b for b, _ in regions], [c for _, c in regions], distances
 
 
-def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
-    return cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+def _distance_to(mask: np.ndarray) -> np.ndarray:
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

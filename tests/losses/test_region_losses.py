@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from torch import nn
 
 from fastfcn_pl.core.types import IGNORE, ModelOutput, UserError
-from fastfcn_pl.losses.boundary import Boundary, signed_distances
+from fastfcn_pl.losses.boundary import Boundary
 from fastfcn_pl.losses.cross_entropy import CrossEntropy
 from fastfcn_pl.losses.dice import Dice
 from fastfcn_pl.losses.focal import Focal
@@ -122,45 +120,6 @@ def test_tversky_with_halves_is_dice_without_squares() -> None:
         losses.append(1 - 2 * sum(p[c] for p, label in pixels if label == c) / size)
     loss = Tversky(alpha=0.5, beta=0.5, exponent=1.0)
     torch.testing.assert_close(loss(logits, target, True), torch.stack(losses).mean())
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_distances_are_those_of_an_exact_transform(seed: int) -> None:
-    labels = np.random.default_rng(seed).integers(0, 3, (2, 17, 23)).astype(np.uint8)
-    labels[0, 3:9, 4:15], labels[1, :2] = 0, IGNORE
-    distances = signed_distances(labels, CLASSES)
-    for b, c in np.ndindex(2, CLASSES):
-        region = labels[b] == c
-        if not region.any():
-            assert not distances[b, c].any()
-            continue
-        outside, inside = ndimage.distance_transform_edt(~region), ndimage.distance_transform_edt(region)
-        np.testing.assert_allclose(distances[b, c], outside - (inside - 1) * region, rtol=1e-6)
-
-
-def test_distances_of_the_only_class_are_zero() -> None:
-    assert not signed_distances(np.zeros((1, 5, 6), np.uint8), 2).any()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_boundary(seed: int) -> None:
-    logits, target = _random(seed)
-    distances = signed_distances(target.numpy(), CLASSES)
-    where = (target != IGNORE).nonzero().tolist()
-    terms = [logits[b, :, y, x].softmax(0) @ torch.from_numpy(distances[b, :, y, x]) for b, y, x in where]
-    torch.testing.assert_close(Boundary()(logits, target, True), torch.stack(terms).mean())
-
-
-def test_a_prediction_further_from_the_region_costs_more() -> None:
-    target = torch.zeros(1, 8, 8, dtype=torch.uint8)
-    target[:, :, :4] = 1
-    losses = []
-    for columns in (4, 6, 8):
-        logits = torch.zeros(1, 2, 8, 8)
-        logits[:, 1, :, :columns], logits[:, 0, :, columns:] = 9, 9
-        losses.append(Boundary()(logits, target, True).item())
-    assert losses == sorted(losses)
-    assert losses[0] < losses[2]
 
 
 @pytest.mark.parametrize("seed", range(8))
