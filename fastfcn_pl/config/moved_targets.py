@@ -28,6 +28,7 @@ MODULES = {
 RENAMED_KEYS = {"distribution": "prepare", "init_from": "checkpoint"}
 """Keys of configurations that have another name now."""
 ADDED_KEYS: dict[str, Any] = {
+    "data.augmentation.color": [],
     "data.sampler._target_": "fastfcn_pl.data.samplers.Uniform",
     "model.backbone.drop_path_rate": 0.0,
     "model.neck.upsampler._target_": "fastfcn_pl.models.necks.upsamplers.interpolation.Bilinear",

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fastfcn_pl.config.moved_targets import RENAMED_KEYS
 from fastfcn_pl.config.stored_config import is_withheld
@@ -48,12 +48,12 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
     return f"{key}: no such key; {suggest(key.rpartition('.')[2], known)}"
 
 
-def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
+def _targets(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
     """Yield the nodes with a `_target_`, outermost first, with their dotted paths."""
-    if "_target_" in node:
+    if isinstance(node, DictConfig) and "_target_" in node:
         yield path, node
-    for key in node:
-        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_config(node[key]):
             yield from _targets(node[key], f"{path}.{key!s}" if path else str(key))
 
 

@@ -89,6 +89,9 @@ class StoppedRun:
             *parents, last = path.split(".")
             node, source = run, composed
             for key in parents:
+                if isinstance(source.get(key), list):  # the override is of one of its items
+                    last = key
+                    break
                 node[key] = node[key] if isinstance(node.get(key), dict) else {}
                 node, source = node[key], source.get(key) or {}
             if override.is_delete():

@@ -38,7 +38,7 @@ SHORT += ["callbacks.cost.repeats=0", "callbacks.samples.count=1", "optimizer=ad
 STATE = ("epoch", "global_step", "total_steps", "state_dict", "optimizer_states", "lr_schedulers")
 STATE += ("current_model_state", "averaging_state")
 MODERN = ["warmup.steps=5", "scheduler=cosine", "optimizer=muon", "optimizer.layer_decay=0.7", "freeze=backbone.stem"]
-MODERN += ["model.backbone.drop_path_rate=0.3", "trainer.gradient_clip_val=0.1"]
+MODERN += ["model.backbone.drop_path_rate=0.3", "trainer.gradient_clip_val=0.1", "data/augmentation/color=strong"]
 OF_TIME = ("train/images_per_second", "train/data_wait")
 MakeConfig = Callable[..., DictConfig]
 Command = Callable[..., subprocess.CompletedProcess[str]]

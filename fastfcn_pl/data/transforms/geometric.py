@@ -8,8 +8,10 @@ from math import cos, radians, sin
 
 import numpy as np
 from PIL import Image, ImageFilter
+from torchvision.transforms import v2
 
 from fastfcn_pl.core.types import IGNORE, Box, UserError
+from fastfcn_pl.data.transforms.color import ColorSteps
 from fastfcn_pl.data.transforms.image_ops import gaussian_blur, hflip, histogram, pad, resize_region, select
 
 
@@ -60,6 +62,12 @@ class GeometricPlan:
         affine = (x * c, -x * s, x * (c * u - s * v + width / 2), y * s, y * c, y * (s * u + c * v + height / 2))
         size = (right - left, bottom - top)
         return image.transform(size, Image.Transform.AFFINE, affine, resample, fillcolor=fill)
+
+    @property
+    def visible(self) -> tuple[slice, slice]:
+        """Rows and columns of the result that are not padding."""
+        left, top, right, bottom = self._covered_box()
+        return slice(bottom - top), slice(right - left)
 
     def _covered_box(self) -> Box:
         """Return the part of the crop that the scaled image covers."""
@@ -114,7 +122,7 @@ class RandomScaleCrop:
     The short side is resized to a random length of `scale` times `base_size` pixels, or times its own length if that
     is null. `crop_size` is a length or `[height, width]`. Images rotate by up to `rotation` degrees either way
     (official `encoding/datasets/cityscapes.py`). `fill` is the RGB colour of empty corners and padding. Blur has
-    probability `blur_probability` and a radius uniform in 0 to `blur_radius`.
+    probability `blur_probability` and a radius uniform in 0 to `blur_radius`. `color` may add steps, see `ColorSteps`.
     """
 
     def __init__(
@@ -128,6 +136,7 @@ class RandomScaleCrop:
         blur_probability: float,
         blur_radius: float,
         fill: Sequence[int],
+        color: Sequence[v2.Transform] = (),  # missing in checkpoints written before this option existed
     ) -> None:
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
             raise UserError(f"data.augmentation.scale={list(scale)}: give a smallest and a largest factor above 0")
@@ -141,13 +150,14 @@ class RandomScaleCrop:
         self.rotation, self.blur_radius, self.fill = rotation, blur_radius, _color(fill)
         self.flip_probability = _probability("flip_probability", flip_probability)
         self.blur_probability = _probability("blur_probability", blur_probability)
+        self.color = ColorSteps(color)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         plan = self.plan((image.shape[1], image.shape[0]), rng)
         pixels = plan.apply_to_image(image, self.fill)
         if rng.random() < self.blur_probability:
             pixels = gaussian_blur(pixels, rng.uniform(0, self.blur_radius))
-        return pixels, plan.apply_to_mask(mask)
+        return self.color(pixels, rng, plan.visible), plan.apply_to_mask(mask)
 
     def plan(self, size: tuple[int, int], rng: np.random.Generator) -> GeometricPlan:
         """Draw the geometry for an image of `size` `(width, height)`."""
@@ -168,7 +178,7 @@ class RandomResizeCrop:
     aspect ratio. Up to `1 + tries` crops of `crop_size` (a length or `[height, width]`) are drawn until one shows
     several classes, each with a share below `cat_max_ratio`; otherwise the last is used. `photometric` changes the
     colours of the visible part, and `fill` is the RGB colour of the padding. Unlike mmsegmentation's, shrinking is
-    antialiased.
+    antialiased. `color` may add steps, see `ColorSteps`.
     """
 
     def __init__(
@@ -182,6 +192,7 @@ class RandomResizeCrop:
         flip_probability: float,
         photometric: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None,
         fill: Sequence[int],
+        color: Sequence[v2.Transform] = (),  # missing in checkpoints written before this option existed
     ) -> None:
         if len(scale) != 2 or min(scale) < 1:
             raise UserError(f"data.augmentation.scale={list(scale)}: give the long and the short side in pixels")
@@ -197,6 +208,7 @@ class RandomResizeCrop:
             raise UserError(f"data.augmentation.tries={tries}: give the number of extra crops to draw, 0 or more")
         self.cat_max_ratio, self.tries, self.photometric, self.fill = cat_max_ratio, tries, photometric, _color(fill)
         self.flip_probability = _probability("flip_probability", flip_probability)
+        self.color = ColorSteps(color)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         scaled = self.draw_size((image.shape[1], image.shape[0]), rng)
@@ -209,7 +221,7 @@ class RandomResizeCrop:
         pixels = plan.apply_without_padding(image, self.fill)
         if self.photometric is not None:
             pixels = self.photometric(pixels, rng)
-        return pad(pixels, self.crop, self.fill), labels
+        return self.color(pad(pixels, self.crop, self.fill), rng, plan.visible), labels
 
     def draw_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """Draw the new size `(width, height)` of an image of `size`."""
@@ -227,10 +239,12 @@ class RandomResizeCrop:
 
 
 class RandomFlip:
-    """Flip image and mask left to right with `probability`, for images of the same size."""
+    """Flip image and mask left to right with `probability`, for images of the same size; `color` is as above."""
 
-    def __init__(self, *, probability: float) -> None:
-        self.probability = _probability("probability", probability)
+    def __init__(self, *, probability: float, color: Sequence[v2.Transform] = ()) -> None:
+        self.probability, self.color = _probability("probability", probability), ColorSteps(color)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return (hflip(image), hflip(mask)) if rng.random() < self.probability else (image, mask)
+        if rng.random() < self.probability:
+            image, mask = hflip(image), hflip(mask)
+        return self.color(image, rng), mask
