@@ -83,7 +83,7 @@ class ConfigLoader(ConfigLoaderImpl):
         cfg = super()._compose_config_from_defaults_list(defaults=defaults, repo=repo)
         config_name, texts = self._request
         overrides = OverridesParser.create().parse_overrides(texts)
-        self._entries = self._merge_order(repo, config_name, overrides)
+        self._entries = self.merge_order(repo, config_name, overrides)
         notes, options = [], {o.get_key_element().lstrip("+~"): o for o in overrides if _selects_option(o, repo)}
         for group, selection in options.items():
             study = study_entries(self._entries, group)
@@ -105,14 +105,13 @@ class ConfigLoader(ConfigLoaderImpl):
         rest = [override for override in overrides if override is not selection]
         for candidates in (rest, [override for override in rest if not _selects_option(override, repo)]):
             with suppress(ConfigCompositionException, OmegaConfBaseException):  # others may need groups of `selection`
-                return self._merge_order(repo, self._request[0], candidates)
+                return self.merge_order(repo, self._request[0], candidates)
         return []
 
-    def _merge_order(self, repo: IConfigRepository, config_name: str | None, overrides: list[Override]) -> list[Entry]:
+    def merge_order(self, repo: IConfigRepository, config_name: str | None, overrides: list[Override]) -> list[Entry]:
         """Return the files of the defaults list in merge order, without Hydra's own."""
-        tree = create_defaults_list(repo, config_name, overrides, prepend_hydra=True, skip_missing=True).defaults_tree
         entries = []
-        for ancestors, node, default in _leaves(tree, ()):
+        for ancestors, node, default in _leaves(defaults_tree(repo, config_name, overrides), ()):
             if default.config_path is None or f"{default.config_path}/".startswith("hydra/"):
                 continue
             loaded = repo.load_config(default.config_path)
@@ -165,6 +164,11 @@ def _check_lists(overrides: Sequence[Override], repo: IConfigRepository) -> None
         group = override.key_or_group
         if isinstance(override.value(), list) and group.split("/")[0] in _SINGLE_PARTS and repo.group_exists(group):
             raise UserError(f"{override.input_line}: select one option; with -m, {group}=a,b runs one after the other")
+
+
+def defaults_tree(repo: IConfigRepository, config_name: str | None, overrides: list[Override]) -> DefaultsTreeNode:
+    """Return the tree of files that a command line chooses."""
+    return create_defaults_list(repo, config_name, overrides, prepend_hydra=True, skip_missing=True).defaults_tree
 
 
 def _leaves(

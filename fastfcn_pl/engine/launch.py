@@ -25,8 +25,9 @@ from fastfcn_pl.config import schema
 from fastfcn_pl.core import redaction
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.workers import TERMINATION_SIGNALS, exit_with_parent
-from fastfcn_pl.engine import console, home_folder, job_folder, match, startup_messages, sweep
+from fastfcn_pl.engine import console, help_page, home_folder, job_folder, match, startup_messages, sweep
 from fastfcn_pl.engine.broken_pipe import outlive_readers
+from fastfcn_pl.engine.command_line import asks_for_help, overrides_first
 from fastfcn_pl.engine.error_messages import one_line
 from fastfcn_pl.engine.folder_claim import Claim
 from fastfcn_pl.engine.frozen_job import FLAG, FrozenJob, received, thaw
@@ -65,6 +66,7 @@ def main(config_name: str, job: str) -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # only rank 0 prints, also the log of torch's C++ code
         _run_frozen(module, job, started.receive())
         return
+    sys.argv[1:] = overrides_first(sys.argv[1:])
     # Hydra then raises its errors instead of printing them in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     composing = hydra.main(version_base="1.3", config_path=str(schema.CONF_DIR), config_name=config_name)
@@ -72,7 +74,10 @@ def main(config_name: str, job: str) -> None:
     failed, exit_code = False, 1
     try:
         try:
-            run()
+            if asks_for_help(sys.argv):
+                print(help_page.page(config_name, sys.argv[1:]))
+            else:
+                run()
             startup_messages.say_notes()  # about a configuration that was only printed
             exit_code = 0
         finally:
@@ -232,6 +237,8 @@ def _end(error: Exception) -> NoReturn:
             Path(str(job.runtime.output_dir), sweep.ERROR).write_text(f"{redaction.hide(cause)}\n")
     if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
         raise error
+    if job is None and help_page.explains(error):
+        print(help_page.page(Path(sys.argv[0]).stem, sys.argv[1:]), end="\n\n", flush=True)
     _say(line if job is None else f"job {job.job.num} ({job.job.override_dirname}): {line}")
     sys.exit(1)
 

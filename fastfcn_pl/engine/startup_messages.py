@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config.composition import ConfigLoader
-from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import usage
 from fastfcn_pl.models.weights import hub
 from fastfcn_pl.training.distributed import is_rank_0
@@ -26,7 +25,9 @@ def before_imports(module: str, cfg: DictConfig) -> None:
     command = module.rpartition(".")[2]
     if missing := OmegaConf.missing_keys(cfg):
         order = [str(key) for key in cfg]
-        raise UserError(usage.wanted(command, sorted(missing, key=lambda key: (order.index(key.split(".")[0]), key))))
+        raise usage.MissingValueError(
+            usage.wanted(command, sorted(missing, key=lambda key: (order.index(key.split(".")[0]), key)))
+        )
     if is_rank_0():
         say_notes()
     step(f"{command}: loading PyTorch")

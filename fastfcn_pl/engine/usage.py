@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastfcn_pl.core.types import suggest
+from fastfcn_pl.core.types import UserError, suggest
+
+
+class MissingValueError(UserError):
+    """A command line that lacks values which the command needs."""
 
 
 @dataclass(frozen=True)

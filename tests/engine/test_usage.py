@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fastfcn_pl.config import schema
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import startup_messages, usage
+from fastfcn_pl.engine import help_page, startup_messages, usage
 from tests.conftest import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -59,7 +59,7 @@ def test_a_command_without_its_arguments_names_them_with_an_example(name: str, c
     assert done.stderr.startswith(f"error: {name} needs ")
     assert usage.line(name) in done.stderr
     assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+    assert done.stdout == f"{help_page.page(name, [])}\n\n"
 
 
 @pytest.mark.parametrize("key", ["data.root", "data.classes"])
