@@ -17,6 +17,7 @@ from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.engine.checkpoint_file import read_file, state_dict_of, unusable
+from fastfcn_pl.engine.checkpoint_location import locate
 from fastfcn_pl.models.weights.recognize import Published, recognise
 from fastfcn_pl.training.module import SegmentationModule
 
@@ -29,6 +30,7 @@ _MODULE_KEYS = ("state_dict", "hyper_parameters")
 def load(path: str | Path, data: str | None = None, trust: Any = ()) -> SegmentationModule:
     """Return the module of a checkpoint of ours or a published one, on the CPU, in eval mode.
 
+    `path` is a file, a run's folder, or `last` for the newest run in `runs/`.
     `module.model` is the bare network; the module scores and predicts, it does not train. `data` names the data set
     whose class names and palette a published network gets; without it classes are numbered. `trust` lists the packages
     whose own classes the file may name beyond our options, or is true for a file that you trust. Raises UserError if
@@ -59,6 +61,7 @@ class Checkpoint:
 
         A published network has the classes of the data set `data`; without it they are numbered.
         """
+        path = locate(path)
         content, trust = read_file(path), Trust.of(trust)
         if not _is_ours(content):
             return cls.of_published(_recognise(content, path), path, data)

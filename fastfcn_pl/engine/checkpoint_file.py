@@ -16,14 +16,19 @@ _MOST_CLAIMED = 2**30
 """Bytes of tensors that a file may hold as views of fewer values."""
 
 
-def read_file(path: str | Path) -> Any:
+def step_of(path: str | Path) -> int:
+    """Return the step at which a checkpoint of a run was saved, without reading its weights."""
+    return int(read_file(path, mmap=True)["global_step"])
+
+
+def read_file(path: str | Path, mmap: bool = False) -> Any:
     """Return the content of a torch file; raises UserError if it is missing, truncated or wants more than weights."""
     if not Path(path).is_file():
         raise UserError(f"checkpoint={path}: no such file; a run's are in its folder checkpoints/")
     _check_archive(Path(path))
     try:
         with torch.serialization.safe_globals(HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a file that is not a checkpoint makes the reader fail in any way
         reason = "it is truncated, not a torch file, or wants more than weights (if you trust it, save its state_dict)"
         raise UserError(f"checkpoint={path} cannot be read: {reason}") from error

@@ -16,6 +16,7 @@ from fastfcn_pl.config.plain_data import parse_yaml, read_yaml
 from fastfcn_pl.config.resolvers import KEPT
 from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError, differences, listed
+from fastfcn_pl.engine.checkpoint_location import LAST
 
 _NOT_COMPARED = ("resume", "debug", "trust", "question", "published", "baseline", "margin")
 """Keys that may differ from start to start of one job: they change nothing that it computes."""
@@ -56,11 +57,10 @@ def state_of(cfg: DictConfig, folder: Path) -> tuple[JobState, Path]:
 
 def check_start(cfg: DictConfig) -> None:
     """Raise UserError unless `checkpoint` and `resume` name one start of training."""
-    if cfg.checkpoint in ("last", "auto"):
-        raise UserError(
-            f"checkpoint={cfg.checkpoint} is now resume={cfg.checkpoint}: checkpoint= names weights that a new run "
-            "starts from"
-        )
+    if cfg.checkpoint == "auto":
+        raise UserError("checkpoint=auto is now resume=auto: checkpoint= names weights that a new run starts from")
+    if cfg.checkpoint == LAST and (cfg.resume == "auto" or _in_sweep()):
+        raise UserError("checkpoint=last would name another run at the next start: give the folder of that run")
     if cfg.resume == "auto":
         return
     if cfg.resume is not None and cfg.checkpoint is not None:
@@ -68,11 +68,15 @@ def check_start(cfg: DictConfig) -> None:
             "resume= continues a run from its own checkpoint, and checkpoint= starts a new run from weights: leave one "
             "out (resume=auto takes both)"
         )
-    if cfg.resume is not None and HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+    if cfg.resume is not None and _in_sweep():
         raise UserError(
             f"resume={cfg.resume}: a sweep resumes its jobs by itself if it starts again in its folder: leave it out, "
             "and set hydra.sweep.dir"
         )
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def has_work(cfg: DictConfig) -> bool:

@@ -25,7 +25,16 @@ from fastfcn_pl.config import schema
 from fastfcn_pl.core import redaction
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.workers import TERMINATION_SIGNALS, exit_with_parent
-from fastfcn_pl.engine import console, help_page, home_folder, job_folder, match, startup_messages, sweep
+from fastfcn_pl.engine import (
+    checkpoint_location,
+    console,
+    help_page,
+    home_folder,
+    job_folder,
+    match,
+    startup_messages,
+    sweep,
+)
 from fastfcn_pl.engine.broken_pipe import outlive_readers
 from fastfcn_pl.engine.command_line import asks_for_help, overrides_first
 from fastfcn_pl.engine.error_messages import one_line
@@ -119,6 +128,8 @@ def _run_alone(module: str, job: str, cfg: DictConfig, claims: list[Claim]) -> A
     try:
         if "resume" in cfg:  # it trains
             check_start(cfg)
+        checkpoint_location.resolve(cfg)
+        if "resume" in cfg:
             if cfg.resume == "auto" and not has_work(cfg):
                 return None
             if cfg.resume is None and claims:
@@ -152,18 +163,19 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
     startup_messages.say_notes()
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
-    if "resume" in cfg:  # it trains
-        try:
+    try:
+        if "resume" in cfg:  # it trains
             with job_folder.claimed(cfg):
                 check_start(cfg)
                 if not has_work(cfg):
                     return sweep.keep(folder, job.job.num, overrides())
                 if cfg.resume is None:
                     job_folder.write_config(cfg)
-        except UserError as error:
-            _say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
-            sweep.refuse(folder, job.job.num, overrides(), str(error))
-            return None
+        checkpoint_location.resolve(cfg)
+    except UserError as error:
+        _say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
+        sweep.refuse(folder, job.job.num, overrides(), str(error))
+        return None
     (folder / sweep.ERROR).unlink(missing_ok=True)
     started_at = time.monotonic()
     frozen = FrozenJob.of(module, cfg)
@@ -218,7 +230,13 @@ def _run_frozen(module: str, job: str, text: str) -> None:
 
 
 def _import_and_run(job: str, cfg: DictConfig) -> Any:
-    return stoppable(lambda cfg: resolve_name(job)(cfg), cfg)
+    def run(cfg: DictConfig) -> Any:
+        function = resolve_name(job)
+        if choice := checkpoint_location.choice(cfg):
+            startup_messages.step(choice)
+        return function(cfg)
+
+    return stoppable(run, cfg)
 
 
 def _end(error: Exception) -> NoReturn:

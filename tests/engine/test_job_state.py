@@ -104,7 +104,7 @@ def test_how_far_a_job_came(kept: list[str], state: JobState, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        ({"checkpoint": "last"}, "checkpoint=last is now resume=last"),
+        ({"checkpoint": "last", "resume": "auto"}, "checkpoint=last would name another run at the next start"),
         ({"checkpoint": "auto"}, "checkpoint=auto is now resume=auto"),
         ({"checkpoint": "a.ckpt", "resume": "last"}, "leave one out"),
     ],
@@ -115,7 +115,8 @@ def test_a_training_has_one_start(keys: dict[str, str], line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [{}, {"checkpoint": "a.ckpt"}, {"resume": "last"}, {"resume": "auto", "checkpoint": "a"}]
+    "keys",
+    [{}, {"checkpoint": "a.ckpt"}, {"checkpoint": "last"}, {"resume": "last"}, {"resume": "auto", "checkpoint": "a"}],
 )
 def test_starts_of_a_training(keys: dict[str, str]) -> None:
     check_start(OmegaConf.create({"checkpoint": None, "resume": None, **keys}))

@@ -20,6 +20,7 @@ from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import hydra_job, match, startup_messages
 from fastfcn_pl.engine.checkpoint import Checkpoint
+from fastfcn_pl.engine.checkpoint_location import locate
 from fastfcn_pl.models.cost import cost, timings
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.ops import fast_paths
@@ -125,20 +126,8 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> compar
 
 
 def find_checkpoint(path: str) -> tuple[Path, Path | None]:
-    """Return the checkpoint at `path`, or of the run in the folder `path`; and the run's folder, or None."""
-    checkpoint = Path(path)
-    if checkpoint.is_dir():
-        results = checkpoint / "results.json"
-        best = checkpoint / "checkpoints" / "best.ckpt"
-        try:
-            scored = Path(json.loads(results.read_text())["checkpoint"]) if results.is_file() else best
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"checkpoint={path}: {results} names no checkpoint; use a file in the run's checkpoints/"
-            ) from error
-        checkpoint = checkpoint / "checkpoints" / scored.name  # the folder may have been moved
-        if not checkpoint.is_file():
-            raise UserError(f"checkpoint={path}: no {checkpoint.relative_to(path)} in this folder; use a run's folder")
+    """Return the checkpoint that `path` names, and the run's folder, or None."""
+    checkpoint = locate(path)
     return checkpoint, checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else None
 
 
