@@ -57,6 +57,14 @@ def _written() -> list[str]:
     return sorted(str(path) for path in Path("out").rglob("*") if path.is_file() and path.name != "PROVENANCE")
 
 
+def test_one_kind_needs_no_brackets(run: Run) -> None:
+    write_shade(Path("in/a.png"), 1)
+    assert run(save="labels") == {"a.png": 1}
+    assert _written() == ["out/labels/a.png"]
+    with pytest.raises(UserError, match="save=label: no such picture; did you mean labels"):
+        run(save="label")
+
+
 def test_an_existing_name_with_brackets_is_that_file(run: Run) -> None:
     write_shade(Path("photo [1].jpg"), 2)
     write_shade(Path("photo 1.jpg"), 0)

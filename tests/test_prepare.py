@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from fastfcn_pl.config import build, validation
+from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.config.schema import CONF_DIR
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.datamodule import FileDataModule
@@ -77,7 +78,7 @@ def test_option_fits_its_signature(source: str, tmp_path: Path) -> None:
     cfg = config(source, tmp_path)
     validation.check(cfg)
     for path, node in validation._targets(cfg, ""):
-        keys = {str(key) for key in node} - set(validation.HYDRA_KEYS)
+        keys = {str(key) for key in node} - set(HYDRA_KEYS)
         assert keys == validation.parameters(get_object(node["_target_"]))[0], path
     option = yaml.safe_load((CONF_DIR / "prepare" / f"{source}.yaml").read_text())
     digits = {"md5": 32, "sha1": 40, "sha256": 64}

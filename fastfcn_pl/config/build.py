@@ -20,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fastfcn_pl.config import schema, trainer_flags
+from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.config.stored_config import storable_config
-from fastfcn_pl.config.validation import HYDRA_KEYS, import_target, parameters
+from fastfcn_pl.config.validation import import_target, parameters
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.models.segmenter import Segmenter

@@ -18,8 +18,8 @@ from typing import Any
 from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault, ResultDefault
 from omegaconf import DictConfig, open_dict
 
-from fastfcn_pl.config.validation import HYDRA_KEYS
-
+HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+"""Keys that are read by Hydra, not by the target."""
 Content = dict[Any, Any]
 TARGET, NAME = "_target_", "name"
 ABSENT = object()

@@ -117,7 +117,7 @@ class PredictConfig:
     checkpoint: str = MISSING
     input: str = MISSING
     output: str = MISSING
-    save: list[str] = MISSING
+    save: Any = MISSING
     frames: int | None = MISSING
     overwrite: bool = MISSING
     device: str = MISSING

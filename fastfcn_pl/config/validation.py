@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from fastfcn_pl.config.moved_targets import RENAMED_KEYS
+from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.config.stored_config import is_withheld
+from fastfcn_pl.config.unknown_key import closest_key, no_such_key
 from fastfcn_pl.core.types import UserError, suggest
 
-HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
-"""Keys that are read by Hydra, not by the target."""
 _CONTAINERS = ("callbacks", "logger")  # nodes whose children are named by the user
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "NoneType": "null"}
 
@@ -36,16 +35,9 @@ def check(cfg: DictConfig) -> None:
         known = [field.name for field in fields(schema)]
         for key in cfg:
             if key not in known:  # added with +, of which Hydra does not ask if anything reads it
-                raise UserError(no_such_key(str(key), known))
+                raise UserError(no_such_key(str(key), known, cfg))
     for path, node in _targets(cfg, ""):
-        _check_node(path, node)
-
-
-def no_such_key(key: str, known: Iterable[str]) -> str:
-    """Return the message for a key that nothing reads."""
-    if key in RENAMED_KEYS:
-        return f"{key}=... is now {RENAMED_KEYS[key]}=..."
-    return f"{key}: no such key; {suggest(key.rpartition('.')[2], known)}"
+        _check_node(path, node, cfg)
 
 
 def _targets(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
@@ -57,7 +49,7 @@ def _targets(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, Di
             yield from _targets(node[key], f"{path}.{key!s}" if path else str(key))
 
 
-def _check_node(path: str, node: DictConfig) -> None:
+def _check_node(path: str, node: DictConfig, cfg: DictConfig) -> None:
     target = import_target(path, node["_target_"])
     allowed, required = parameters(target)
     keys = [str(key) for key in node if key not in HYDRA_KEYS]
@@ -65,7 +57,8 @@ def _check_node(path: str, node: DictConfig) -> None:
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} has no value: set it with {path}.{key}=...")
         if allowed is not None and key not in allowed:
-            raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter; {suggest(key, allowed)}")
+            hint = closest_key(f"{path}.{key}", allowed, cfg)
+            raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter; {hint}")
         if isinstance(node[key], str) and (kind := _numeric_kind(target, key)):
             raise UserError(f"{path}.{key}={node[key]}: use {kind}")
         if is_withheld(node[key]):

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fastfcn_pl.config import schema
-from fastfcn_pl.config.validation import no_such_key
+from fastfcn_pl.config.unknown_key import no_such_key
 from fastfcn_pl.core.atomic_io import DISK_ERRORS, write_error
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.data.workers import explain_worker_failure
@@ -20,6 +20,8 @@ from fastfcn_pl.engine import usage
 from fastfcn_pl.training.distributed import loss_of_rank
 
 _MAX_NAME = 200
+_NAME_CHECKPOINTS = ("checkpoint", "resume", "source")
+"""Keys of commands that name a file of weights."""
 _NOISE = re.compile(r"full_key|object_type|reference_type|Config search path|provider=")
 
 
@@ -33,7 +35,7 @@ def one_line(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             # The error of a worker process arrives as text, with the traceback before the message.
-            return " ".join(str(link).rsplit("UserError: ", 1)[-1].splitlines()).strip()
+            return _key_as_given(" ".join(str(link).rsplit("UserError: ", 1)[-1].splitlines()).strip())
     for link in chain:
         if message := explain_worker_failure(link) or loss_of_rank(link):
             return message
@@ -46,7 +48,7 @@ def one_line(error: BaseException) -> str | None:
         cause = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
         return f"{key[1] if key else 'the config'} cannot be built: {cause} (+debug=true shows where)"
     if match := re.search(r"Key '(\w+)' not in '(\w+Config)'", str(error)):  # top-level key of a study
-        return no_such_key(match[1], getattr(schema, match[2]).__dataclass_fields__)
+        return no_such_key(match[1], getattr(schema, match[2]).__dataclass_fields__, _root(chain))
     if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
         known = suggest(str(error.missing_cfg_file), [path.stem for path in schema.STUDIES_DIR.glob("*.yaml")])
         return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
@@ -65,8 +67,15 @@ def one_line(error: BaseException) -> str | None:
         return f"{error.override}: Hydra cannot parse this; quote the value twice, '{setting}=\"...\"' ($HOME is ~)"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         unknown = next((link for link in chain if isinstance(link, (ConfigKeyError, ConfigAttributeError))), None)
-        return _unknown_key(unknown) if unknown else _join_messages(chain)
+        return _unknown_key(unknown, _root(chain)) if unknown else _join_messages(chain)
     return None
+
+
+def _key_as_given(message: str) -> str:
+    """Return a message about a checkpoint with the key under which the command line names the file."""
+    given = {argument.partition("=")[0] for argument in sys.argv[1:]}
+    key = next((key for key in _NAME_CHECKPOINTS if key in given), "checkpoint")
+    return re.sub(r"^checkpoint=", f"{key}=", message)
 
 
 def _makes_a_folder(error: OSError) -> bool:
@@ -80,9 +89,16 @@ def _disk_message(error: OSError) -> str:
     return str(write_error(Path(name if len(name) < _MAX_NAME else f"{name[:_MAX_NAME]}..."), error))
 
 
-def _unknown_key(error: OmegaConfBaseException) -> str:
+def _root(chain: list[BaseException]) -> DictConfig | None:
+    """Return the whole configuration that an error of OmegaConf is about."""
+    nodes = [link.parent_node for link in chain if isinstance(link, OmegaConfBaseException)]
+    roots = (node._get_root() for node in nodes if node is not None)
+    return next((root for root in roots if isinstance(root, DictConfig)), None)
+
+
+def _unknown_key(error: OmegaConfBaseException, cfg: DictConfig | None) -> str:
     known = error.parent_node if isinstance(error.parent_node, DictConfig) else []
-    return no_such_key(str(error.full_key or error.key), map(str, known))
+    return no_such_key(str(error.full_key or error.key), map(str, known), cfg)
 
 
 def _join_messages(chain: list[BaseException]) -> str:

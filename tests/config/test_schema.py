@@ -13,6 +13,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import composition, schema, validation
+from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.core.types import UserError
 
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "protocol")
@@ -86,13 +87,13 @@ def _fits(cfg: DictConfig) -> None:
     for path, node in _nodes(cfg):
         target = get_object(node["_target_"])
         if target.__module__.startswith("fastfcn_pl."):
-            keys = {str(k) for k in node} - set(validation.HYDRA_KEYS)
+            keys = {str(k) for k in node} - set(HYDRA_KEYS)
             assert keys == validation.parameters(target)[0], path
 
 
 def _paths(cfg: DictConfig, prefix: str = "") -> list[str]:
     """Return the dotted path of every key that stands directly in a node with a `_target_`."""
-    return [f"{path}.{key}" for path, node in _nodes(cfg) for key in node if key not in validation.HYDRA_KEYS]
+    return [f"{path}.{key}" for path, node in _nodes(cfg) for key in node if key not in HYDRA_KEYS]
 
 
 def test_a_typo_at_any_depth_is_an_error(make_config: Callable[..., DictConfig]) -> None:

@@ -129,7 +129,7 @@ def test_bad_data(
         (["init_from=nothing.ckpt"], ("init_from=... is now checkpoint=...",)),
         (["+sead=1"], ("sead: no such key", "seed")),
         (["+init_from=nothing.ckpt"], ("init_from=... is now checkpoint=...",)),
-        (["checkpoint=last"], ("checkpoint=last is now resume=last",)),
+        (["checkpoint=last"], ("checkpoint=last: no run in runs/ has a checkpoint",)),
         (["checkpoint=auto"], ("checkpoint=auto is now resume=auto",)),
         (["resume=CamVid/checkpoints/x.ckpt"], ("resume=CamVid/checkpoints/x.ckpt: no such file",)),
         (["checkpoint=CamVid/train.txt"], ("train.txt cannot be read", "not a torch file")),

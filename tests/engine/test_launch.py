@@ -156,3 +156,27 @@ def test_the_batch_file_for_slurm_gives_a_command_that_composes(command: Command
     asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", script.read_text(), re.MULTILINE))
     assert (asked["nodes"], asked["ntasks-per-node"]) == ("2", "4")
     assert f"devices: {asked['ntasks-per-node']}\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "resume=x/checkpoints/last.ckpt"], "error: resume=x/checkpoints/last.ckpt cannot be read: "),
+        (["convert", "source=weights.pth", "output=a.ckpt"], "error: source=weights.pth cannot be read: "),
+        (["evaluate", "checkpoint=weights.pth"], "error: checkpoint=weights.pth cannot be read: "),
+        (
+            ["train", "model.backbone.pretrained=weights.pth", *TINY[2:], "model/backbone=resnet18"],
+            "error: model.backbone.pretrained=weights.pth: not a file of weights",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_damaged_file_is_named_by_the_key_that_names_it(
+    arguments: list[str], line: str, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "x" / "checkpoints").mkdir(parents=True)
+    for path in ("x/checkpoints/last.ckpt", "weights.pth"):
+        (tmp_path / path).write_bytes(b"no weights")
+    done = command(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(line)

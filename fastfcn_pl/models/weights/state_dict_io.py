@@ -21,6 +21,7 @@ _WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "mod
 """Entries under which training scripts save a network's weights; averaged ones come first, as in timm."""
 _DEEPEST = 3
 """Levels of such entries that are unwrapped."""
+_KEY = "model.backbone.pretrained"
 _PREFIXES = ("module", "_orig_mod", "encoder", "backbone", "model", "net", "pretrained", "visual", "trunk")
 """Names of the network in its wrappers: DataParallel, torch.compile and larger networks."""
 HARMLESS: list[Any] = [
@@ -41,19 +42,19 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
     """
     path = _packaged(source.removeprefix(PACKAGE_SCHEME)) if source.startswith(PACKAGE_SCHEME) else Path(source)
     if not path.is_file():
-        raise UserError(f"pretrained={source}: no such file; give a file of weights, true (from the hub) or false")
+        raise UserError(f"{_KEY}={source}: no such file; give a file of weights, true (from the hub) or false")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # readers fail in any way on other files
-        raise UserError(f"pretrained={source}: not a file of weights, or one that holds more than tensors") from error
+        raise UserError(f"{_KEY}={source}: not a file of weights, or one that holds more than tensors") from error
     for _ in range(_DEEPEST):  # a file can hold an entry that is the whole content again
         if isinstance(content, dict):
             content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"pretrained={source}: holds no state dict; save one with torch.save(net.state_dict(), file)")
+        raise UserError(f"{_KEY}={source}: holds no state dict; save one with torch.save(net.state_dict(), file)")
     return content
 
 
@@ -70,12 +71,12 @@ def without_prefix(state: dict[str, Tensor], first: Sequence[str], source: str) 
     prefix = min(prefixes, key=lambda p: (len(unknown_parts[p]), -sum(key.startswith(p) for key in state)))
     if unknown := unknown_parts[prefix]:
         raise UserError(
-            f"pretrained={source}: its names begin with {prefix!r}, and {unknown[0]!r} is not a known prefix "
+            f"{_KEY}={source}: its names begin with {prefix!r}, and {unknown[0]!r} is not a known prefix "
             f"({', '.join(_PREFIXES)}): save the network's own state dict"
         )
     own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     others = f", {len(state) - len(own)} tensors of other parts left out" if len(own) < len(state) else ""
-    print(f"pretrained={source}: the prefix {prefix} removed from its names{others}")
+    print(f"{_KEY}={source}: the prefix {prefix} removed from its names{others}")
     return own
 
 

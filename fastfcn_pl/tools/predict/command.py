@@ -33,14 +33,15 @@ def predict(cfg: DictConfig) -> None:
 
     Raises UserError at the end with the names of inputs that failed.
     """
-    if unknown := [kind for kind in cfg.save if kind not in prediction.SUFFIXES]:
+    kinds = [cfg.save] if isinstance(cfg.save, str) else list(cfg.save or ())
+    if unknown := [str(kind) for kind in kinds if kind not in prediction.SUFFIXES]:
         raise UserError(f"save={unknown[0]}: no such picture; {suggest(unknown[0], prediction.SUFFIXES)}")
-    if not cfg.save:
+    if not kinds:
         raise UserError(f"save=[] writes nothing: choose from {', '.join(prediction.SUFFIXES)}")
     if cfg.frames is not None and cfg.frames < 1:
         raise UserError(f"frames={cfg.frames}: give 1 or more, or null for all")
     output = Path(cfg.output)
-    base, targets = _targets(cfg.input, output, cfg.save)
+    base, targets = _targets(cfg.input, output, kinds)
     made_by = {"checkpoint": Path(cfg.checkpoint).name, "sha256": output_folder.fingerprint(cfg.checkpoint)}
     made_by |= {"precision": cfg.precision}
     if any(map(video.is_video, targets)):
