@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,6 +36,8 @@ class SegmentationDataModule(L.LightningDataModule):
 
     spec: DatasetSpec
     train_split = "train"
+    class_weights: ClassVar[Sequence[float] | None] = None
+    """Weights of the classes in the loss that suit the data set, for `class_weights=data`."""
     split_sizes: ClassVar[dict[str, int]] = {}
     """Labelled splits with their official numbers of images; empty if the data set has no official splits."""
     unlabelled: ClassVar[dict[str, str]] = {}

@@ -15,8 +15,10 @@ class ClassWeighted(nn.Module):
 
     weights: Tensor | None
 
-    def __init__(self, class_weights: Sequence[float] | None) -> None:
+    def __init__(self, class_weights: Sequence[float] | str | None) -> None:
         super().__init__()
+        if isinstance(class_weights, str):
+            raise UserError(f"class_weights={class_weights}: only train reads the data; give a number for each class")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("weights", weights, persistent=False)
 

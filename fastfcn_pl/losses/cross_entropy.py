@@ -19,7 +19,7 @@ class CrossEntropy(ClassWeighted):
     it. `label_smoothing` is the share of a pixel's target that is spread evenly over all classes.
     """
 
-    def __init__(self, *, class_weights: Sequence[float] | None, label_smoothing: float) -> None:
+    def __init__(self, *, class_weights: Sequence[float] | str | None, label_smoothing: float) -> None:
         super().__init__(class_weights)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing={label_smoothing}: give a share of at least 0 and below 1")

@@ -21,7 +21,7 @@ class Focal(ClassWeighted):
     target `(B, H, W)` to a scalar. Raises UserError for a negative `gamma`.
     """
 
-    def __init__(self, *, gamma: float, class_weights: Sequence[float] | None) -> None:
+    def __init__(self, *, gamma: float, class_weights: Sequence[float] | str | None) -> None:
         super().__init__(class_weights)
         if gamma < 0:
             raise UserError(f"gamma={gamma} of the focal loss: use 0 (cross entropy) or more")

@@ -15,7 +15,7 @@ from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core import provenance
 from fastfcn_pl.core.redaction import redacted
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import hydra_job, match, rank_processes, resume, scoring, startup_messages
+from fastfcn_pl.engine import class_weights, hydra_job, match, rank_processes, resume, scoring, startup_messages
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.models.cost import cost
 from fastfcn_pl.training.callbacks.cost_summary import CostSummary
@@ -46,6 +46,7 @@ def train(cfg: DictConfig) -> float:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.datamodule(cfg)
     datamodule.prepare_data()
+    class_weights.resolve(cfg, datamodule)
     startup_messages.step("train: building the network")
     module = build.module(cfg, datamodule.spec)
     trainer = build.trainer(cfg)
