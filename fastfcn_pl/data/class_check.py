@@ -34,14 +34,14 @@ def require_two_classes(spec: DatasetSpec) -> None:
         )
 
 
-def check_masks(split: str, source: FileSource, spec: DatasetSpec, warn: Callable[[str], None]) -> None:
+def check_masks(split: str, source: FileSource, spec: DatasetSpec, warn: Callable[[str], None]) -> list[str]:
     """Read masks of a split, evenly spread, until every class has occurred; raises UserError if they are unusable.
 
     Masks are unusable if an id has no class, if all pixels are ignored, or if there is one class and the rest is 255,
-    which is ignored only by default. Other classes that never occur cause a warning.
+    which is ignored only by default. Other classes that never occur cause a warning and are returned.
     """
     if len(source) == 0:  # `dataset` raises for it
-        return
+        return []
     read, pixels = 0, Counter[int]()
     order = _reading_order(len(source))
     for read, index in enumerate(order, start=1):
@@ -63,6 +63,8 @@ def check_masks(split: str, source: FileSource, spec: DatasetSpec, warn: Callabl
         masks = f"the {read} masks" if read == len(source) else f"the {read} masks read (of {len(source)})"
         effect = "left out of the mean IoU" if split == "val" else "never trained"
         warn(f"class {listed(absent, 5)} does not occur in {masks} of split {split}, so it is {effect}")
+        return absent
+    return []
 
 
 def _reading_order(count: int) -> list[int]:

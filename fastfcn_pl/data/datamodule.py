@@ -60,6 +60,7 @@ class SegmentationDataModule(L.LightningDataModule):
             raise UserError(f"data.num_workers={num_workers}: give 0 for none, or null for one for each core")
         self.seed, self.batch_size, self.num_workers, self.augmentation = seed, batch_size, num_workers, augmentation
         self.loader, self.sampler = loader, sampler
+        self.absent_classes: dict[str, set[str]] = {}  # of `train` and `val`, if all masks were read
         self.start = 0, 0  # epoch to start in, and number of its batches that are already done
 
     def source(self, split: str) -> Source:
@@ -193,7 +194,8 @@ class FileDataModule(SegmentationDataModule):
         require_two_classes(self.spec)
         for split, source in sources.items():
             if isinstance(source, FileSource):
-                check_masks(split, source, self.spec, rank_zero_warn)
+                absent = check_masks(split, source, self.spec, rank_zero_warn)
+                self.absent_classes["train" if split == self.train_split else split] = set(absent)
         if shared:
             rank_zero_warn(f"data.train_split={self.train_split} includes val, so scores on val are not meaningful")
         self._checked = True

@@ -176,6 +176,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
         _say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
         sweep.refuse(folder, job.job.num, overrides(), str(error))
         return None
+    sweep.print_heading(job.job.num, overrides())
     (folder / sweep.ERROR).unlink(missing_ok=True)
     started_at = time.monotonic()
     frozen = FrozenJob.of(module, cfg)

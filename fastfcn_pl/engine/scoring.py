@@ -21,7 +21,7 @@ from fastfcn_pl.core.tables import markdown_table, write_csv
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.evaluation.confusion_plot import draw_confusion
-from fastfcn_pl.evaluation.formatting import averaged_classes, data_and_split, percent
+from fastfcn_pl.evaluation.formatting import averaged_classes, data_and_split, part_of_split, percent
 from fastfcn_pl.evaluation.metrics import BoundaryIoU
 from fastfcn_pl.evaluation.protocols import protocol_name, protocol_options
 from fastfcn_pl.training.module import SegmentationModule
@@ -66,6 +66,7 @@ def score(
         "absent_classes": [module.spec.classes[i] for i in scores.absent],
         "world_size": trainer.world_size,
         "images": module.scored_images,
+        "split_images": module.split_images,
     }
     if module.boundary is not None:
         results |= {
@@ -135,13 +136,14 @@ def write_confusion(matrix: Tensor, classes: Sequence[str], folder: Path) -> Non
 
 def headline(results: dict[str, Any]) -> str:
     """Return a one-line summary of the scores."""
+    part = part_of_split(results["images"], results.get("split_images", 0))
     mean_iou = percent(results["mIoU"])
     if "mIoU_60_classes" in results:
         mean_iou += f" ({percent(results['mIoU_60_classes'])} over 60 classes, with 0 for background)"
     return (
         f"{data_and_split(results)}, protocol {results['protocol']}: "
         f"mIoU {mean_iou}, pixel accuracy {percent(results['pixel_accuracy'])}, "
-        f"mean accuracy {percent(results['mean_accuracy'])}{averaged_classes(results)}"
+        f"mean accuracy {percent(results['mean_accuracy'])}{averaged_classes(results)}{f', {part}' if part else ''}"
     )
 
 
@@ -204,4 +206,6 @@ def markdown(results: dict[str, Any]) -> str:
         mean = percent(results["mean_boundary_IoU"])
         note += f"\nMean boundary IoU {mean}, with a boundary of {results['boundary_ratio']} of the diagonal.\n"
     note += f"\nProtocol {results['protocol']}: {options}.\n" if options else ""
-    return f"{headline(results)} ({results['images']} images).\n{note}\n{table}\n"
+    whole = results["images"] == results.get("split_images", results["images"])
+    images = f" ({results['images']} images)" if whole else ""
+    return f"{headline(results)}{images}.\n{note}\n{table}\n"

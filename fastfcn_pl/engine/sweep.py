@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -28,6 +29,7 @@ ERROR = "error.txt"
 _RECORD, _REFUSED = ".hydra/sweep_job.json", ".hydra/sweep_refused.json"
 _CLOCK_SKEW = 60.0
 """Seconds by which the clocks of a cluster's machines may differ."""
+_HEADING_WIDTH = 80
 _current: Sweep | None = None
 """Sweep of this process."""
 
@@ -79,6 +81,12 @@ class Sweep(Callback):
         """Return the header and the rows of the table as text."""
         header = ("job", "overrides", *self.columns, "time", "folder", "status")
         return header, [[_cell(job, name) for name in header] for job in jobs]
+
+
+def print_heading(number: int, overrides: Sequence[str]) -> None:
+    """Print a line above the output of a job that starts now."""
+    text = textwrap.shorten(" ".join(without_secrets(overrides)), _HEADING_WIDTH - 16, placeholder=" ...")
+    print(f"\n{f'=== job {number}: {text} ':=<{_HEADING_WIDTH}}", flush=True)
 
 
 def record(folder: Path, number: int, overrides: Sequence[str], exit_code: int, seconds: float) -> float | None:

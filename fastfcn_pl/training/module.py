@@ -18,6 +18,7 @@ from fastfcn_pl.acceleration.inference import optimize_for_inference
 from fastfcn_pl.acceleration.training import memory_format, optimize_for_training
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.samplers import BLANK
+from fastfcn_pl.evaluation.formatting import part_of_split
 from fastfcn_pl.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Scores
 from fastfcn_pl.evaluation.protocols import Protocol
 from fastfcn_pl.models.segmenter import Segmenter
@@ -65,7 +66,7 @@ class SegmentationModule(L.LightningModule):
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
         self.confusion = ConfusionMatrix(spec.num_classes)
         self.boundary: BoundaryIoU | None = None
-        self.scored_images, self.scored_step = 0, -1
+        self.scored_images, self.split_images, self.scored_step = 0, 0, -1
         self._tested: list[Segmenter] = []  # a list, so that its weights are none of the module's
         self.seed: int = config.get("seed", 0)
         self.total_steps: int | None = None
@@ -170,6 +171,8 @@ class SegmentationModule(L.LightningModule):
             self.boundary_iou = self.boundary.compute()
             self.boundary.reset()
         self.scores, self.scored_images = Scores.of(matrix), int(images)
+        loader: Any = self.trainer.val_dataloaders if stage == "val" else self.trainer.test_dataloaders
+        self.split_images = len(loader.dataset)
         if not self.trainer.sanity_checking:
             self.scored_step = self.global_step
         self.log(f"{stage}/mIoU", self.scores.mean_iou, prog_bar=True)
@@ -180,6 +183,11 @@ class SegmentationModule(L.LightningModule):
         per_class = zip(self.spec.classes, self.scores.iou.tolist(), strict=True)
         values |= {f"{stage}/IoU/{name}": iou for name, iou in per_class}
         self.log_dict(values)
+
+    @property
+    def scored_part(self) -> str:
+        """The share of the split that the latest scores are of, such as `3 of 101 images`; empty if all of it."""
+        return part_of_split(self.scored_images, self.split_images)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         steps = self.trainer.estimated_stepping_batches

@@ -12,15 +12,16 @@ _OF_MACHINES = (signal.SIGTERM, signal.SIGUSR1)
 """Signals of a cluster, which starts the same command again; the others come from a person."""
 
 
-def how_to_resume(path: str | Path, number: int) -> str:
-    """Return the end of the line "the run ..." after signal `number`, for a run that is saved in `path`."""
+def how_to_resume(path: str | Path, number: int, step: int | None = None) -> str:
+    """Return the end of the line "the run ..." after signal `number`, for a run that is saved in `path` at `step`."""
     if not os.path.exists(path):
         return "had not begun"
     resume = f"resume={shlex.quote(os.path.relpath(path))}"
     if number in _OF_MACHINES:
         return f"can be resumed with {resume}"
     words = ["python", "-m", "fastfcn_pl.train", *map(shlex.quote, _needed_again(sys.argv[1:])), resume]
-    return f"can be resumed with: {' '.join(words)}"
+    saved = "" if step is None else f"is saved at step {step} and "
+    return f"{saved}can be resumed with: {' '.join(words)}"
 
 
 def _needed_again(arguments: list[str]) -> list[str]:

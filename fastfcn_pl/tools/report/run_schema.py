@@ -36,6 +36,7 @@ RESULTS: Shape = {
     "share?": _BY_CLASS,
     "absent_classes?": [TEXT],
     "images": NUMBER,
+    "split_images?": NUMBER,
     "train_seconds?": MAYBE_NUMBER,
     "steps?": MAYBE_NUMBER,
     "epochs?": MAYBE_NUMBER,

@@ -83,7 +83,10 @@ def stop_run(trainer: L.Trainer, number: int, path: str) -> NoReturn:
     if trainer.is_global_zero:
         if wandb.run is not None:
             wandb.run.mark_preempting()
-        print(f"{signal.Signals(number).name}: the run {how_to_resume(path, number)}", file=sys.stderr)
+        print(
+            f"{signal.Signals(number).name}: the run {how_to_resume(path, number, trainer.global_step)}",
+            file=sys.stderr,
+        )
         if number == signal.SIGUSR1:
             _requeue()
     raise SystemExit(128 + number)

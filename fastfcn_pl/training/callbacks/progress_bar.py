@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
-from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn, CustomTimeColumn
+from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn
 from rich.console import Console
 from rich.progress import TextColumn
 
 from fastfcn_pl.training.module import SegmentationModule
+
+_BAR_WIDTH, _MIN_WIDTH = 8, 80
+_LEFT_OUT_LAST = ("loss", "left")
 
 
 def progress(*, every_seconds: float) -> ProgressBar:
@@ -32,7 +34,8 @@ class _Clock:
         if steps == 0 or total is None:
             return "-"
         seconds = (time.monotonic() - self._start) / steps * max(total - trainer.global_step, 0)
-        return str(timedelta(seconds=round(seconds)))
+        minutes, second = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 def _training_status(trainer: L.Trainer, pl_module: SegmentationModule, clock: _Clock) -> dict[str, str]:
@@ -45,7 +48,10 @@ def _training_status(trainer: L.Trainer, pl_module: SegmentationModule, clock: _
 
 
 class Bar(RichProgressBar):
-    """Lightning's bar, with epochs counted from 1, images per second, and the remaining time of the whole training."""
+    """Lightning's bar, with epochs counted from 1, images per second, and the remaining time of the whole training.
+
+    A line is at most as wide as the terminal: the least important parts are left out.
+    """
 
     _clock: _Clock | None = None
 
@@ -57,21 +63,44 @@ class Bar(RichProgressBar):
         return _epoch(self.trainer)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: SegmentationModule) -> dict[str, Any]:  # type: ignore[override]
-        scores = {name: value for name, value in trainer.progress_bar_metrics.items() if not name.startswith("train/")}
+        scores = {
+            _score_name(name, pl_module): f"{100 * value:.2f}" if name.endswith("mIoU") else f"{value:.3f}"
+            for name, value in trainer.progress_bar_metrics.items()
+            if not name.startswith("train/")
+        }
         if self._clock is None:  # in the sanity check before training
             return scores
-        return {**_training_status(trainer, pl_module, self._clock), **scores}
+        batches = max(trainer.num_training_batches, *trainer.num_val_batches, 0)
+        description = max(len(_epoch(trainer)), len(self.validation_description))
+        used = description + _BAR_WIDTH + len(f"{batches}/{batches}") + len("   ")
+        width = self._console.width if self._console is not None else _MIN_WIDTH
+        return fitting({**_training_status(trainer, pl_module, self._clock), **scores}, width - used)
 
     def configure_columns(self, trainer: L.Trainer) -> list[Any]:
         theme = self.theme
         return [
             TextColumn("{task.description}"),
             CustomBarColumn(
-                bar_width=20, complete_style=theme.progress_bar, finished_style=theme.progress_bar_finished
+                bar_width=_BAR_WIDTH, complete_style=theme.progress_bar, finished_style=theme.progress_bar_finished
             ),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            CustomTimeColumn(style=theme.time),
         ]
+
+
+def fitting(status: dict[str, str], width: int) -> dict[str, str]:
+    """Return what of `status` fits into `width` characters as `name: value name: value`, the most important parts."""
+    kept = dict(status)
+    others = [name for name in status if not name.startswith(("mIoU", *_LEFT_OUT_LAST))]
+    for name in (*others, *_LEFT_OUT_LAST):
+        if len(" ".join(f"{name}: {value}" for name, value in kept.items())) <= width:
+            break
+        kept.pop(name, None)
+    return kept
+
+
+def _score_name(key: str, pl_module: SegmentationModule) -> str:
+    name = key.rpartition("/")[2]
+    return f"{name} of {part}" if name == "mIoU" and (part := pl_module.scored_part) else name
 
 
 class Lines(ProgressBar):
@@ -102,7 +131,9 @@ class Lines(ProgressBar):
         if not trainer.sanity_checking:
             scores = pl_module.scores
             accuracy = f"pixel accuracy {100 * scores.pixel_accuracy:.2f}"
-            self._print("Validation", f"step {trainer.global_step}", f"mIoU {100 * scores.mean_iou:.2f}", accuracy)
+            mean_iou = f"mIoU {100 * scores.mean_iou:.2f}"
+            part = [pl_module.scored_part] if pl_module.scored_part else []
+            self._print("Validation", f"step {trainer.global_step}", mean_iou, accuracy, *part)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         if not trainer.sanity_checking and self._due():

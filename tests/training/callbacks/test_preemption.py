@@ -87,7 +87,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path: Path) -> None:
     again = "python -m fastfcn_pl.train resume=run/checkpoints/last.ckpt"
     assert [line for line in stderr.splitlines() if line][-2:] == [
         "Ctrl-C: saving the run (press again to end without saving)",
-        f"SIGINT: the run can be resumed with: {again}",
+        f"SIGINT: the run is saved at step {_step(tmp_path)} and can be resumed with: {again}",
     ]
     assert _step(tmp_path) % 20, "it saved when it was told to"
 

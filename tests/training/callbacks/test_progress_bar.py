@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_pl.training.callbacks.progress_bar import Bar, Lines, progress
+from fastfcn_pl.training.callbacks.progress_bar import Bar, Lines, fitting, progress
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 
@@ -24,6 +24,37 @@ def test_a_terminal_gets_a_bar_and_a_file_lines(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(progress(every_seconds=1), Lines), "pytest reads what is printed"
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     assert isinstance(progress(every_seconds=1), Bar)
+
+
+STATUS = {"step": "125280/125280", "loss": "0.123", "images/s": "1234.5", "left": "123:45:59", "mIoU": "45.32"}
+
+
+@pytest.mark.parametrize(
+    ("width", "kept"),
+    [
+        (100, ["step", "loss", "images/s", "left", "mIoU"]),
+        (66, ["loss", "images/s", "left", "mIoU"]),
+        (44, ["loss", "left", "mIoU"]),
+        (30, ["left", "mIoU"]),
+        (5, ["mIoU"]),
+    ],
+)
+def test_a_narrow_terminal_leaves_out_what_matters_least(width: int, kept: list[str]) -> None:
+    assert list(fitting(STATUS, width)) == kept
+    assert "step" not in fitting({**STATUS, "mine": "0.5"}, 80)
+
+
+@pytest.mark.slow
+def test_a_score_of_some_images_says_of_how_many(command: Command, tmp_path: Path) -> None:
+    write_camvid(tmp_path / "CamVid", train=4, val=3)
+    limits = ["trainer.max_epochs=1", "trainer.limit_val_batches=2", "trainer.limit_test_batches=1"]
+    done = command("train", *OPTIONS, *limits)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Validation, step 2, mIoU \S+, pixel accuracy \S+, 2 of 3 images$", done.stdout, re.M)
+    assert re.search(r"^camvid val, protocol native: mIoU .*, 1 of 3 images$", done.stdout, re.M)
+    page = (tmp_path / "run" / "results.md").read_text()
+    assert page.count("1 of 3 images") == 1
+    assert "(1 images)" not in page
 
 
 @pytest.mark.slow
@@ -42,11 +73,11 @@ def test_a_file_gets_plain_lines(command: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_terminal_sees_epoch_step_loss_speed_and_time_left(command: Command, tmp_path: Path) -> None:
+def test_a_terminal_sees_epoch_loss_time_left_and_score_in_80_columns(command: Command, tmp_path: Path) -> None:
     write_camvid(tmp_path / "CamVid", train=4, val=2)
     done = command("train", *OPTIONS, "trainer.max_epochs=1", TTY_COMPATIBLE="1", TERM="xterm-256color", COLUMNS="80")
     assert done.returncode == 0, done.stderr
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", done.stdout)
-    shown = re.sub(r"\s+", " ", plain)
-    assert re.search(r"Epoch 1/1 .{20} 2/2 \d:\d\d:\d\d • .*?step: 2/2 loss: \d+\.\d+ images/s: \d+\.\d+ left:", shown)
+    assert re.search(r"Epoch 1/1 +\S{8} 2/2 loss: \d+\.\d+ left: \d+:\d\d:\d\d mIoU: \d+\.\d\d\n", plain)
+    assert max(map(len, re.split(r"[\r\n]", plain))) <= 80
     assert "■ bicyclist" in plain, "the class's colour is beside its name"
