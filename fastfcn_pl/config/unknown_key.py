@@ -29,7 +29,8 @@ def closest_key(key: str, known: Iterable[str], cfg: DictConfig | None) -> str:
     siblings = list(known)
     names: dict[str, list[str]] = {}
     for path in _paths(cfg, "") if OmegaConf.is_dict(cfg) else ():
-        names.setdefault(path.rpartition(".")[2], []).append(path)
+        if path != key:  # a key that was added with +
+            names.setdefault(path.rpartition(".")[2], []).append(path)
     nearest = max(siblings, key=lambda sibling: _similarity(name, sibling), default="")
     words = get_close_matches(name, names, n=1, cutoff=max(_SIMILAR, _similarity(name, nearest)))
     paths = [path for word in words if word not in siblings for path in names[word]]

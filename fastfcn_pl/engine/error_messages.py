@@ -42,7 +42,7 @@ def one_line(error: BaseException) -> str | None:
         if isinstance(link, OSError) and (link.errno in DISK_ERRORS or _makes_a_folder(link)):
             return _disk_message(link)
     if type(error).__name__ == "MisconfigurationException":  # Lightning's UserError
-        return " ".join(str(error).split())
+        return _named_flag(" ".join(str(error).split()))
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
         cause = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
@@ -76,6 +76,13 @@ def _key_as_given(message: str) -> str:
     given = {argument.partition("=")[0] for argument in sys.argv[1:]}
     key = next((key for key in _NAME_CHECKPOINTS if key in given), "checkpoint")
     return re.sub(r"^checkpoint=", f"{key}=", message)
+
+
+def _named_flag(message: str) -> str:
+    """Return a message of Lightning with the flag that the command line sets, if it is about devices."""
+    about = ("accelerator", "devices") if re.search(r"accelerator|backend|You requested", message) else ()
+    given = [word for word in sys.argv[1:] if word.startswith(tuple(f"trainer.{flag}=" for flag in about))]
+    return f"{' '.join(given)}: {message}" if given else message
 
 
 def _makes_a_folder(error: OSError) -> bool:

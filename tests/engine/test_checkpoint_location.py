@@ -65,7 +65,7 @@ def test_commands_say_which_run_and_step_they_took(
     for name, given, arguments in (
         ("evaluate", "last", ["trainer.accelerator=cpu"]),
         ("predict", "runs/train/first", [f"input={photo}", "output=labels", "device=cpu"]),
-        ("export", "last", ["format=torchscript", "output=net.pt", f"images={photo}"]),
+        ("export", "last", ["format=torchscript", "output=net.torchscript", f"images={photo}"]),
         ("benchmark", "runs/train/first", ["memory=false", "repeats=1", "size=[64,64]", "device=cpu"]),
         ("train", "last", SMALL),
     ):

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.label_ids import look_up
+from fastfcn_pl.data.io.pixel_arrays import RULE, rgb_array
 from fastfcn_pl.data.io.png import decode_ids
 from fastfcn_pl.data.io.walk import non_file_kind
 
@@ -119,9 +120,9 @@ def read_image(path: Path, upright: bool) -> Image.Image:
 
 
 def rgb_pixels(image: object) -> np.ndarray:
-    """Return the pixels `(H, W, 3)`, uint8, of a file, a PIL image or an array of this form.
+    """Return the pixels `(H, W, 3)`, uint8, of a file, a PIL image or an array that `rgb_array` takes.
 
-    A file is rotated by its EXIF orientation. Raises UserError for anything else, such as floats from 0 to 1.
+    A file is rotated by its EXIF orientation. Raises UserError for anything else.
     """
     if isinstance(image, (str, os.PathLike)):
         return np.asarray(read_image(Path(image), upright=True))
@@ -132,15 +133,12 @@ def rgb_pixels(image: object) -> np.ndarray:
             raise
         except Exception as error:  # Pillow reads the file only now, see `_open`
             raise UserError(f"the image cannot be read ({' '.join(str(error).split())}): restore its file") from error
-    elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        pixels = np.asarray(image)
+    elif isinstance(image, np.ndarray):
+        pixels = rgb_array(image)
     else:
         shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
         form = "" if shape is None else f" of {dtype} and shape {tuple(shape)}"
-        raise UserError(
-            f"the image is a {type(image).__name__}{form}: give a uint8 RGB array of shape (H, W, 3), a PIL image, or "
-            "the path of a file"
-        )
+        raise UserError(f"the image is a {type(image).__name__}{form}: {RULE}")
     if pixels.size == 0:
         raise UserError(f"the image is empty ({_size(pixels)}): give one of at least 1x1")
     return pixels

@@ -48,7 +48,9 @@ class Predictor:
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         """Return class indices `(H, W)`, uint8, of an image or a file, which is rotated by its EXIF orientation.
 
-        An array must be RGB `(H, W, 3)`, uint8. Raises UserError for any other, or if a file cannot be read.
+        An array has uint8 values, or floats from 0 to 1. Its last axis holds the channels if its length is 1 (grey), 3
+        (RGB) or 4 (RGBA, whose alpha is dropped), else its first axis does; `(H, W)` is grey. Raises UserError for any
+        other, or if a file cannot be read.
         """
         if self.exported is not None:
             return self.exported.labels(self._tensor(image))[0].byte().cpu().numpy()
