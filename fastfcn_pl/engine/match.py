@@ -12,6 +12,7 @@ from fastfcn_pl.config.composition import compose_again
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.engine import hydra_job, startup_messages
+from fastfcn_pl.evaluation.formatting import significant
 
 FILE = "match.json"
 """File in a training run's folder with its request, the chosen width and its cost."""
@@ -118,7 +119,7 @@ def _line(request: dict[str, Any], solved: dict[str, Any]) -> str:
     """Describe the choice in one line."""
     neck = hydra_job.choices().get("model/neck", "the neck")
     width = "no width" if solved["width"] is None else f"width {solved['width']}"
-    costs = f"{solved['cost']:.4g} {_UNITS[request['what']]}, {solved['ratio']:.3f} times {request['of']}"
+    costs = f"{significant(solved['cost'], 4)} {_UNITS[request['what']]}, {solved['ratio']:.3f} times {request['of']}"
     remark = "" if solved["reached"] else f", not within {request['within']:g}"
     closest = " (the closest)" if solved["width"] is not None and not solved["reached"] else ""
     return f"{neck} with {width}{closest}: {costs}{remark}"

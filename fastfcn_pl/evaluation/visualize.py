@@ -6,12 +6,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
+from fastfcn_pl.evaluation.fonts import drawable
 
 METADATA_KEY = "fastfcn_pl"
 """PNG text key under which a stored `comparison` keeps its panels' height and its classes' colours, as JSON."""
 _IGNORED = (255, 255, 255)
 _CORRECT, _WRONG = (225, 225, 225), (213, 94, 0)  # Okabe and Ito's vermilion, for colour-blind readers
 _GAP, _LINE, _MIN_WIDTH = 6, 18, 192
+_FONT_SIZE, _SWATCH = 12, 11
 
 
 def colorize(labels: np.ndarray, spec: DatasetSpec) -> np.ndarray:
@@ -56,12 +58,25 @@ def comparison(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, sp
     }
     height, width = image.shape[:2]
     canvas = Image.new("RGB", (4 * width + 3 * _GAP, _LINE + height), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT_SIZE)
     for i, (title, panel) in enumerate(contents.items()):
         draw.text((i * (width + _GAP), 2), title, "black", font)
         canvas.paste(Image.fromarray(panel), (i * (width + _GAP), _LINE))
+    _draw_error_key(draw, 3 * (width + _GAP) + int(font.getlength("error")) + 2 * _GAP, canvas.width)
     seen = np.union1d(np.unique(target), np.unique(prediction))
     return np.vstack([np.asarray(canvas), legend([int(c) for c in seen if c != IGNORE], spec, canvas.width)])
+
+
+def _draw_error_key(draw: ImageDraw.ImageDraw, x: int, end: int) -> None:
+    """Draw the meaning of the colours of an error map from `x` to `end` at most, in the line above the map."""
+    font = ImageFont.load_default(_FONT_SIZE)
+    for color, meaning in ((_WRONG, "wrong"), (_CORRECT, "right"), (_IGNORED, "ignored")):
+        width = _SWATCH + 4 + int(font.getlength(meaning))
+        if x + width > end:
+            return
+        draw.rectangle((x, 3, x + _SWATCH, 3 + _SWATCH), fill=color, outline="grey")
+        draw.text((x + _SWATCH + 4, 2), meaning, "black", font)
+        x += width + _GAP
 
 
 def panels(picture: np.ndarray, height: int) -> dict[str, np.ndarray]:
@@ -75,11 +90,14 @@ def panels(picture: np.ndarray, height: int) -> dict[str, np.ndarray]:
 
 
 def legend(classes: list[int], spec: DatasetSpec, width: int) -> np.ndarray:
-    """Return a strip `width` pixels wide with the names and colours of `classes`, in as many lines as needed."""
-    font = ImageFont.load_default(12)
+    """Return a strip `width` pixels wide with the names and colours of `classes`, in as many lines as needed.
+
+    A class whose name no font has is shown by its id.
+    """
+    names = {index: drawable(spec.classes[index], str(index), _FONT_SIZE) for index in classes}
     lines, x = [[]], 0  # type: tuple[list[list[tuple[int, int]]], int]
-    for index in classes:
-        length = _LINE + int(font.getlength(spec.classes[index])) + 2 * _GAP
+    for index, (name, font) in names.items():
+        length = _LINE + int(font.getlength(name)) + 2 * _GAP
         if x + length > width and lines[-1]:
             lines.append([])
             x = 0
@@ -91,13 +109,14 @@ def legend(classes: list[int], spec: DatasetSpec, width: int) -> np.ndarray:
         y = _GAP + row * _LINE
         for index, x in entries:
             draw.rectangle((x, y + 2, x + 12, y + 14), fill=spec.palette[index], outline="grey")
-            draw.text((x + _LINE, y), spec.classes[index], "black", font)
+            name, font = names[index]
+            draw.text((x + _LINE, y), name, "black", font)
     return np.asarray(strip)
 
 
 def add_title(picture: np.ndarray, text: str) -> np.ndarray:
     """Return a picture with a line of text above it; text that is too long loses its beginning."""
-    font, width = ImageFont.load_default(12), picture.shape[1]
+    (text, font), width = drawable(text, text, _FONT_SIZE), picture.shape[1]
     while text and font.getlength(text) > width:
         text = text[1:]
     strip = Image.new("RGB", (width, _LINE), "white")

@@ -13,6 +13,8 @@ from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.tables import markdown_table, print_table, write_csv
 from fastfcn_pl.engine.match import NAMES
 from fastfcn_pl.engine.sweep import Sweep
+from fastfcn_pl.evaluation.formatting import significant
+from fastfcn_pl.evaluation.point_labels import NamedPoint, label_points
 
 Measurement = dict[str, Any]
 """Content of a `benchmark.json`."""
@@ -158,19 +160,22 @@ def draw(
         bars.barh(range(len(measurements)), width, left=left, color=color, label=part)
         left = [a + b for a, b in zip(left, width, strict=True)]
     for row, (end, measurement) in enumerate(zip(left, measurements, strict=True)):
-        bars.text(end, row, f" {measurement['latency_ms']:.3g}", va="center", fontsize=8)
+        bars.text(end, row, f" {significant(measurement['latency_ms'])}", va="center", fontsize=8)
     bars.set_yticks(range(len(measurements)), names, fontsize=8, parse_math=False)
     bars.invert_yaxis()
     bars.margins(x=0.12)
     bars.set(xlabel="ms")
     bars.legend(fontsize=8, ncols=4, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
+    bars.set_title("latency by part", fontsize=10, loc="left", pad=22)
     for axis in others:
-        _scatter(axis, names, measurements)
+        axis.set_title("latency against GMACs", fontsize=10, loc="left")
     for axis in (bars, *others):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
     figure.suptitle(conditions(measurements[0]), fontsize=9, parse_math=False)
+    for axis in others:
+        _scatter(axis, names, measurements)
     figure.savefig(path, format=file_format, dpi=130)
 
 
@@ -178,26 +183,23 @@ def _scatter(axis: Any, names: Sequence[str], measurements: Sequence[Measurement
     """Draw latency against GMACs, with a colour for each kind of equality, such as `(equal width)`."""
     kinds = [name.partition("(")[2].rstrip(")") for name in names]
     colors = dict(zip(dict.fromkeys(kinds), _COLORS.values(), strict=False))
-    points = [(m["gmacs"], m["latency_ms"]) for m in measurements]
-    for name, kind, point in zip(names, kinds, points, strict=True):
-        left = len(colors) > 1 and kind == kinds[0]
-        axis.scatter(*point, s=18, color=colors[kind])
-        axis.annotate(
-            name.partition(" ")[0],
-            point,
-            (-4 if left else 4, 3),
-            ha="right" if left else "left",
-            textcoords="offset points",
-            color=colors[kind] if len(colors) > 1 else "black",
-            fontsize=8,
-            parse_math=False,
-        )
+    firsts = [name.partition(" ")[0] for name in names]
+    texts = firsts if len(set(zip(firsts, kinds, strict=True))) == len(names) else names
+    points = [
+        NamedPoint(text, m["gmacs"], m["latency_ms"], colors[kind])
+        for text, kind, m in zip(texts, kinds, measurements, strict=True)
+    ]
+    for point in points:
+        axis.scatter(point.x, point.y, s=18, color=point.color)
     if len(colors) > 1:
         for kind, color in colors.items():
             axis.scatter([], [], s=18, color=color, label=kind)
         axis.legend(fontsize=8, frameon=False, loc="lower right")
-    axis.set(xlabel="GMACs of one image", ylabel="ms", xlim=(0, None), ylim=(0, None))
-    axis.margins(0.1)
+    axis.set(xlabel="GMACs of one image", ylabel="ms")
+    axis.set(xlim=(0, 1.12 * max(p.x for p in points)), ylim=(0, 1.12 * max(p.y for p in points)))
+    axis.figure.draw_without_rendering()  # the layout decides where points are
+    axis.figure.set_layout_engine("none")
+    label_points(axis, points, "black")
 
 
 def _cell(job: dict[str, Any], first: dict[str, Any], name: str) -> str:

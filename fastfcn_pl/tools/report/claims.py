@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastfcn_pl.core.types import UserError
+from fastfcn_pl.evaluation.formatting import significant
 from fastfcn_pl.evaluation.paired_comparison import Difference
 from fastfcn_pl.tools.report.files import TEXT, read_yaml
 from fastfcn_pl.tools.report.groups import Comparison
@@ -108,7 +109,7 @@ def _examine(claim: Claim, test: str, comparisons: Sequence[Comparison], runs: S
     holds = _RELATIONS[str(parts["relation"])](costs[0], limit)
     return (
         "confirmed" if holds else "refuted",
-        f"{costs[0]:.4g} and {costs[1]:.4g}, a ratio of {costs[0] / costs[1]:.3f}",
+        f"{significant(costs[0], 4)} and {significant(costs[1], 4)}, a ratio of {costs[0] / costs[1]:.3f}",
     )
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
+from fastfcn_pl.evaluation.formatting import significant
+from fastfcn_pl.evaluation.point_labels import NamedPoint, label_points
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
 _LINES = ("-", "--", ":")
@@ -39,7 +40,6 @@ _STYLE: dict[Any, Any] = {
     **dict.fromkeys(_INK_KEYS, _INK),
 }
 _MAX_BINS, _MAX_MARKERS = 100, 12
-_FONT_SIZE, _MAX_LABELS = 8.0, 30
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def scatter(points: Sequence[Point | None], label: str) -> tuple[str, int]:
     something is left out; the tooltip still shows it.
     """
     with _figure((4.5, 3.5)) as figure:
-        axis = figure.add_axes((0.13, 0.14, 0.84, 0.83))
+        axis = figure.add_axes((0.13, 0.14, 0.84, 0.77))
+        axis.set_title(f"mIoU against {label}", fontsize=10, loc="left")
         front = pareto(points)
         axis.step(
             [p.cost for p in front], [100 * p.score for p in front], where="post", color=_INK, alpha=0.45, linewidth=1
@@ -112,64 +113,14 @@ def scatter(points: Sequence[Point | None], label: str) -> tuple[str, int]:
         axis.margins(0.16, 0.12)
         axis.set_xlim(*axis.get_xlim())  # fixed from here on, since labels are placed within the limits
         axis.set_ylim(*axis.get_ylim())
-        by_priority = [*front, *(p for p in drawn.values() if p not in front)]
-        unlabelled = _label_points(axis, by_priority, {p.name: style(i)[0] for i, p in drawn.items()}, front)
-        tooltips = {f"point-{i}": f"{p.name}: {100 * p.score:.2f} %, {label} {p.cost:.4g}" for i, p in drawn.items()}
+        places = {id(p): place for place, p in enumerate(front)}
+        order = sorted(drawn, key=lambda i: places.get(id(drawn[i]), len(front)))
+        named = [NamedPoint(drawn[i].name, drawn[i].cost, 100 * drawn[i].score, style(i)[0]) for i in order]
+        unlabelled = label_points(axis, named, _INK, steps=len(front))
+        tooltips = {
+            f"point-{i}": f"{p.name}: {100 * p.score:.2f} %, {label} {significant(p.cost, 4)}" for i, p in drawn.items()
+        }
         return _svg(figure, tooltips), unlabelled
-
-
-def _label_points(axis: Any, points: Sequence[Point], colors: dict[str, str], front: Sequence[Point]) -> int:
-    """Label `points` without covering labels, points or the front; return the number of points without a label.
-
-    `points` starts with those of the `front`.
-    """
-    scale = 72 / axis.figure.dpi
-    positions = axis.transData.transform([(p.cost, 100 * p.score) for p in points]) * scale
-    (left, bottom), (right, top) = axis.transAxes.transform([(0, 0), (1, 1)]) * scale
-    corners = positions[: len(front)]
-    lines = [(x0, y0 - 1, x1, y0 + 1) for (x0, y0), (x1, _) in pairwise(corners)]
-    lines += [(x1 - 1, y0, x1 + 1, y1) for (_, y0), (x1, y1) in pairwise(corners)]
-    occupied = np.array([*((x - 3.5, y - 3.5, x + 3.5, y + 3.5) for x, y in positions), *lines])
-    unlabelled = len(points[_MAX_LABELS:])
-    for p, (x, y) in zip(points[:_MAX_LABELS], positions, strict=False):
-        text = p.name if len(p.name) <= 40 else f"{p.name[:39]}…"
-        width = _text_width(text)
-        for dx, dy in _label_offsets():
-            x0 = x + dx - (width if dx < 0 else 0 if dx > 0 else width / 2)
-            box = np.array((x0, y + dy - _FONT_SIZE / 2, x0 + width, y + dy + _FONT_SIZE / 2))
-            inside = box[0] >= left and box[1] >= bottom and box[2] <= right + 6 and box[3] <= top + 6
-            if inside and not ((occupied[:, :2] < box[2:]).all(1) & (occupied[:, 2:] > box[:2]).all(1)).any():
-                break
-        else:
-            unlabelled += 1
-            continue
-        occupied = np.vstack([occupied, box])
-        far = max(abs(dx), abs(dy)) > 14
-        axis.annotate(
-            text,
-            (p.cost, 100 * p.score),
-            ((box[0] - x), dy),
-            textcoords="offset points",
-            fontsize=_FONT_SIZE,
-            color=_INK,
-            va="center_baseline",
-            arrowprops={"arrowstyle": "-", "color": colors[p.name], "linewidth": 0.5, "shrinkB": 3} if far else None,
-        )
-    return unlabelled
-
-
-@functools.cache
-def _text_width(text: str) -> float:
-    """Return the width of a label in points, with a margin for the browser's font."""
-    from matplotlib.textpath import TextPath
-
-    return 1.06 * float(TextPath((0, 0), text, size=_FONT_SIZE).vertices[:, 0].max())
-
-
-def _label_offsets() -> list[tuple[float, float]]:
-    """Return the possible offsets of a label from its point, in points, nearest first."""
-    near = [(6.0, 0.0), (-6.0, 0.0), (0.0, 9.0), (0.0, -9.0), (5.0, 7.0), (5.0, -7.0), (-5.0, 7.0), (-5.0, -7.0)]
-    return near + [(x * r, y * r) for r in (2.2, 3.4) for x, y in near]
 
 
 def curves(groups: Sequence[Curve], title: str, percent: bool = False) -> str:

@@ -23,6 +23,8 @@ _SCORES = {
     "60 classes": "mIoU_60_classes",
 }
 _COSTS = ("parameters", "gmacs", "latency_ms", "peak_mib")
+_MAX_FIRST = 2
+"""Settings that stand before the scores; further ones follow."""
 _EFFORT = ("steps", "epochs", "world_size")
 _PUBLISHED = {
     "mIoU": "mIoU, published",
@@ -72,6 +74,7 @@ def result_table(
 ) -> Table:
     """Return a table with a row for each group, and one for each `unmatched` published result."""
     columns = _name_columns(groups, keys, unmatched)
+    settings, columns = columns[_MAX_FIRST:], columns[:_MAX_FIRST]
     if any(len(group.counted) > 1 for group in groups):
         columns.append(_Column("n", [Cell(str(len(group.counted)), len(group.counted)) for group in groups]))
     for title, key in _SCORES.items():
@@ -82,6 +85,7 @@ def result_table(
                     title, [_percent(s, best_is_shown and title == "mIoU" and i == 0) for i, s in enumerate(spreads)]
                 )
             )
+    columns += settings  # so many that the scores would be out of sight
     for key in _COSTS:
         title, unit, digits = COST_COLUMNS[key]
         values = [group.best.cost.get(key) for group in groups]

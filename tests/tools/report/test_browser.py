@@ -48,6 +48,8 @@ def test_a_browser_shows_it_offline(scheme: Any, width: int, study: Path, going:
         page.locator("#part-1 th button", has_text=re.compile("^ms")).first.click()
         assert necks.all_inner_texts() == ["jpu", "fpn", "dilated", "none"]
 
+        widths = page.locator("#part-1 .pictures img:visible").evaluate_all("all => all.map(i => i.clientWidth)")
+        assert len(set(widths)) == 1, "image, truth and predictions are of one size"
         assert page.locator("#part-1 img.on").first.is_hidden()
         page.get_by_label("errors instead of predictions").check()
         assert page.locator("#part-1 img.on").first.is_visible()
