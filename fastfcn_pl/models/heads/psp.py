@@ -8,23 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.core.types import FeatureInfo
-from fastfcn_pl.models.layers import ConvNormAct
-from fastfcn_pl.ops.interpolate import resize
+from fastfcn_pl.models.layers import ConvNormAct, PooledMaps
+from fastfcn_pl.models.requirements import check_bins
 
 
-class PyramidPooling(nn.Module):
+class PyramidPooling(PooledMaps):
     """The map and its average pools of `bins` cells a side, each of `channels`: `(B, C + n * channels, H, W)`."""
 
     def __init__(self, in_channels: int, channels: int, bins: Sequence[int], align_corners: bool) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-        self.pools = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(size), ConvNormAct(in_channels, channels, 1)) for size in bins
-        )
+        check_bins("model.head.bins", bins)
+        super().__init__(bins, lambda: [ConvNormAct(in_channels, channels, 1)], align_corners)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = [resize(pool(x), x.shape[-2:], self.align_corners) for pool in self.pools]
-        return torch.cat([x, *pooled], dim=1)
+        return torch.cat([x, *self.pooled(x)], dim=1)
 
 
 class PSPHead(nn.Module):

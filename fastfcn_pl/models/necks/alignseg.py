@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.core.types import FeatureInfo
+from fastfcn_pl.models.layers import ConvNormAct, leaky_relu
 from fastfcn_pl.models.necks.levels import joined_levels
 from fastfcn_pl.models.necks.warp import divided, in_pixels, warp
 from fastfcn_pl.ops.interpolate import resize
 
-
-def _norm_act(channels: int) -> tuple[nn.Module, nn.Module]:
-    """Return a batch norm and the activation of the in-place norm that the published code uses."""
-    return nn.BatchNorm2d(channels), nn.LeakyReLU(0.01, inplace=True)
+_ConvNormAct = partial(ConvNormAct, activation=leaky_relu)
+"""The activation is that of the in-place norm that the published code uses."""
 
 
 class Offsets(nn.Sequential):
@@ -21,7 +22,7 @@ class Offsets(nn.Sequential):
 
     def __init__(self, channels: int) -> None:
         last = nn.Conv2d(channels, 2, 3, padding=1, bias=False)
-        super().__init__(nn.Conv2d(2 * channels, channels, 1, bias=False), *_norm_act(channels), last)
+        super().__init__(*_ConvNormAct(2 * channels, channels, 1), last)
         nn.init.zeros_(last.weight)
 
 
@@ -57,10 +58,7 @@ class ContextAlignment(nn.Module):
 
     @staticmethod
     def _adapter(in_channels: int, out_channels: int) -> list[nn.Module]:
-        return [
-            *(nn.Conv2d(in_channels, in_channels, 1, bias=False), *_norm_act(in_channels)),
-            *(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), *_norm_act(out_channels)),
-        ]
+        return [*_ConvNormAct(in_channels, in_channels, 1), *_ConvNormAct(in_channels, out_channels)]
 
     def forward(self, x: Tensor) -> Tensor:
         pooled, adapted = self.pool(x), self.adapt(x)
@@ -73,14 +71,12 @@ class Refinement(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        hidden = out_channels // 4
+        hidden = max(out_channels // 4, 1)
         self.unify = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.residual = nn.Sequential(
-            nn.Conv2d(out_channels, hidden, 3, padding=1, bias=False),
-            *_norm_act(hidden),
-            nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False),
+            *_ConvNormAct(out_channels, hidden), nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False)
         )
-        self.norm = nn.Sequential(*_norm_act(out_channels))
+        self.norm = nn.Sequential(nn.BatchNorm2d(out_channels), leaky_relu())
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.unify(x)

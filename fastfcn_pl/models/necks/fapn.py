@@ -8,13 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.core.types import FeatureInfo, UserError
-from fastfcn_pl.models.layers import initialize_convs
+from fastfcn_pl.core.types import FeatureInfo
+from fastfcn_pl.models.layers import initialize_convs, norm_layer
 from fastfcn_pl.models.necks.deform_conv import deform_conv
 from fastfcn_pl.models.necks.levels import joined_levels
+from fastfcn_pl.models.requirements import check_choice, check_divides
 from fastfcn_pl.ops.interpolate import resize
 
-_GROUPS_OF_NORM = 32
 _xavier = partial(nn.init.kaiming_uniform_, a=1)
 
 
@@ -56,11 +56,11 @@ class FeatureAlignment(nn.Module):
     Faithful to `FeatureAlign_V2` of the published code; the coarse map is resized with align_corners=False.
     """
 
-    def __init__(self, low_channels: int, width: int, groups: int, norm: str) -> None:
+    def __init__(self, low_channels: int, width: int, groups: int, norm: nn.Module) -> None:
         super().__init__()
         self.selection = FeatureSelection(low_channels, width)
         self.offset = nn.Conv2d(2 * width, width, 1, bias=False)
-        self.norm = _norm(norm, width)
+        self.norm = norm
         initialize_convs(self, _xavier)
         self.align = DeformableConv(width, groups)
 
@@ -71,16 +71,6 @@ class FeatureAlignment(nn.Module):
         return self.align(high, source).relu() + selected
 
 
-def _norm(name: str, width: int) -> nn.Module:
-    if name == "none":
-        return nn.Identity()
-    if name != "group":
-        raise UserError(f"model.neck.norm={name}: use group or none")
-    if width % _GROUPS_OF_NORM:
-        raise UserError(f"model.neck.width={width}: use a multiple of {_GROUPS_OF_NORM}, or model.neck.norm=none")
-    return nn.GroupNorm(_GROUPS_OF_NORM, width)
-
-
 class FaPN(nn.Module):
     """C5 brought to `width`, and aligned to each finer level in turn: `(B, width, H/s, W/s)`.
 
@@ -89,17 +79,28 @@ class FaPN(nn.Module):
     """
 
     def __init__(
-        self, in_info: FeatureInfo, align_corners: bool, *, width: int, groups: int, norm: str, output_level: int
+        self,
+        in_info: FeatureInfo,
+        align_corners: bool,
+        *,
+        width: int,
+        groups: int,
+        norm: str,
+        norm_groups: int,
+        output_level: int,
     ) -> None:
         super().__init__()
         joined = joined_levels(in_info, "FaPN", output_level)
-        if groups < 1 or width % groups:
-            raise UserError(f"model.neck.groups={groups} does not divide model.neck.width={width}")
+        check_divides("model.neck.groups", groups, width)
+        check_choice("model.neck.norm", norm, ("group", "none"))
+        if norm == "group":
+            check_divides("model.neck.norm_groups", norm_groups, width)
+        make_norm = partial(norm_layer, norm, width, norm_groups)
         *fine, coarse = joined.channels
         has_bias = norm == "none"
-        self.top = nn.Sequential(nn.Conv2d(coarse, width, 1, bias=has_bias), _norm(norm, width))
-        self.alignments = nn.ModuleList(FeatureAlignment(channels, width, groups, norm) for channels in fine)
-        self.smooth = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=has_bias), _norm(norm, width))
+        self.top = nn.Sequential(nn.Conv2d(coarse, width, 1, bias=has_bias), make_norm())
+        self.alignments = nn.ModuleList(FeatureAlignment(channels, width, groups, make_norm()) for channels in fine)
+        self.smooth = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=has_bias), make_norm())
         initialize_convs(self.smooth, _xavier)
         self.out_info = in_info.append(width, joined.strides[0])
 

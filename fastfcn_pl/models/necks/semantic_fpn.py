@@ -8,9 +8,10 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastfcn_pl.core.types import FeatureInfo, UserError
-from fastfcn_pl.models.layers import initialize_convs
+from fastfcn_pl.core.types import FeatureInfo
+from fastfcn_pl.models.layers import initialize_convs, norm_layer
 from fastfcn_pl.models.necks.levels import joined_levels
+from fastfcn_pl.models.requirements import check_choice, check_divides
 from fastfcn_pl.ops.interpolate import resize
 
 
@@ -43,17 +44,16 @@ class DoublingBranches(nn.Module):
 
     def __init__(self, in_channels: int, width: int, levels: int, *, norm: str, groups: int) -> None:
         super().__init__()
-        if norm not in ("batch", "group", "none"):
-            raise UserError(f"model.neck.norm={norm}: use batch, group or none")
-        if norm == "group" and (groups < 1 or width % groups):
-            raise UserError(f"model.neck.width={width} must be a multiple of model.neck.groups={groups}")
+        check_choice("model.neck.norm", norm, ("batch", "group", "none"))
+        if norm == "group":
+            check_divides("model.neck.groups", groups, width)
         self.branches = nn.ModuleList()
         for level in range(levels):
             branch = nn.Sequential()
             for i in range(max(level, 1)):
                 branch.append(nn.Conv2d(width if i else in_channels, width, 3, padding=1, bias=norm == "none"))
                 if norm != "none":
-                    branch.append(nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(groups, width))
+                    branch.append(norm_layer(norm, width, groups))
                 branch.append(nn.ReLU(inplace=True))
                 if level:
                     branch.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))

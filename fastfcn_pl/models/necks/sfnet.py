@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.core.types import FeatureInfo, UserError
-from fastfcn_pl.models.layers import ConvNormAct
+from fastfcn_pl.core.types import FeatureInfo
+from fastfcn_pl.models.layers import ConvNormAct, PooledMaps
 from fastfcn_pl.models.necks.levels import joined_levels
 from fastfcn_pl.models.necks.warp import divided, warp
+from fastfcn_pl.models.requirements import check_bins, check_choice
 from fastfcn_pl.ops.interpolate import resize
 
 
@@ -78,31 +79,23 @@ def _moved(x: Tensor, flow: Tensor) -> Tensor:
 
 
 def _alignment(name: str, channels: int) -> nn.Module:
+    check_choice("model.neck.alignment", name, ("flow", "gated", "pooled", "bilinear"))
+    hidden = max(channels // 2, 1)
     if name == "flow":
-        return FlowAlignment(channels, channels // 2)
-    if name in ("gated", "pooled"):
-        return GatedDualFlowAlignment(channels, channels // 2, name == "pooled")
-    if name == "bilinear":
-        return BilinearAlignment()
-    raise UserError(f"model.neck.alignment={name}: use flow, gated, pooled or bilinear")
+        return FlowAlignment(channels, hidden)
+    return BilinearAlignment() if name == "bilinear" else GatedDualFlowAlignment(channels, hidden, name == "pooled")
 
 
-class LinearPyramidPooling(nn.Module):
-    """Pyramid pooling without an activation behind each pool, fused to `(B, width, H, W)`."""
+class LinearPyramidPooling(PooledMaps):
+    """Pyramid pooling whose pools have no activation, fused to `(B, width, H, W)`."""
 
     def __init__(self, in_channels: int, width: int, bins: Sequence[int]) -> None:
-        super().__init__()
-        self.pools = nn.ModuleList(
-            nn.Sequential(
-                nn.AdaptiveAvgPool2d(size), nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width)
-            )
-            for size in bins
-        )
+        check_bins("model.neck.bins", bins)
+        super().__init__(bins, lambda: [nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width)], True)
         self.fuse = ConvNormAct(in_channels + len(bins) * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = [resize(pool(x), x.shape[-2:], True) for pool in self.pools]
-        return self.fuse(torch.cat([*pooled, x], 1))
+        return self.fuse(torch.cat([*self.pooled(x), x], 1))
 
 
 class SFNet(nn.Module):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.core.types import FeatureInfo, UserError
-from fastfcn_pl.models.layers import ConvNormAct, initialize_convs
+from fastfcn_pl.models.layers import ConvNormAct, PooledMaps, initialize_convs, leaky_relu
 from fastfcn_pl.models.necks.levels import joined_levels
+from fastfcn_pl.models.requirements import check_bins, check_choice
 from fastfcn_pl.ops.interpolate import resize
 
 
@@ -40,11 +41,9 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, max_pool: bool) -> None:
         super().__init__()
         self.max_pool = max_pool
-        statistics, hidden = (4 if max_pool else 2) * channels, channels // 2
+        statistics, hidden = (4 if max_pool else 2) * channels, max(channels // 2, 1)
         self.layers = nn.Sequential(
-            nn.Conv2d(statistics, hidden, 1, bias=False),
-            nn.BatchNorm2d(hidden),
-            nn.LeakyReLU(0.01, inplace=True),
+            *ConvNormAct(statistics, hidden, 1, activation=leaky_relu),
             nn.Conv2d(hidden, channels, 1, bias=False),
             nn.BatchNorm2d(channels),
             nn.Sigmoid(),
@@ -68,14 +67,13 @@ class UAFM(nn.Module):
         self, low_channels: int, high_channels: int, out_channels: int, *, attention: str, max_pool: bool
     ) -> None:
         super().__init__()
+        check_choice("model.neck.attention", attention, ("spatial", "channel", "none"))
         self.conv_low = ConvNormAct(low_channels, high_channels)
         self.attention: nn.Module | None = None
         if attention == "spatial":
             self.attention = SpatialAttention(max_pool)
         elif attention == "channel":
             self.attention = ChannelAttention(high_channels, max_pool)
-        elif attention != "none":
-            raise UserError(f"model.neck.attention={attention}: use spatial, channel or none")
         self.conv_out = ConvNormAct(high_channels, out_channels)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
@@ -87,19 +85,16 @@ class UAFM(nn.Module):
         return self.conv_out(low * weight + high * (1 - weight))
 
 
-class SimplePyramidPooling(nn.Module):
+class SimplePyramidPooling(PooledMaps):
     """Sum of the average pools of `bins` cells a side, convolved (section 3.3): `(B, channels, H, W)`."""
 
     def __init__(self, in_channels: int, channels: int, bins: Sequence[int]) -> None:
-        super().__init__()
-        self.pools = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(size), ConvNormAct(in_channels, channels, 1, bias=True)) for size in bins
-        )
+        check_bins("model.neck.bins", bins, least=1)
+        super().__init__(bins, lambda: [ConvNormAct(in_channels, channels, 1, bias=True)], align_corners=False)
         self.conv_out = ConvNormAct(channels, channels, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = [resize(pool(x), x.shape[-2:], False) for pool in self.pools]
-        return self.conv_out(torch.stack(pooled).sum(0))
+        return self.conv_out(torch.stack(self.pooled(x)).sum(0))
 
 
 class PPLiteSegDecoder(nn.Module):
@@ -108,7 +103,7 @@ class PPLiteSegDecoder(nn.Module):
     The map of C5 has `shares[0] * width` channels, that of C4 `shares[1] * width`, and so on. Faithful to
     `PPLiteSegHead` of PaddleSeg, of which it returns the finest map; weights are initialized as Paddle does. Batch
     norms keep the unbiased variance, as everywhere in torch, and not Paddle's biased one. Raises UserError if `shares`
-    are fewer than the levels.
+    are fewer than the levels, or if one of them rounds to no channel.
     """
 
     def __init__(
@@ -130,14 +125,19 @@ class PPLiteSegDecoder(nn.Module):
                 f"model.neck.shares={list(shares)}: output_level={output_level} needs one for each of "
                 f"{len(joined.channels)} levels, C5 first"
             )
+        widths = [width, *(round(share * width) for share in shares[: len(joined.channels)])]
+        if min(widths) < 1:
+            raise UserError(
+                f"model.neck.width={width} with model.neck.shares={list(shares)} gives maps of {widths[1:]} channels, "
+                "C5's first: each needs one at least"
+            )
         self.context = SimplePyramidPooling(joined.channels[-1], width, bins)
-        widths = [width, *(round(share * width) for share in shares)]
         self.fusions = nn.ModuleList(
             UAFM(channels, widths[i], widths[i + 1], attention=attention, max_pool=max_pool)
             for i, channels in enumerate(reversed(joined.channels))
         )
         initialize_convs(self, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
-        self.out_info = in_info.append(widths[len(joined.channels)], joined.strides[0])
+        self.out_info = in_info.append(widths[-1], joined.strides[0])
 
     def fused_maps(self, levels: list[Tensor]) -> list[Tensor]:
         """Return the maps of all levels, C5's first."""

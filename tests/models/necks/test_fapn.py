@@ -28,7 +28,7 @@ def _alignment_names(ours: str, theirs: str) -> dict[str, str]:
 
 def test_the_alignment_is_the_published_one(shared: Path) -> None:
     case = neck_parity.cases(shared / "parity" / "necks" / "fapn.pt")["fam_no_norm"]
-    module = FeatureAlignment(40, 32, 8, "none")
+    module = FeatureAlignment(40, 32, 8, nn.Identity())
     assert sum(parameter.numel() for parameter in module.parameters()) == case["parameter_count"]
     neck_parity.check(module, case, _alignment_names("", ""))
 
@@ -59,7 +59,9 @@ def test_the_pyramid_is_the_published_one(shared: Path, name: str, width: int, n
     assert len(cases) == 3
     case = cases[f"pyramid_odd_97x129{name}"]
     info = FeatureInfo(tuple(case["hyper"]["in_channels"]), (4, 8, 16, 32))
-    module = _AllLevels(FaPN(info, True, width=width, groups=8, norm=norm, output_level=2), width, norm == "group")
+    module = _AllLevels(
+        FaPN(info, True, width=width, groups=8, norm=norm, norm_groups=32, output_level=2), width, norm == "group"
+    )
     assert sum(parameter.numel() for parameter in module.parameters()) == case["parameter_count"]
     names = {"neck.top.0": "fan_align5", "neck.top.1": "fan_align5.norm"}
     for i, ours in enumerate(("neck.smooth", "smooth.0", "smooth.1")):
@@ -98,11 +100,14 @@ def test_at_first_nothing_is_displaced() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"width": 36, "groups": 8, "norm": "none"}, "model.neck.groups=8 does not divide model.neck.width=36"),
-        ({"width": 16, "groups": 8, "norm": "group"}, "model.neck.width=16: use a multiple of 32"),
+        (
+            {"width": 36, "groups": 8, "norm": "none"},
+            "model.neck.groups=8 does not divide the 36 channels",
+        ),
+        ({"width": 16, "groups": 8, "norm": "group"}, "model.neck.norm_groups=32 does not divide the 16 channels"),
         ({"width": 32, "groups": 8, "norm": "batch"}, "model.neck.norm=batch: use group or none"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        FaPN(FeatureInfo((8, 8, 8), (8, 16, 32)), True, output_level=3, **settings)  # type: ignore[arg-type]
+        FaPN(FeatureInfo((8, 8, 8), (8, 16, 32)), True, norm_groups=32, output_level=3, **settings)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def test_outputs_loss_and_gradients_are_the_published_ones(file: str, name: str,
     ("norm", "message"),
     [
         ("layer", r"model\.neck\.norm=layer: use batch, group or none"),
-        ("group", r"model\.neck\.width=8 must be a multiple of model\.neck\.groups=32"),
+        ("group", r"model\.neck\.groups=32 does not divide the 8 channels of model\.neck\.width"),
     ],
 )
 def test_norms_that_cannot_be_are_refused(norm: str, message: str) -> None:

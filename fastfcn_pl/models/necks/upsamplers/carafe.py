@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.models.layers import initialize_convs
 from fastfcn_pl.models.necks.upsamplers.reassembly import reassemble
-from fastfcn_pl.models.necks.upsamplers.requirements import check_divides, check_odd, check_scale
+from fastfcn_pl.models.requirements import check_divides, check_odd, check_scale
 
 
 class CARAFE(nn.Module):
@@ -32,9 +32,9 @@ class CARAFE(nn.Module):
     ) -> None:
         super().__init__()
         check_scale("CARAFE", scale)
-        check_odd("kernel_size", kernel_size)
-        check_odd("encoder_kernel_size", encoder_kernel_size)
-        check_divides("groups", groups, channels)
+        check_odd("model.neck.upsampler.kernel_size", kernel_size)
+        check_odd("model.neck.upsampler.encoder_kernel_size", encoder_kernel_size)
+        check_divides("model.neck.upsampler.groups", groups, channels)
         self.kernel_size, self.groups, self.scale = kernel_size, groups, scale
         self.compress = nn.Conv2d(channels, compressed_channels, 1)
         padding = encoder_dilation * (encoder_kernel_size // 2)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.layers import initialize_convs
 from fastfcn_pl.models.necks.upsamplers.reassembly import fit
-from fastfcn_pl.models.necks.upsamplers.requirements import check_divides, check_scale
+from fastfcn_pl.models.requirements import check_choice, check_divides, check_scale
 from fastfcn_pl.ops.grid_sample import grid_sample, position_dtype
 
 
@@ -37,9 +37,8 @@ class DySample(nn.Module):
     ) -> None:
         super().__init__()
         check_scale("DySample", scale)
-        check_divides("groups", groups, channels)
-        if style not in ("lp", "pl"):
-            raise UserError(f"model.neck.upsampler.style={style}: use lp or pl")
+        check_divides("model.neck.upsampler.groups", groups, channels)
+        check_choice("model.neck.upsampler.style", style, ("lp", "pl"))
         self.scale, self.groups, self.style = scale, groups, style
         shuffled = scale**2
         if style == "pl" and channels % shuffled:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.models.layers import initialize_convs
 from fastfcn_pl.models.necks.upsamplers.reassembly import cells, fit, reassemble
-from fastfcn_pl.models.necks.upsamplers.requirements import check_odd, check_scale
+from fastfcn_pl.models.requirements import check_odd, check_scale
 
 
 class FADE(nn.Module):
@@ -32,8 +32,8 @@ class FADE(nn.Module):
     ) -> None:
         super().__init__()
         check_scale("FADE", scale)
-        check_odd("kernel_size", kernel_size)
-        check_odd("encoder_kernel_size", encoder_kernel_size)
+        check_odd("model.neck.upsampler.kernel_size", kernel_size)
+        check_odd("model.neck.upsampler.encoder_kernel_size", encoder_kernel_size)
         self.kernel_size, self.scale = kernel_size, scale
         weights = kernel_size**2
         width, groups = (weights, weights) if lite else (compressed_channels, 1)

@@ -7,17 +7,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fastfcn_pl.core.types import UserError
-from fastfcn_pl.models.layers import initialize_convs
+from fastfcn_pl.models.layers import initialize_convs, norm_layer
 from fastfcn_pl.models.necks.upsamplers.reassembly import cells, reassemble, windows
-from fastfcn_pl.models.necks.upsamplers.requirements import check_divides, check_odd, check_scale
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each pixel of `(B, C, H, W)`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+from fastfcn_pl.models.requirements import check_choice, check_divides, check_odd, check_scale
 
 
 class SAPA(nn.Module):
@@ -41,9 +33,12 @@ class SAPA(nn.Module):
     ) -> None:
         super().__init__()
         check_scale("SAPA", scale)
-        check_odd("kernel_size", kernel_size)
+        check_odd("model.neck.upsampler.kernel_size", kernel_size)
         self.kernel_size, self.scale = kernel_size, scale
-        self.norm_fine, self.norm_coarse = (_norm(norm, channels, norm_groups) for _ in range(2))
+        check_choice("model.neck.upsampler.norm", norm, ("layer", "group", "none"))
+        if norm == "group":
+            check_divides("model.neck.upsampler.norm_groups", norm_groups, channels)
+        self.norm_fine, self.norm_coarse = (norm_layer(norm, channels, norm_groups) for _ in range(2))
         self.query, self.key = (nn.Conv2d(channels, embedding_channels, 1) for _ in range(2))
         initialize_convs(self, partial(nn.init.normal_, std=0.02))
 
@@ -55,14 +50,3 @@ class SAPA(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         return reassemble(coarse, self.kernels(coarse, fine), self.kernel_size, self.scale, fine)
-
-
-def _norm(name: str, channels: int, groups: int) -> nn.Module:
-    if name == "layer":
-        return ChannelNorm(channels)
-    if name == "group":
-        check_divides("norm_groups", groups, channels)
-        return nn.GroupNorm(groups, channels)
-    if name == "none":
-        return nn.Identity()
-    raise UserError(f"model.neck.upsampler.norm={name}: use layer, group or none")
