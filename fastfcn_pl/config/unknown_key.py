@@ -12,6 +12,13 @@ from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.config.schema import CONF_DIR
 from fastfcn_pl.core.types import suggest
 
+_OF_VIT_PYRAMID = "only model/backbone=vit_pyramid, for plain vision transformers, has it: use that or leave it out"
+_REMEDIES = {
+    "model.backbone.output_stride": "this backbone cannot be dilated (a plain vision transformer has one stride): use "
+    "another neck than dilated, such as model/neck=jpu, or another backbone, such as model/backbone=resnet50s",
+    **{f"model.backbone.{key}": _OF_VIT_PYRAMID for key in ("blocks", "tile_size", "width")},
+}
+"""Remedies for keys that other options of their group have."""
 _SIMILAR = 0.8
 """Similarity of a name to that of a key in another part. Keys of the same part may differ more."""
 
@@ -25,8 +32,10 @@ def no_such_key(key: str, known: Iterable[str], cfg: DictConfig | None = None) -
 
 def closest_key(key: str, known: Iterable[str], cfg: DictConfig | None) -> str:
     """Return a hint for an unknown key: a key of that name in `cfg`, one of the `known` siblings, or a similar key."""
+    if key in _REMEDIES:
+        return _REMEDIES[key]
     parent, _, name = key.rpartition(".")
-    siblings = list(known)
+    siblings = [sibling for sibling in known if sibling not in HYDRA_KEYS]
     names: dict[str, list[str]] = {}
     for path in _paths(cfg, "") if OmegaConf.is_dict(cfg) else ():
         if path != key:  # a key that was added with +

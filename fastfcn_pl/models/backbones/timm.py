@@ -13,13 +13,14 @@ from fastfcn_pl.models.backbones.timm_network import (
     Layout,
     TimmFeatures,
     features_on_meta,
+    message_of,
     shapes_on_meta,
 )
 
 _STRIDES = (4, 32)
 """The finest and the coarsest stride of a level."""
 _PYRAMID = (8, 16, 32)
-_WHAT_WORKS = "take a net with levels at strides 8, 16 and 32, such as resnet50s, convnext_tiny or efficientnet_lite0"
+_EXAMPLES = "such as resnet50s, convnext_tiny or efficientnet_lite0"
 
 
 class TimmBackbone(TimmFeatures):
@@ -64,7 +65,7 @@ def _find_layout(name: str, output_stride: int) -> Layout:
                 options["out_indices"] = tuple(kept)
                 net = features_on_meta(name, options)
         except NOT_BUILT as error:
-            reason = reason or _why_not_created(name, output_stride, error)
+            reason = reason or _why_not_created(output_stride, error)
             continue
         cfg: Any = net.pretrained_cfg
         side: int = cfg["input_size"][-1]
@@ -83,13 +84,17 @@ def _find_layout(name: str, output_stride: int) -> Layout:
             reason = reason or measured
     if tiled is not None:
         return tiled
-    raise UserError(f"model.backbone.name={name} does not serve: {reason}; {_WHAT_WORKS}")
+    if output_stride == _STRIDES[1]:
+        remedy = f"take a net with levels at strides 8, 16 and 32, {_EXAMPLES}"
+    else:
+        remedy = f"take a net that timm can dilate, {_EXAMPLES}, or another neck than dilated with output_stride=32"
+    raise UserError(f"model.backbone.name={name} does not serve: {reason}; {remedy}")
 
 
-def _why_not_created(name: str, output_stride: int, error: Exception) -> str:
+def _why_not_created(output_stride: int, error: Exception) -> str:
     if output_stride != 32:
-        return f"timm cannot build it with output_stride={output_stride} ({error})"
-    return f"timm cannot give its features ({error})"
+        return f"timm cannot build it with output_stride={output_stride} ({message_of(error)})"
+    return f"timm cannot give its features ({message_of(error)})"
 
 
 def _measure(
@@ -112,8 +117,12 @@ def _measure(
     shapes = [measured[i] for i in indices]
     info = FeatureInfo(tuple(channels[i] for i in indices), tuple(strides[i] for i in indices))
     sizes = [tuple(-(-length // stride) for length in size) for stride in info.strides]
-    if shapes == [(c, *lengths) for c, lengths in zip(info.channels, sizes, strict=True)]:
+    expected_shapes = [(c, *lengths) for c, lengths in zip(info.channels, sizes, strict=True)]
+    if shapes == expected_shapes:
         return indices, info, "NCHW"
-    if shapes == [(*lengths, c) for c, lengths in zip(info.channels, sizes, strict=True)]:
+    if shapes == [(*lengths, c) for c, *lengths in expected_shapes]:
         return indices, info, "NHWC"
-    return f"at {size[0]}x{size[1]} its levels are {shapes}, which do not have strides {list(info.strides)}"
+    return (
+        f"at {size[0]}x{size[1]} its levels are {shapes}, but those of strides {list(info.strides)} would be "
+        f"{expected_shapes}"
+    )

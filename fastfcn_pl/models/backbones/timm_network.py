@@ -121,8 +121,14 @@ def shapes_on_meta(net: nn.Module, size: tuple[int, int]) -> list[tuple[int, ...
         with torch.no_grad():
             return [tuple(feature.shape[1:]) for feature in net(torch.zeros(1, 3, *size, device="meta"))]
     except Exception as error:  # networks fail in any way at a size that they cannot take
-        reason = " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
-        return f"it cannot take an image of {size[0]}x{size[1]} ({reason})"
+        return f"it cannot take an image of {size[0]}x{size[1]} ({message_of(error)})"
+
+
+def message_of(error: Exception) -> str:
+    """Return one line from an error of timm. Some have no message, and a KeyError has only the key."""
+    if isinstance(error, KeyError):
+        return f"it has no choice of {error.args[0]}"
+    return " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
 
 
 def _check_name(name: str) -> None:

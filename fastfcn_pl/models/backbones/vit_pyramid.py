@@ -16,6 +16,7 @@ from fastfcn_pl.models.backbones.timm_network import (
     Layout,
     TimmFeatures,
     features_on_meta,
+    message_of,
     shapes_on_meta,
 )
 
@@ -66,9 +67,10 @@ def _find_layout(name: str, blocks: Sequence[int] | None, tile_size: int | None)
         raise UserError(f"model/backbone=vit_pyramid model.backbone.name={name} does not serve: {net}; {_WHAT_WORKS}")
     strides = [block["reduction"] for block in net.feature_info.info]  # type: ignore[union-attr]
     if len(strides) < 3 or len(set(strides[-3:])) > 1:
+        pyramid = f"use model/backbone=resnet50 model.backbone.name={name}, or " if {8, 16, 32} <= {*strides} else ""
         raise UserError(
             f"model/backbone=vit_pyramid takes networks whose maps have one stride, but {name} has strides {strides}: "
-            f"use model/backbone=resnet50 model.backbone.name={name}, or {_WHAT_WORKS}"
+            f"{pyramid}{_WHAT_WORKS}"
         )
     chosen = _chosen(blocks, strides, name)
     trained_stride = strides[chosen[0]]
@@ -86,6 +88,8 @@ def _find_layout(name: str, blocks: Sequence[int] | None, tile_size: int | None)
         layout = _measure(name, options | extra, chosen, stride, multiple, side)
         if isinstance(layout, Layout):
             return layout
+    if stride != trained_stride:
+        layout += f", but its own patches of {trained_stride} pixels give none of the strides {list(STRIDES)}"
     raise UserError(f"model/backbone=vit_pyramid model.backbone.name={name} does not serve: {layout}; {_WHAT_WORKS}")
 
 
@@ -128,8 +132,8 @@ def _measure(
         tokens = shapes_on_meta(net, size)  # some networks read the shape of a map from values
         if tokens != [(rows * columns, c) for c in channels]:
             return shapes
-    elif shapes != [(c, rows, columns) for c in channels]:
-        return f"at {size[0]}x{size[1]} its maps are {shapes}, which do not have stride {stride}"
+    elif shapes != (expected := [(c, rows, columns) for c in channels]):
+        return f"at {size[0]}x{size[1]} its maps are {shapes}, but those of stride {stride} would be {expected}"
     indices = tuple(options["out_indices"].index(block) for block in chosen)
     info = FeatureInfo(tuple(channels[i] for i in indices), (stride,) * len(STRIDES))
     return Layout(options, indices, info, axes=axes, multiple=multiple, tile=tile)
@@ -141,4 +145,4 @@ def _features(name: str, options: dict[str, Any]) -> nn.Module | str:
         return features_on_meta(name, options)
     except NOT_BUILT as error:
         given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "out_indices")
-        return f"timm cannot build its features{f' with {given}' if given else ''} ({error})"
+        return f"timm cannot build its features{f' with {given}' if given else ''} ({message_of(error)})"

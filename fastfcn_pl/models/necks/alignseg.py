@@ -18,7 +18,7 @@ _ConvNormAct = partial(ConvNormAct, activation=leaky_relu)
 
 
 class Offsets(nn.Sequential):
-    """Offsets `(B, 2, H, W)` of each pixel from two maps; 0 at first."""
+    """Offsets `(B, 2, H, W)` of each pixel, predicted from two maps; 0 at initialization."""
 
     def __init__(self, channels: int) -> None:
         last = nn.Conv2d(channels, 2, 3, padding=1, bias=False)
@@ -47,7 +47,7 @@ class FeatureAlignment(nn.Module):
 
 
 class ContextAlignment(nn.Module):
-    """Aligned Context Modeling (section 3.3): a map plus its pools of 3x3 cells, warped: `(B, out_channels, H, W)`."""
+    """Aligned Context Modeling (section 3.3): a map plus its warped 3x3 average pool: `(B, out_channels, H, W)`."""
 
     def __init__(self, in_channels: int, out_channels: int, corrected_sampling: bool) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ContextAlignment(nn.Module):
 
 
 class Refinement(nn.Module):
-    """1x1 convolution and a residual of two 3x3 convolutions, normed: `(B, out_channels, H, W)`."""
+    """1x1 convolution, a residual of two 3x3 convolutions, and a norm: `(B, out_channels, H, W)`."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -84,11 +84,11 @@ class Refinement(nn.Module):
 
 
 class AlignSeg(nn.Module):
-    """Levels joined by alignment from the finest to the coarsest, and last the context of C5: `(B, width, H/s, W/s)`.
+    """Levels aligned and added from the finest to the coarsest, then the context of C5: `(B, width, H/s, W/s)`.
 
-    All steps run at the finest size, in the order of the published network, which has a classifier behind it. With
-    `corrected_sampling`, offsets are in pixels and 0 moves nothing, as the published file recommends; without, pixels
-    are sampled as its published results were, where an offset of 0 is a slight zoom. Maps are resized with
+    All steps run at the finest size, in the order of the published network without its classifier. With
+    `corrected_sampling`, offsets are in pixels and 0 moves nothing, as the published file recommends. Without it,
+    pixels are sampled as for the published results, and an offset of 0 is a slight zoom. Maps are resized with
     align_corners=True, as published.
     """
 

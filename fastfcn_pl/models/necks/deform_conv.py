@@ -13,7 +13,8 @@ def deform_conv(x: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, bias: 
 
     `offsets` `(B, groups * taps * 2, H, W)` has the vertical and the horizontal displacement of each tap in pixels,
     `mask` `(B, groups * taps, H, W)` its factor; the channels of a group share both. Pixels outside of the map are 0.
-    The arguments and results are those of `torchvision.ops.deform_conv2d`, which neither exports to ONNX nor counts.
+    Arguments and result are those of `torchvision.ops.deform_conv2d`, which cannot be exported to ONNX and whose
+    operations cannot be counted.
     """
     taps = weight.shape[2] * weight.shape[3]
     groups = mask.shape[1] // taps
@@ -24,7 +25,7 @@ def deform_conv(x: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, bias: 
     shift_y, shift_x = _centred(weight.shape[2], moved), _centred(weight.shape[3], moved)
     y = moved[:, :, :, 0] + rows[:, None] + shift_y.repeat_interleave(weight.shape[3])[:, None, None]
     x_position = moved[:, :, :, 1] + columns + shift_x.repeat(weight.shape[2])[:, None, None]
-    # Groups stand in the batch, taps below each other: (B * groups, taps * H, W).
+    # Groups are part of the batch, and taps of the height: (B * groups, taps * H, W).
     positions = ((2 * x_position + 1) / width - 1, (2 * y + 1) / height - 1)
     columns, rows = (position.flatten(0, 1).flatten(1, 2) for position in positions)
     sampled = grid_sample(x.unflatten(1, (groups, -1)).flatten(0, 1), columns, rows, "zeros", align_corners=False)

@@ -19,7 +19,7 @@ _xavier = partial(nn.init.kaiming_uniform_, a=1)
 
 
 class FeatureSelection(nn.Module):
-    """Feature Selection Module (section 3.3): channels that their means weight, mapped to `(B, width, H, W)`."""
+    """Feature Selection Module (section 3.3): channels weighted by their global means, as `(B, width, H, W)`."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class FeatureSelection(nn.Module):
 class DeformableConv(nn.Module):
     """3x3 deformable convolution of `x`, displaced and modulated by another map: `(B, C, H, W)`.
 
-    Offsets are 0 and factors 0.5 at first.
+    Offsets are 0 and factors 0.5 at initialization.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -72,10 +72,10 @@ class FeatureAlignment(nn.Module):
 
 
 class FaPN(nn.Module):
-    """C5 brought to `width`, and aligned to each finer level in turn: `(B, width, H/s, W/s)`.
+    """C5 projected to `width` channels and aligned to each finer level in turn: `(B, width, H/s, W/s)`.
 
-    Faithful to `FAN` of the published code, of which it returns the finest map. `groups` share a displacement in the
-    deformable convolutions; `norm` is `none` there, and `group` in other configurations of it.
+    The channels of each of the `groups` share their displacements. Faithful to `FAN` of the published code, whose
+    configurations have the `norm` `none` or `group`; only its finest map is returned.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastfcn_pl.core.types import FeatureInfo
 from fastfcn_pl.models.layers import ConvNormAct, initialize_convs
 from fastfcn_pl.models.necks.levels import joined_levels
+from fastfcn_pl.models.necks.upsamplers.reassembly import fit
 from fastfcn_pl.ops.interpolate import resize
 
 
@@ -39,10 +40,10 @@ class FeaturePyramidAttention(nn.Module):
 
 
 def halved(x: Tensor) -> Tensor:
-    """Return the maximum of each 2x2 pixels; a last odd row or column is dropped unless it is the only one."""
+    """Return the maximum of each block of 2x2 pixels; a last odd row or column is dropped unless it is the only one."""
     height, width = x.shape[-2:]
     # Written without a comparison, which an export would decide once for all sizes.
-    return F.max_pool2d(x, 2, ceil_mode=True)[..., : height // 2 + 1 // height, : width // 2 + 1 // width]
+    return fit(F.max_pool2d(x, 2, ceil_mode=True), height // 2 + 1 // height, width // 2 + 1 // width)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class PAN(nn.Module):
     """Pyramid attention on C5, and a global attention upsample for each finer level: `(B, width, H/s, W/s)`.
 
     Maps are resized with align_corners=True, as published. Faithful to `PANDecoder` of segmentation_models.pytorch,
-    initialization included. That one fails if C5 is smaller than 8x8; here one row or column is not halved further.
+    initialization included. Unlike that one it takes a C5 smaller than 8x8: a side of one pixel is not halved.
     """
 
     def __init__(self, in_info: FeatureInfo, align_corners: bool, *, width: int, output_level: int) -> None:

@@ -14,7 +14,7 @@ from fastfcn_pl.ops.interpolate import resize
 
 
 class SegFormerMLP(nn.Module):
-    """Linear layer for each level; maps at the finest size are fused by another (section 3.2): `(B, width, H/s, W/s)`.
+    """A linear layer for each level, and one that fuses them at the finest size (section 3.2): `(B, width, H/s, W/s)`.
 
     The coarsest level comes first in the concatenation. Maps are resized with align_corners=False, as published.
     Faithful to `SegformerDecodeHead` of transformers without its classifier. Weights are initialized as in the authors'

@@ -18,7 +18,7 @@ from fastfcn_pl.ops.interpolate import resize
 class FeaturePyramid(nn.Module):
     """Feature Pyramid Network (arXiv 1612.03144): levels to maps of `width` channels at the same sizes.
 
-    A coarser map is added to the next after resizing by the nearest pixel, as published.
+    Each map is enlarged by its nearest pixels and added to the next finer one, as published.
     """
 
     def __init__(self, channels: Sequence[int], width: int) -> None:

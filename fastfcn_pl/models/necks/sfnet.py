@@ -16,7 +16,7 @@ from fastfcn_pl.ops.interpolate import resize
 
 
 class FlowAlignment(nn.Module):
-    """Flow Alignment Module (SFNet, section 3.2): a coarse map is warped to a fine one by a learned flow.
+    """Flow Alignment Module (SFNet, section 3.2): a coarse map is warped to a fine one by a predicted flow.
 
     A flow of 1 is half a pixel of the fine grid, as in the published code. A flow of 0 gives bilinear interpolation
     with align_corners=True. The maps have equal channels; `forward` adds the warped map to `low`: `(B, C, H, W)`.
@@ -101,7 +101,7 @@ class LinearPyramidPooling(PooledMaps):
 class SFNet(nn.Module):
     """Pyramid pooling on C5, and finer levels joined by flow alignment (section 3.3): `(B, width, H/s, W/s)`.
 
-    Each joined map is smoothed, and all of them are fused at the finest size, which is the result. `alignment` is
+    Each joined map is smoothed, and all of them are fused at the finest size. `alignment` is
     `flow` (SFNet), `gated` or `pooled` (SFNet-Lite's gates), or `bilinear`, its baseline. Maps are resized with
     align_corners=True, as published. Faithful to `UperNetAlignHead` of SFSegNets without its classifier.
     """
