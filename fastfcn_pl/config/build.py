@@ -73,8 +73,13 @@ def datamodule(cfg: DictConfig) -> SegmentationDataModule:
 
 
 def model(cfg: DictConfig, num_classes: int) -> Segmenter:
-    """Build the network of `cfg.model`."""
-    return build(cfg.model, num_classes)
+    """Build the network of `cfg.model`; raises UserError if a weight of it is empty."""
+    network = build(cfg.model, num_classes)
+    empty = next((name for name, weight in network.named_parameters() if weight.numel() == 0), None)
+    if empty is not None:
+        part = empty.partition(".")[0]
+        raise UserError(f"model.{part}: {empty} has no elements, since a number of channels is 0: use a larger one")
+    return network
 
 
 def module(cfg: DictConfig, spec: DatasetSpec) -> SegmentationModule:

@@ -61,6 +61,8 @@ def _check_node(path: str, node: DictConfig, cfg: DictConfig) -> None:
             raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter; {hint}")
         if isinstance(node[key], str) and (kind := _numeric_kind(target, key)):
             raise UserError(f"{path}.{key}={node[key]}: use {kind}")
+        if isinstance(node[key], (int, float, str)) and _takes_only_lists(target, key):
+            raise UserError(f"{path}.{key}={node[key]}: use a list, such as [{node[key]}]")
         if is_withheld(node[key]):
             raise UserError(
                 f"{path}.{key} is {node[key]} in the run's files, which store no secrets and no environment variables: "
@@ -88,14 +90,22 @@ def parameters(target: Callable[..., Any]) -> tuple[set[str] | None, set[str]]:
 
 def _numeric_kind(target: Callable[..., Any], name: str) -> str | None:
     """Describe the values of a parameter that takes only numbers, booleans or null; None for any other parameter."""
-    parameter = inspect.signature(target).parameters.get(name)
-    words = set(re.findall(r"\w+", inspect.formatannotation(parameter.annotation))) if parameter else set()
-    words -= {"Optional", "Union"}
+    words = set(re.findall(r"\w+", _annotation(target, name))) - {"Optional", "Union"}
     if not words <= _KINDS.keys():
         return None
     if "float" in words:
         words.discard("int")
     return " or ".join(dict.fromkeys(kind for word, kind in _KINDS.items() if word in words)) or None
+
+
+def _takes_only_lists(target: Callable[..., Any], name: str) -> bool:
+    return re.fullmatch(r"(Sequence|list|tuple)\[[^|]*\]( \| None)?", _annotation(target, name)) is not None
+
+
+def _annotation(target: Callable[..., Any], name: str) -> str:
+    """Return the annotation of a parameter as text, which is empty if there is none."""
+    parameter = inspect.signature(target).parameters.get(name)
+    return inspect.formatannotation(parameter.annotation) if parameter else ""
 
 
 def import_target(path: str, target: str) -> Callable[..., Any]:

@@ -13,12 +13,6 @@ def check_choice(key: str, name: str, choices: Sequence[str]) -> None:
         raise UserError(f"{key}={name}: use {', '.join(choices[:-1])} or {choices[-1]}")
 
 
-def check_channels(key: str, channels: int) -> None:
-    """Raise UserError if a map would have no channels."""
-    if channels < 1:
-        raise UserError(f"{key}={channels}: a map needs at least one channel: use a larger number")
-
-
 def check_bins(key: str, bins: Sequence[int], least: int = 0) -> None:
     """Raise UserError if a pool would have no cells, or if there are fewer pools than `least`."""
     if len(bins) < least or any(size < 1 for size in bins):

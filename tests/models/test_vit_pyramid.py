@@ -110,7 +110,11 @@ def test_tiles_are_seen_one_by_one() -> None:
         ({"name": "test_vit", "blocks": [1, 2]}, "give one block for all levels, or 4"),
         ({"name": "volo_d1_224", "blocks": [0, 1, 2, 3]}, r"they have strides \[8, 16, 16, 16\]"),
         ({"name": "test_vit_relpos", "tile_size": 50}, "tile_size=50: use a multiple of 32, or null"),
-        ({"name": "convmixer_768_32"}, "timm cannot build its features with patch_size=8"),
+        (
+            {"name": "convmixer_768_32"},
+            "with patch_size=8, img_size=256, but its own patches of 7 pixels give none of the strides",
+        ),
+        ({"name": "levit_128s"}, r"levit_128s has strides \[16, 32, 64\]: take a vision transformer"),
     ],
 )
 def test_what_cannot_serve_says_why(keys: dict[str, object], reason: str) -> None:
@@ -119,7 +123,7 @@ def test_what_cannot_serve_says_why(keys: dict[str, object], reason: str) -> Non
 
 
 def test_a_flat_network_and_its_options_are_refused_elsewhere(make_config: Callable[..., DictConfig]) -> None:
-    with pytest.raises(UserError, match=r"all have stride 16.*use model/backbone=vit_pyramid"):
+    with pytest.raises(UserError, match=r"all have stride 16.*use model/backbone=vit_pyramid, or take a net with"):
         TimmBackbone(name="test_vit", output_stride=32, pretrained=False)
     with pytest.raises(ConfigCompositionException, match=r"Could not override 'model\.backbone\.blocks'"):
         make_config("model/backbone=resnet50", "model.backbone.blocks=[2,5,8,11]")

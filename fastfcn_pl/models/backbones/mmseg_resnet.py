@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.models.backbones.timm import TimmBackbone
 
 
@@ -28,7 +29,13 @@ class StridedDilatedResNet(TimmBackbone):
             grad_checkpointing=grad_checkpointing,
             drop_path_rate=drop_path_rate,
         )
-        for stage, dilation in (("layer3", 2), ("layer4", 4)):
-            for i, block in enumerate(self.net.get_submodule(stage).children()):
-                conv = block.get_submodule("conv2")
-                conv.dilation = conv.padding = (dilation // 2 if i == 0 else dilation,) * 2  # type: ignore[assignment]
+        try:
+            for stage, dilation in (("layer3", 2), ("layer4", 4)):
+                for i, block in enumerate(self.net.get_submodule(stage).children()):
+                    conv = block.get_submodule("conv2")
+                    conv.dilation = conv.padding = (dilation // 2 if i == 0 else dilation,) * 2  # type: ignore[assignment]
+        except AttributeError as error:
+            raise UserError(
+                f"model.backbone.name={name}: only a ResNet can be strided and dilated at once: use "
+                f"model/backbone=resnet50 model.backbone.name={name}"
+            ) from error

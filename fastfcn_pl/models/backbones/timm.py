@@ -20,7 +20,6 @@ from fastfcn_pl.models.backbones.timm_network import (
 _STRIDES = (4, 32)
 """The finest and the coarsest stride of a level."""
 _PYRAMID = (8, 16, 32)
-_EXAMPLES = "such as resnet50s, convnext_tiny or efficientnet_lite0"
 
 
 class TimmBackbone(TimmFeatures):
@@ -60,6 +59,11 @@ def _find_layout(name: str, output_stride: int) -> Layout:
             net = features_on_meta(name, options)
             features: Any = net.feature_info
             strides = features.reduction()
+            if output_stride == _STRIDES[1] and len(strides) > 1 and len(set(strides[-3:])) == 1:
+                raise UserError(
+                    f"model.backbone.name={name} does not serve: its levels all have stride {strides[-1]}, as those of "
+                    f"a plain vision transformer: use model/backbone=vit_pyramid, or {_remedy(output_stride)}"
+                )
             if strides[-1] > _STRIDES[1] and set(_PYRAMID) <= set(strides):  # stages after stride 32 are not even built
                 kept = [i for i, stride in zip(features.out_indices, strides, strict=True) if stride <= _STRIDES[1]]
                 options["out_indices"] = tuple(kept)
@@ -84,11 +88,14 @@ def _find_layout(name: str, output_stride: int) -> Layout:
             reason = reason or measured
     if tiled is not None:
         return tiled
+    raise UserError(f"model.backbone.name={name} does not serve: {reason}; {_remedy(output_stride)}")
+
+
+def _remedy(output_stride: int) -> str:
+    examples = "such as resnet50s, convnext_tiny or efficientnet_lite0"
     if output_stride == _STRIDES[1]:
-        remedy = f"take a net with levels at strides 8, 16 and 32, {_EXAMPLES}"
-    else:
-        remedy = f"take a net that timm can dilate, {_EXAMPLES}, or another neck than dilated with output_stride=32"
-    raise UserError(f"model.backbone.name={name} does not serve: {reason}; {remedy}")
+        return f"take a net with levels at strides 8, 16 and 32, {examples}"
+    return f"take a net that timm can dilate, {examples}, or another neck than dilated with output_stride=32"
 
 
 def _why_not_created(output_stride: int, error: Exception) -> str:
@@ -104,11 +111,6 @@ def _measure(
     strides, channels = net.feature_info.reduction(), net.feature_info.channels()  # type: ignore[union-attr, operator]
     indices = tuple(i for i, stride in enumerate(strides) if stride >= _STRIDES[0])
     expected = [min(stride, output_stride) for stride in _PYRAMID]
-    if len(strides) > 1 and len(set(strides[-3:])) == 1 and output_stride == _STRIDES[1]:
-        return (
-            f"its levels all have stride {strides[-1]}, as those of a plain vision transformer: "
-            "use model/backbone=vit_pyramid"
-        )
     if [strides[i] for i in indices[-3:]] != expected:
         return f"its levels have strides {strides}, but {expected} are needed"
     measured = shapes_on_meta(net, size)

@@ -125,9 +125,9 @@ def shapes_on_meta(net: nn.Module, size: tuple[int, int]) -> list[tuple[int, ...
 
 
 def message_of(error: Exception) -> str:
-    """Return one line from an error of timm. Some have no message, and a KeyError has only the key."""
+    """Return one line from an error of timm, some of which have no message, or only a key."""
     if isinstance(error, KeyError):
-        return f"it has no choice of {error.args[0]}"
+        return f"timm does not find {error.args[0]}"
     return " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
 
 

@@ -145,4 +145,5 @@ def _features(name: str, options: dict[str, Any]) -> nn.Module | str:
         return features_on_meta(name, options)
     except NOT_BUILT as error:
         given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "out_indices")
-        return f"timm cannot build its features{f' with {given}' if given else ''} ({message_of(error)})"
+        reason = "" if "patch_size" in options else f" ({message_of(error)})"
+        return f"timm cannot build its features{f' with {given}' if given else ''}{reason}"

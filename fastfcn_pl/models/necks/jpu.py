@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.core.types import FeatureInfo
+from fastfcn_pl.core.types import FeatureInfo, UserError
 from fastfcn_pl.models.layers import ConvNormAct, SeparableConv
 from fastfcn_pl.models.necks.levels import three_levels
 from fastfcn_pl.ops.interpolate import resize
@@ -24,6 +24,8 @@ class JPU(nn.Module):
     def __init__(self, in_info: FeatureInfo, align_corners: bool, *, width: int, dilations: Sequence[int]) -> None:
         super().__init__()
         joined = three_levels(in_info, "JPU")
+        if not dilations:
+            raise UserError("model.neck.dilations=[]: JPU needs one branch at least, such as [1]")
         self.align_corners = align_corners
         self.convs = nn.ModuleList(ConvNormAct(channels, width) for channels in joined.channels)
         self.branches = nn.ModuleList(SeparableConv(3 * width, width, dilation) for dilation in dilations)

@@ -52,7 +52,7 @@ class JPUX(nn.Module):
     ) -> None:
         super().__init__()
         joined = three_levels(in_info, "JPU-X")
-        if width % 2 or (width // 2) % groups:
+        if groups < 1 or width % 2 or (width // 2) % groups:
             raise UserError(
                 f"model.neck.width={width}: half of it, the width of the first step, must be a multiple of "
                 f"model.neck.groups={groups}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hydra.utils import instantiate
+from torch import Tensor, nn
 
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import FeatureInfo, UserError
@@ -12,6 +15,7 @@ from fastfcn_pl.models.segmenter import Neck
 
 INFO = FeatureInfo((5, 2, 3, 4), (4, 8, 16, 32))
 NECKS = ["segformer_mlp", "semantic_fpn", "pan", "uafm", "sfnet", "alignseg", "fapn"]
+UPSAMPLERS = ["nearest", "carafe", "dysample", "sapa", "fade"]
 
 
 def _neck(name: str, *overrides: str, info: FeatureInfo = INFO) -> Neck:
@@ -61,3 +65,49 @@ def test_a_constant_pyramid_gives_a_constant_map_inside(name: str, overrides: li
 def test_levels_that_do_not_double_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"joins levels of strides \(8, 16, 32\)"):
         _neck(name, info=FeatureInfo((8, 8, 8), (8, 8, 8)))
+
+
+class _LabelsOfImage(nn.Module):
+    """Labels of a neck's map, on levels that strided convolutions make of an image."""
+
+    def __init__(self, neck: Neck) -> None:
+        super().__init__()
+        channels = (3, 3, *INFO.channels)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(first, second, 3, stride=2, padding=1) for first, second in pairwise(channels)
+        )
+        self.neck = neck
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = []
+        for conv in self.convs:
+            x = conv(x)
+            levels.append(x)
+        return self.neck(levels[1:])[-1].argmax(1)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *([f"model/neck={name}"] for name in [*NECKS, "bilinear", "fpn", "jpu", "jpu_x"]),
+        *(["model/neck=fpn", f"model/neck/upsampler={name}"] for name in UPSAMPLERS),
+        ["model/neck=uafm", "model.neck.attention=channel"],
+        ["model/neck=sfnet", "model.neck.alignment=pooled"],
+    ],
+    ids=" ".join,
+)
+def test_one_exported_program_gives_equal_labels_at_any_size(overrides: list[str]) -> None:
+    """Weights are random also where learned offsets begin with zeros."""
+    torch.manual_seed(0)
+    groups = ["model.neck.groups=4"] if overrides[0].endswith("jpu_x") else []
+    network = _LabelsOfImage(_neck(overrides[0].partition("=")[2], *overrides[1:], *groups)).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
+    with torch.no_grad():
+        program = torch.export.export(network, (torch.randn(2, 3, 97, 129),), dynamic_shapes=shapes).module()
+        for size in ((2, 3, 97, 129), (1, 3, 64, 160), (3, 3, 36, 200)):
+            images = torch.randn(size)
+            assert (program(images) == network(images)).double().mean() >= 0.999

@@ -91,3 +91,25 @@ def test_a_share_for_each_level_is_required() -> None:
         PPLiteSegDecoder(INFO, True, **SETTINGS | {"shares": [1]})
     with pytest.raises(UserError, match=r"model\.neck\.attention=pixel: use spatial, channel or none"):
         PPLiteSegDecoder(INFO, True, **SETTINGS | {"attention": "pixel"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shares": [1, 0.75, 0.01]}, r"model\.neck\.shares=\[1, 0\.75, 0\.01\] gives maps of \[8, 6, 0\] channels"),
+        ({"width": 0}, r"model\.neck\.width=0 "),
+        ({"bins": []}, r"model\.neck\.bins=\[\]: a pool needs"),
+        ({"bins": [0, 2]}, r"model\.neck\.bins=\[0, 2\]: a pool needs"),
+    ],
+)
+def test_maps_without_channels_and_pools_without_cells_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        PPLiteSegDecoder(INFO, True, **SETTINGS | settings)
+
+
+@pytest.mark.parametrize("attention", ["spatial", "channel", "none"])
+def test_the_smallest_widths_and_maps_are_taken(attention: str) -> None:
+    """One channel at each level, and pools with more cells than C5 has pixels."""
+    neck = PPLiteSegDecoder(INFO, True, **SETTINGS | {"width": 1, "bins": [1, 2, 4], "attention": attention})
+    c3, c4, c5 = (torch.randn(2, channels, side, side) for channels, side in zip(INFO.channels, (4, 2, 1), strict=True))
+    assert neck([c3, c4, c5])[-1].shape == (2, 1, 4, 4)
