@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher, get_close_matches
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fastfcn_pl.config.moved_targets import RENAMED_KEYS
 from fastfcn_pl.config.precedence import HYDRA_KEYS
@@ -37,7 +37,7 @@ def closest_key(key: str, known: Iterable[str], cfg: DictConfig | None) -> str:
     parent, _, name = key.rpartition(".")
     siblings = [sibling for sibling in known if sibling not in HYDRA_KEYS]
     names: dict[str, list[str]] = {}
-    for path in _paths(cfg, "") if OmegaConf.is_dict(cfg) else ():
+    for path in _paths(cfg, "") if isinstance(cfg, DictConfig) else ():
         if path != key:  # a key that was added with +
             names.setdefault(path.rpartition(".")[2], []).append(path)
     nearest = max(siblings, key=lambda sibling: _similarity(name, sibling), default="")
@@ -55,7 +55,7 @@ def _similarity(one: str, other: str) -> float:
 
 def _paths(node: DictConfig, path: str) -> Iterator[str]:
     """Yield the dotted path of each key in a configuration, those of a part before those of its own parts."""
-    keys = [key for key in node if key not in (*HYDRA_KEYS, "hydra")]
+    keys = [str(key) for key in node if key not in (*HYDRA_KEYS, "hydra")]
     yield from (f"{path}{key}" for key in keys)
     for key in keys:
         child = node._get_node(key)

@@ -44,7 +44,8 @@ def _targets(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, Di
     """Yield the nodes with a `_target_`, outermost first, with their dotted paths."""
     if isinstance(node, DictConfig) and "_target_" in node:
         yield path, node
-    for key in node if isinstance(node, DictConfig) else range(len(node)):
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
         if not OmegaConf.is_missing(node, key) and OmegaConf.is_config(node[key]):
             yield from _targets(node[key], f"{path}.{key!s}" if path else str(key))
 

@@ -55,5 +55,5 @@ def resolve(cfg: DictConfig, datamodule: SegmentationDataModule) -> None:
 def _nodes(node: DictConfig, path: str) -> list[tuple[str, DictConfig]]:
     """Return the mappings below `node` that have class weights, with their dotted paths."""
     own = [(path, node)] if _KEY in node else []
-    children = [(f"{path}.{key}", node[key]) for key in node if isinstance(node._get_node(key), DictConfig)]
+    children = [(f"{path}.{key!s}", node[key]) for key in node if isinstance(node._get_node(key), DictConfig)]
     return own + [found for name, child in children if child is not None for found in _nodes(child, name)]

@@ -88,9 +88,10 @@ def _find_layout(name: str, blocks: Sequence[int] | None, tile_size: int | None)
         layout = _measure(name, options | extra, chosen, stride, multiple, side)
         if isinstance(layout, Layout):
             return layout
+    reason = str(layout)
     if stride != trained_stride:
-        layout += f", but its own patches of {trained_stride} pixels give none of the strides {list(STRIDES)}"
-    raise UserError(f"model/backbone=vit_pyramid model.backbone.name={name} does not serve: {layout}; {_WHAT_WORKS}")
+        reason += f", but its own patches of {trained_stride} pixels give none of the strides {list(STRIDES)}"
+    raise UserError(f"model/backbone=vit_pyramid model.backbone.name={name} does not serve: {reason}; {_WHAT_WORKS}")
 
 
 _WHAT_WORKS = "take a vision transformer, such as vit_small_patch16_dinov3 or deit_tiny_patch16_224"
