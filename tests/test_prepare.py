@@ -36,7 +36,7 @@ from tests.fakes.archives import run_lengths, run_lengths_as_text, write_archive
 from tests.fakes.cityscapes import write_cityscapes
 from tests.support.file_server import Site, serving
 
-SOURCES = sorted(path.stem for path in (CONF_DIR / "prepare").glob("*.yaml"))
+SOURCES = sorted(path.stem for path in (CONF_DIR / "prepare").glob("*.yaml") if "archives:" in path.read_text())
 WITH_ACCOUNT = [name for name in SOURCES if "account: true" in (CONF_DIR / "prepare" / f"{name}.yaml").read_text()]
 MADE = {
     "pascal_context": "SegmentationClassContext",

@@ -23,7 +23,8 @@ def shows(arguments: Sequence[str]) -> bool:
 def before_imports(module: str, cfg: DictConfig) -> None:
     """Raise UserError if keys have no value; print a line, and start to check whether the hub can be reached."""
     command = module.rpartition(".")[2]
-    if missing := OmegaConf.missing_keys(cfg):
+    optional = {"data.classes"} if command == "prepare" else set()  # annotation files name them
+    if missing := OmegaConf.missing_keys(cfg) - optional:
         order = [str(key) for key in cfg]
         raise usage.MissingValueError(
             usage.wanted(command, sorted(missing, key=lambda key: (order.index(key.split(".")[0]), key)))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.label_ids import look_up
@@ -45,6 +46,12 @@ def read_ids(mask: Image.Image, path: Path) -> np.ndarray:
     )
 
 
+def read_colors(mask: Image.Image, path: Path) -> np.ndarray:
+    """Return the colours of a label image as 0xRRGGBB."""
+    red, green, blue = (channel.astype(np.int32) for channel in np.moveaxis(np.asarray(_rgb(mask, path)), 2, 0))
+    return red << 16 | green << 8 | blue
+
+
 @dataclass(frozen=True)
 class ColorReader:
     """Mask reader for colours; `labels` maps 0xRRGGBB to a class index or `IGNORE`."""
@@ -52,8 +59,7 @@ class ColorReader:
     labels: Mapping[int, int]
 
     def __call__(self, mask: Image.Image, path: Path) -> np.ndarray:
-        red, green, blue = (channel.astype(np.int32) for channel in np.moveaxis(np.asarray(_rgb(mask, path)), 2, 0))
-        colors = red << 16 | green << 8 | blue
+        colors = read_colors(mask, path)
         labels = look_up(colors, self.labels)
         if labels.min() < 0:
             unknown = [f"#{color:06x}" for color in np.unique(colors[labels < 0])]
@@ -176,13 +182,27 @@ def _open_header(file: BinaryIO) -> Image.Image:
     return Image.open(file, formats=FORMATS)
 
 
+def image_size(path: Path, upright: bool) -> tuple[int, int]:
+    """Return the width and height of an image, from its header alone; raises UserError if it is not one."""
+    with _errors_named(path), path.open("rb") as file, _open_header(file) as image:
+        turned = upright and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return image.size[::-1] if turned else image.size
+
+
 def _open(path: Path, upright: bool) -> Image.Image:
     """Open and decode a file, so that a damaged one is reported by name."""
+    with _errors_named(path), _open_header(BytesIO(_content(path))) as image:
+        image.load()
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Raise UserError with the `path` for an error of reading it."""
     try:
-        with _open_header(BytesIO(_content(path))) as image:
-            image.load()
-            if upright:
-                ImageOps.exif_transpose(image, in_place=True)
+        yield
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it, or take it off the split's list") from None
     except UserError:
@@ -200,7 +220,6 @@ def _open(path: Path, upright: bool) -> Image.Image:
         if isinstance(error, UnidentifiedImageError):
             reason = f"not one of {', '.join(FORMATS)}"
         raise UserError(f"{path} cannot be read as an image ({reason}): restore it, or leave it out") from error
-    return image
 
 
 def _rgb(image: Image.Image, path: Path | str) -> Image.Image:

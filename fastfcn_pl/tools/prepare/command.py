@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import build, schema, validation
 from fastfcn_pl.core.types import UserError
@@ -22,6 +22,9 @@ def prepare(cfg: DictConfig) -> None:
             f"data={hydra_job.choices().get('data')} needs no preparation; only {', '.join(options)} do: start training"
         )
 
+    if "archives" not in cfg.prepare:
+        _from_annotations(cfg)
+        return
     validation.check(cfg)
     datamodule = build.build(cfg.data, 0)
     download, source = build.build(cfg.download), build.build(cfg.prepare)
@@ -39,3 +42,17 @@ def prepare(cfg: DictConfig) -> None:
     print(f"{datamodule.spec.name} is ready: data.root={cfg.data.root}")
     if archives.is_dir():
         print(f"{archives} is no longer needed")
+
+
+def _from_annotations(cfg: DictConfig) -> None:
+    """Draw the annotations below `cfg.data.root`, whose classes need not be given."""
+    if OmegaConf.is_missing(cfg.data, "classes"):
+        cfg.data.classes = None
+    validation.check(cfg)
+    root = Path(os.path.expanduser(str(cfg.data.root)))
+    if not root.is_dir():
+        raise UserError(f"data.root={root} is not a folder: give the folder with the images and annotation files")
+    source, data = build.build(cfg.prepare), build.plain(cfg.data)
+    name = root.resolve().name if data["name"] == "folder" else data["name"]
+    with locked(root):
+        source.convert(root, name, data["classes"], cfg.num_workers)
