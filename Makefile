@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install quickstart test test-fast test-full lint clean
+.PHONY: install quickstart test test-fast test-full docs lint clean
 
 install: $(INSTALLED)
 
@@ -25,6 +25,10 @@ test-fast: install ## the fast lane
 
 test-full: install ## everything
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+docs: install ## the documentation, strictly, in build/docs
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --quiet --site-dir build/docs
 
 lint: install ## format check, lint, types
 	$(BIN)/ruff format --check .

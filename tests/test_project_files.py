@@ -20,7 +20,8 @@ from fastfcn_pl.engine.usage import COMMANDS
 from tests.conftest import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "experiments").rglob("*.md"), *(ROOT / ".github").rglob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("*.md"), *(ROOT / ".github").rglob("*.md")]
+REPOSITORY = "https://github.com/fastfcn-pl/fastfcn_pl/blob/main/"
 STUDIES = [*(ROOT / "experiments").rglob("*.y*ml"), ROOT / "experiments" / "cluster" / "train.sbatch"]
 
 
@@ -36,9 +37,10 @@ def _anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if not target.startswith(("http://", "https://")):
-            path, _, anchor = target.partition("#")
-            file = page.parent / path if path else page
+        folder = ROOT if target.startswith(REPOSITORY) else page.parent
+        if not (local := target.removeprefix(REPOSITORY)).startswith(("http://", "https://")):
+            path, _, anchor = local.partition("#")
+            file = folder / path if path else page
             assert file.exists(), target
             assert not anchor or anchor in _anchors(file), target
 
@@ -144,3 +146,8 @@ def test_ci_runs_on_every_python_that_the_package_claims() -> None:
     (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
     assert job["strategy"]["matrix"]["python-version"] == claimed
     assert project["requires-python"] == f">={claimed[0]}"
+
+
+def test_each_page_of_the_documentation_is_in_its_contents() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text().partition("nav:\n")[2]
+    assert set(re.findall(r"(\w+\.md)$", nav, re.MULTILINE)) == {path.name for path in (ROOT / "docs").glob("*.md")}
