@@ -41,6 +41,7 @@ warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # a deprec
 warnings.filterwarnings("ignore", message=r"(?s).*Checkpoint directory .* exists and is not empty")  # of a resumed run
 warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")  # our sampler is
 warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")  # frozen norms
+warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")  # the interval spans epochs
 warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are computed from all ranks' pixels already
 
 

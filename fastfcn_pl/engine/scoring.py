@@ -111,7 +111,7 @@ def report(
     files = {"checkpoint": results["checkpoint"], "overlays": folder / "overlays", "results": folder / "results.md"}
     for name, place in {**files, **(places or {})}.items():
         if place is not None:
-            console.print(f"{name + ':':<12}{place}", soft_wrap=True, highlight=False)
+            console.print(f"{name + ':':<11} {place}", soft_wrap=True, highlight=False)
 
 
 def write(results: dict[str, Any], folder: Path) -> None:

@@ -84,8 +84,9 @@ class Sweep(Callback):
 
 
 def print_heading(number: int, overrides: Sequence[str]) -> None:
-    """Print a line above the output of a job that starts now."""
-    text = textwrap.shorten(" ".join(without_secrets(overrides)), _HEADING_WIDTH - 16, placeholder=" ...")
+    """Print a line above the output of a job that starts now, with the overrides that distinguish it."""
+    own = [override for override in overrides if override not in sys.argv] or overrides
+    text = textwrap.shorten(" ".join(without_secrets(own)), _HEADING_WIDTH - 16, placeholder=" ...")
     print(f"\n{f'=== job {number}: {text} ':=<{_HEADING_WIDTH}}", flush=True)
 
 

@@ -7,11 +7,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fastfcn_pl.engine import sweep
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 from tests.support.processes import start, wait
@@ -149,3 +151,15 @@ def test_the_search_over_learning_rate_and_width_runs_and_goes_on(command: Comma
     assert all(5e-5 <= float(trial["optimizer.lr"]) <= 2e-3 for trial in tried)
     assert tried[0] != tried[1]
     assert (tmp_path / "runs" / SEARCH / "optimization_results.yaml").is_file()
+
+
+def test_a_heading_names_what_distinguishes_a_job(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "-m", "data=camvid", "seed=0,1", "model/neck=jpu,fpn"])
+    sweep.print_heading(3, ["data=camvid", "seed=1", "model/neck=fpn"])
+    sweep.print_heading(0, ["data=camvid", *(f"model.part_{i}=1" for i in range(20))])
+    first, second = capsys.readouterr().out.split("\n\n")
+    assert first.strip() == f"{'=== job 3: seed=1 model/neck=fpn ':=<80}"
+    assert len(second.strip()) == 80
+    assert " ... ==" in second

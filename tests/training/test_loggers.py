@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from fastfcn_pl.core import reachability
 from fastfcn_pl.training import loggers, wandb_server
@@ -29,3 +32,11 @@ def test_a_run_of_a_logged_in_user_is_then_offline(monkeypatch: pytest.MonkeyPat
     names = ("project", "entity", "name", "id", "group", "job_type")
     options = {**dict.fromkeys(names), "project": "x", "save_dir": str(tmp_path), "tags": [], "choices": {}}
     assert loggers.wandb_logger({}, mode="auto", **options)._wandb_init["mode"] == "offline"
+
+
+def test_tensorboards_command_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    board = TensorBoardLogger(tmp_path / "my run", name="tensorboard", version="")
+    places = loggers.places_to_look([loggers.MetricsFile(folder="x"), board])
+    assert places == {"W&B run": None, "TensorBoard": "tensorboard --logdir 'my run/tensorboard'"}
+    assert loggers.places_to_look([])["TensorBoard"] is None

@@ -78,6 +78,10 @@ def test_a_terminal_sees_epoch_loss_time_left_and_score_in_80_columns(command: C
     done = command("train", *OPTIONS, "trainer.max_epochs=1", TTY_COMPATIBLE="1", TERM="xterm-256color", COLUMNS="80")
     assert done.returncode == 0, done.stderr
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", done.stdout)
-    assert re.search(r"Epoch 1/1 +\S{8} 2/2 loss: \d+\.\d+ left: \d+:\d\d:\d\d mIoU: \d+\.\d\d\n", plain)
-    assert max(map(len, re.split(r"[\r\n]", plain))) <= 80
+    number = r"\d+\.\d+"
+    end = rf"loss: {number} images/s: {number} left: \d+:\d\d:\d\d mIoU: \d+\.\d\d"
+    assert re.search(rf"Epoch 1/1 +\S{{8}} 2/2 {end}\n", plain)
+    shown = [line for line in re.split(r"[\r\n]", plain) if re.match("Sanity|Epoch|Validation|Testing", line)]
+    assert len(shown) > 8
+    assert max(map(len, shown)) <= 80
     assert "■ bicyclist" in plain, "the class's colour is beside its name"
