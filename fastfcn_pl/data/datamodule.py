@@ -36,7 +36,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
     spec: DatasetSpec
     train_split = "train"
-    class_weights: ClassVar[Sequence[float] | None] = None
+    class_weights: Sequence[float] | None = None
     """Weights of the classes in the loss that suit the data set, for `class_weights=data`."""
     split_sizes: ClassVar[dict[str, int]] = {}
     """Labelled splits with their official numbers of images; empty if the data set has no official splits."""

@@ -259,3 +259,12 @@ def test_bad_files_are_named_before_training_if_they_are_masks_and_all_of_them_b
         doctor(make_config(*keys, f"output={tmp_path / 'out'}", "samples=0", name="doctor", run_dir=False))
     said = capsys.readouterr().out
     assert all(f"train/{name}" in said for name in ("000.png", "003.jpg", "005.png"))
+
+
+def test_class_weights_are_as_many_as_classes(tmp_path: Path) -> None:
+    assert _folder(tmp_path).class_weights is None
+    assert _folder(tmp_path, class_weights=[1, 2, 3.5]).class_weights == [1, 2, 3.5]
+    with pytest.raises(
+        UserError, match=r"^data\.class_weights has 2 numbers for 3 classes: give one for each, or null"
+    ):
+        _folder(tmp_path, class_weights=[1, 2])

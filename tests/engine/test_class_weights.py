@@ -106,7 +106,7 @@ def _write_pets(root: Path) -> None:
     (root / "my_conf" / "data").mkdir(parents=True)
     (root / "my_conf" / "data" / "pets.yaml").write_text(
         "defaults: [folder, _self_]\nname: pets\nroot: pets\nclasses: [background, cat, dog]\n"
-        "batch_size: 2\nnum_workers: 0\naugmentation: {base_size: 48, crop_size: 48}\n"
+        "batch_size: 2\nnum_workers: 0\naugmentation: {base_size: 48, crop_size: 48}\nclass_weights: [1, 2, 3]\n"
     )
 
 
@@ -124,5 +124,5 @@ def test_a_study_takes_other_data(
     (last,) = tmp_path.glob(f"runs/{study}/*/checkpoints/last.ckpt")
     config: DictConfig = torch.load(last, weights_only=True)["hyper_parameters"]["config"]
     terms = config["loss"]["terms"]
-    assert terms["cross_entropy"]["loss"]["class_weights"] is None
+    assert terms["cross_entropy"]["loss"]["class_weights"] == ([1, 2, 3] if study == "camvid" else None)
     assert len(terms["aux_cross_entropy"]["loss"]["class_weights"]) == 3

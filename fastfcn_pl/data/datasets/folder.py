@@ -28,7 +28,7 @@ class Folder(FileDataModule):
 
     `masks` is the content of mask files. With `ids`, `remap` maps an id to a class index, or to 255 to ignore it; if
     it is null, ids are class indices. With `colors`, `palette` has the colour of each class, and `remap` may map other
-    colours (0xRRGGBB) to a class or to 255.
+    colours (0xRRGGBB) to a class or to 255. `class_weights` are for losses that take those of the data set.
     """
 
     how_to_get = "give the folder of your images and masks"
@@ -51,6 +51,7 @@ class Folder(FileDataModule):
         augmentation: Transform,
         loader: Loading = AUTOMATIC,
         sampler: Sampling = UNIFORM,
+        class_weights: list[float] | None = None,  # missing in checkpoints written before this option existed
     ) -> None:
         super().__init__(
             seed,
@@ -69,7 +70,12 @@ class Folder(FileDataModule):
         _check_types(classes, palette, remap)
         _check_splits(splits)
         self.spec, self.read_mask = _spec_and_reader(name, classes, palette, remap, masks)
-        self.mask_suffix, self.splits = mask_suffix, splits
+        self.mask_suffix, self.splits, self.class_weights = mask_suffix, splits, class_weights
+        if class_weights is not None and len(class_weights) != self.spec.num_classes:
+            raise UserError(
+                f"data.class_weights has {len(class_weights)} numbers for {self.spec.num_classes} classes: give one "
+                "for each, or null"
+            )
 
     @property
     def split_names(self) -> list[str]:
