@@ -15,6 +15,8 @@ MAX_MASKS = 200
 """Masks of a split that are read at most."""
 MAX_MASKS_OF_ONE_CLASS = 2000
 """Masks that are read at most while only one class has occurred."""
+BINARY_REMAP = {0: 0, 255: 1}
+"""Class indices of masks that most tools write for one class and the background."""
 _MASKS_FOR_MESSAGE = 20
 """Masks whose ids are collected for an error message."""
 
@@ -65,6 +67,16 @@ def check_masks(split: str, source: FileSource, spec: DatasetSpec, warn: Callabl
         warn(f"class {listed(absent, 5)} does not occur in {masks} of split {split}, so it is {effect}")
         return absent
     return []
+
+
+def has_binary_masks(source: FileSource) -> bool:
+    """Return whether masks of a split, evenly spread, hold both 0 and 255 and no other id."""
+    seen: set[int] = set()
+    for index in _reading_order(len(source))[:MAX_MASKS]:
+        seen.update(count_ids(source.ids(index))[0].tolist())
+        if not seen <= BINARY_REMAP.keys():
+            return False
+    return seen == BINARY_REMAP.keys()
 
 
 def _reading_order(count: int) -> list[int]:

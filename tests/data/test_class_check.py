@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,23 +65,58 @@ def prepared(make_config: Callable[..., DictConfig], tmp_path: Path) -> Callable
     ],
     ids=["gray", "palette", "16 bits"],
 )
-def test_masks_of_0_and_255_are_refused_with_the_remap(
+def test_masks_of_0_and_255_are_recognised(
     tmp_path: Path, prepared: Callable[..., None], change: Callable[[np.ndarray], np.ndarray], save: Save
 ) -> None:
     _root(tmp_path, change, save)
     line = (
-        r"^split train has only class background and \d+\.\d% pixels of 255, which is ignored: set "
-        r"'data\.remap=\{0: 0, 255: 1\}' if 255 is class thing, or 'data\.remap=\{0: 0, 1: 1, 255: 255\}' to"
+        r"^the masks of folder hold only 0 and 255, so 255 is class thing: state it with "
+        r"'data\.remap=\{0: 0, 255: 1\}', "
+        r"or ignore 255 with 'data\.remap=\{0: 0, 1: 1, 255: 255\}'$"
     )
-    with pytest.raises(UserError, match=line):
+    with warnings.catch_warnings(record=True) as said:
         prepared()
-    prepared("data.remap={0: 0, 255: 1}")
+    assert len(said) == 1
+    assert re.match(line, str(said[0].message))
+    with warnings.catch_warnings(action="error"):
+        prepared("data.remap={0: 0, 255: 1}")
     line = r"class thing does not occur in the 4 masks of split train, so it is never trained"
     with (
         pytest.warns(UserWarning, match=line),
         pytest.warns(UserWarning, match=r"thing does not occur in the 2 masks of split val"),
     ):
         prepared("data.remap={0: 0, 1: 1, 255: 255}")
+
+
+def test_recognised_masks_are_labelled(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
+    _root(tmp_path, lambda ids: ids * 255)
+    own = ["data=folder", f"data.root={tmp_path}", "data.classes=[background,thing]", "data.num_workers=0"]
+    data = build.datamodule(make_config(*own))
+    ids = np.asarray(Image.open(tmp_path / "masks" / "val" / "000.png"))
+    assert np.array_equal(data.dataset("val")[0, 0]["target"], ids // 255)
+    assert data.spec.remap == {0: 0, 255: 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        ([0, 1, 255], []),
+        ([255], []),
+        ([0], []),
+        ([0, 255], ["data.classes=[a,b,c]"]),
+        ([0, 255], ["data.remap={0: 0, 1: 1, 255: 255}"]),
+    ],
+)
+def test_other_masks_are_not_binary(
+    values: list[int], keys: list[str], tmp_path: Path, make_config: Callable[..., DictConfig]
+) -> None:
+    """A class that is rare counts, too: it occurs in the last mask only."""
+    _root(tmp_path, lambda ids: np.resize(np.array(values[:2] if 1 not in values else [0, 255], np.uint8), ids.shape))
+    if 1 in values:
+        _png(np.ones((60, 80), np.uint8), tmp_path / "masks" / "train" / "003.png")
+    own = ["data=folder", f"data.root={tmp_path}", "data.classes=[background,thing]", "data.num_workers=0"]
+    data = build.datamodule(make_config(*own, *keys))
+    assert data.spec.remap == ({0: 0, 1: 1, 255: 255} if "remap" in str(keys) else {})
 
 
 def test_a_val_of_0_and_255_is_refused_too(tmp_path: Path, prepared: Callable[..., None]) -> None:
@@ -197,14 +234,20 @@ def test_255_from_a_colour_remap_is_not_questioned() -> None:
     ]
 
 
-def test_the_doctor_reports_it_too(tmp_path: Path, make_config: Callable[..., DictConfig], capsys: Any) -> None:
+def test_the_doctor_says_it_too(tmp_path: Path, make_config: Callable[..., DictConfig], capsys: Any) -> None:
     _root(tmp_path, lambda ids: ids * 255)
     keys = ["data=folder", f"data.root={tmp_path}", "data.classes=[background,thing]", "data.batch_size=2"]
     keys += ["num_workers=0", f"output={tmp_path / 'out'}", "samples=0"]
-    with pytest.raises(UserError, match="training on folder would be wrong: fix the 2 faults above"):
+    doctor(make_config(*keys, name="doctor", run_dir=False))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "hold only 0 and 255" in said
+    doctor(make_config(*keys, "data.remap={0: 0, 255: 1}", name="doctor", run_dir=False))
+    assert "hold only" not in capsys.readouterr().out
+    _root(tmp_path, lambda ids: ids)
+    _root(tmp_path, lambda ids: ids * 255, splits="val")
+    with pytest.raises(UserError, match="training on folder would be wrong: fix the fault above"):
         doctor(make_config(*keys, name="doctor", run_dir=False))
     assert "data.remap={0: 0, 255: 1}" in " ".join(capsys.readouterr().out.split())
-    doctor(make_config(*keys, "data.remap={0: 0, 255: 1}", name="doctor", run_dir=False))
 
 
 @every_data_set

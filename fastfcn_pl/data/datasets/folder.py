@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
 from fastfcn_pl.core.types import DatasetSpec, UserError, listed, suggest
-from fastfcn_pl.data.class_check import require_two_classes
+from fastfcn_pl.data.class_check import BINARY_REMAP, has_binary_masks, require_two_classes
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, read_ids
+from fastfcn_pl.data.io.label_ids import remap_key
 from fastfcn_pl.data.io.pairs import Pairs, pair_folders, pair_list
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
@@ -76,6 +78,24 @@ class Folder(FileDataModule):
                 f"data.class_weights has {len(class_weights)} numbers for {self.spec.num_classes} classes: give one "
                 "for each, or null"
             )
+        self.notes: list[str] = []
+        if masks == "ids" and remap is None and len(classes) == 2 and self._has_binary_masks():
+            self.spec = replace(self.spec, remap=BINARY_REMAP)
+            self.notes.append(
+                f"the masks of {name} hold only 0 and 255, so 255 is class {classes[1]}: state it with "
+                f"'{remap_key(BINARY_REMAP)}', or ignore 255 with '{remap_key({0: 0, 1: 1, 255: 255})}'"
+            )
+
+    def _has_binary_masks(self) -> bool:
+        try:
+            return has_binary_masks(self.reader(self.files(self.train_split)))
+        except UserError:  # reading the split reports it
+            return False
+
+    def prepare_data(self) -> None:
+        while self.notes:
+            warnings.warn(self.notes.pop(), stacklevel=2)
+        super().prepare_data()
 
     @property
     def split_names(self) -> list[str]:

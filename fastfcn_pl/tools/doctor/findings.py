@@ -29,6 +29,7 @@ def findings(data: SegmentationDataModule, splits: dict[str, Split]) -> list[Fin
     found = [finding for name, split in splits.items() for finding in _split_findings(data, name, split)]
     found += _duplicates(data, splits)
     found += _absent_classes(data, splits)
+    found += [Finding("note", "masks", trained(data)[0], note) for note in getattr(data, "notes", ())]
     return sorted(found, key=lambda finding: ("fault", "warning", "note").index(finding.level))
 
 
