@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -23,10 +23,11 @@ _SPLIT = re.compile(r"(?<![a-z])(train|training|val|valid|validation|test|testin
 
 @dataclass(frozen=True)
 class Annotation:
-    """A region with its label, or with `IGNORED`."""
+    """A region with its label, or with `IGNORED`, of one thing or of a `crowd`."""
 
     label: str | None
     region: Region
+    crowd: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class AnnotationSet:
         self.labels = list(dict.fromkeys([*self.labels, *other.labels]))
         self.images += other.images
         self.skipped += other.skipped
+
+
+def used_labels(images: Sequence[AnnotatedImage]) -> list[str]:
+    """Return the labels of the annotations, sorted."""
+    return sorted({annotation.label for image in images for annotation in image.annotations if annotation.label})
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from fastfcn_pl.tools.prepare.annotations.annotated import (
-    IGNORED,
     AnnotatedImage,
     Annotation,
     AnnotationSet,
@@ -23,8 +22,8 @@ def recognise(content: Any) -> bool:
     return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
 
 
-def read(path: Path, content: Any, root: Path, *, crowd: bool) -> AnnotationSet:
-    """Return the annotations in the content of a file; regions with `iscrowd` are ignored unless `crowd`."""
+def read(path: Path, content: Any, root: Path) -> AnnotationSet:
+    """Return the annotations in the content of a file."""
     result = AnnotationSet()
     with reading(path, "COCO JSON"):
         names = _names(content["categories"])
@@ -42,8 +41,7 @@ def read(path: Path, content: Any, root: Path, *, crowd: bool) -> AnnotationSet:
                 if (region := _region(annotation.get("segmentation"))) is None:
                     result.skipped["boxes without a segmentation"] += 1
                     continue
-                ignored = annotation.get("iscrowd") and not crowd
-                image.annotations.append(Annotation(IGNORED if ignored else label, region))
+                image.annotations.append(Annotation(label, region, crowd=bool(annotation.get("iscrowd"))))
     result.images = list(images.values())
     result.labels = _without_root(content["categories"], names, result.images)
     return result

@@ -13,7 +13,7 @@ from PIL import Image
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.image_files import FileSource, image_size, read_colors, read_ids
 from fastfcn_pl.data.io.label_ids import look_up
-from fastfcn_pl.tools.prepare.annotations.annotated import AnnotatedImage, LabelMap, OnTop
+from fastfcn_pl.tools.prepare.annotations.annotated import IGNORED, AnnotatedImage, Annotation, LabelMap, OnTop
 from fastfcn_pl.tools.prepare.annotations.regions import window
 
 _NOTHING = -1
@@ -40,12 +40,14 @@ class Tally:
 class MaskDrawer:
     """Draws annotated images; `ids` maps labels to class indices or `IGNORE`, and `background` is the rest.
 
-    `on_top` is the annotation that hides another: the `smaller`, by its pixels, or the `later`.
+    `on_top` is the annotation that hides another: the `smaller`, by its pixels, or the `later`. Crowds are ignored
+    unless `crowd`.
     """
 
     ids: Mapping[str | None, int]
     background: int
     on_top: OnTop
+    crowd: bool
 
     def __call__(self, task: tuple[AnnotatedImage, Path, Path]) -> Tally:
         """Write the mask of an image: `(annotated, path of the image, path of the mask)`."""
@@ -83,9 +85,12 @@ class MaskDrawer:
             )
         return labels.astype(np.uint8)
 
+    def _index(self, annotation: Annotation) -> int:
+        return self.ids[IGNORED if annotation.crowd and not self.crowd else annotation.label]
+
     def _draw(self, annotated: AnnotatedImage, height: int, width: int, tally: Tally) -> np.ndarray:
         try:
-            patches = [(self.ids[drawn.label], drawn.region.draw(height, width)) for drawn in annotated.annotations]
+            patches = [(self._index(drawn), drawn.region.draw(height, width)) for drawn in annotated.annotations]
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise UserError(
                 f"{annotated.origin} has an annotation of {annotated.name} that cannot be drawn ({error}): repair it, "

@@ -21,6 +21,12 @@ _UNLISTABLE = re.compile(r"[\t\r\n\udc80-\udcff]|^[ \"']|[ \"']$")
 """Mark of a path that the list of a split cannot hold."""
 
 
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-")
+"""Digits that Label Studio puts before the name of an uploaded file."""
+_CITYSCAPES = "_leftImg8bit"
+"""What the name of an image of Cityscapes has, and that of its polygons has not."""
+
+
 class ImageIndex:
     """Images below `root`, without the folders that `skip` names and the files in `masks`."""
 
@@ -57,8 +63,10 @@ class ImageIndex:
         return self._listable(self._similar(name, path, near, origin))
 
     def _similar(self, name: str, path: str, near: PurePath, origin: Path) -> Path:
-        keys = self._by_name.get(PurePath(path).name, [])
-        if not keys:
+        file = PurePath(path).name
+        spellings = (file, _UPLOAD.sub("", file), file + _CITYSCAPES)
+        keys = next((self._by_name[spelling] for spelling in spellings if spelling in self._by_name), None)
+        if keys is None:
             raise UserError(
                 f"{origin} names the image {name!r}, which is not in {self.root}: add it, or take it out of the file"
             )

@@ -110,7 +110,10 @@ def fill(ring: np.ndarray, height: int, width: int) -> Patch:
 
 def corners(values: Any) -> np.ndarray:
     """Return x and y of the corners `(n, 2)`, from pairs or a flat list; raises ValueError for anything else."""
-    flat = np.asarray(values, np.float64).ravel()
+    try:
+        flat = np.asarray(values, np.float64).ravel()
+    except (ValueError, TypeError) as error:
+        raise ValueError("a polygon whose corners are no pairs of numbers") from error
     if flat.size == 0 or flat.size % 2:
         raise ValueError(f"a polygon of {flat.size} numbers, not of pairs")
     far = flat[~(np.abs(flat) < _FARTHEST)]  # also those that are no number

@@ -73,7 +73,10 @@ NAN, INFINITE = float("nan"), float("inf")
         (_set("annotations", 0, "segmentation", [[1, NAN, 3, 4]]), r"annotation 1: the coordinate nan is no position"),
         (_set("annotations", 0, "segmentation", [[1, INFINITE, 3, 4]]), r"annotation 1: the coordinate inf is no pos"),
         (_set("annotations", 0, "segmentation", [[1, 2, 3, -1e300]]), r"the coordinate -1e\+300 is no position"),
-        (_set("annotations", 0, "segmentation", [["a", 2, 3, 4]]), r"annotation 1: could not convert"),
+        (
+            _set("annotations", 0, "segmentation", [["a", 2, 3, 4]]),
+            r"annotation 1: a polygon whose corners are no pairs of numbers",
+        ),
         (_set("annotations", 0, "segmentation", {"counts": [9]}), r"annotation 1 lacks 'size'"),
         (
             _set("annotations", 0, "segmentation", {"counts": [1, 2], "size": [14, 20]}),
