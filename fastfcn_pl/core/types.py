@@ -135,7 +135,7 @@ class DatasetSpec:
             raise UserError(f"data set {self.name}: two classes are named {listed(repeated)}: rename one of them")
         if not 1 <= self.num_classes <= IGNORE:
             raise UserError(f"data set {self.name}: {self.num_classes} classes: labels have 8 bits, use 1 to {IGNORE}")
-        if invalid := sorted(v for v in self.remap.values() if v != IGNORE and not 0 <= v < self.num_classes):
+        if invalid := sorted({v for v in self.remap.values() if v != IGNORE and not 0 <= v < self.num_classes}):
             raise UserError(
                 f"data set {self.name}: remap maps to {listed(invalid)}: use a class index, 0 to "
                 f"{self.num_classes - 1}, or {IGNORE} to ignore the pixels"

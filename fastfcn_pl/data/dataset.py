@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypedDict
@@ -78,6 +79,10 @@ class SegmentationDataset(Dataset[Sample]):
 
     def relabel(self, ids: np.ndarray, index: int) -> np.ndarray:
         """Map ids of a file to class indices; raises UserError for an unknown id."""
+        if ids.dtype == np.uint16:
+            labels = self._wide_table[ids]
+            self._check_known(ids, labels < 0, index)
+            return labels.astype(np.uint8)
         if ids.dtype != np.uint8 or self.spec.num_classes == IGNORE:
             labels = look_up(ids, self.spec.labels)
             self._check_known(ids, labels < 0, index)
@@ -87,6 +92,10 @@ class SegmentationDataset(Dataset[Sample]):
             self._check_known(ids, labels > self.spec.num_classes, index)
         labels -= 1
         return labels
+
+    @functools.cached_property
+    def _wide_table(self) -> np.ndarray:
+        return label_table(self.spec, 1 << 16)
 
     def _check_known(self, ids: np.ndarray, unknown: np.ndarray, index: int) -> None:
         """Raise UserError if the mask of `unknown` ids has any."""

@@ -268,3 +268,48 @@ def test_class_weights_are_as_many_as_classes(tmp_path: Path) -> None:
         UserError, match=r"^data\.class_weights has 2 numbers for 3 classes: give one for each, or null"
     ):
         _folder(tmp_path, class_weights=[1, 2])
+
+
+def test_a_remap_has_ranges_for_maps_of_things(tmp_path: Path) -> None:
+    """Such as Cityscapes' instance ids: 1000 times the class, plus the number of the thing."""
+    root = write_folder(tmp_path, train=1)
+    ids = np.resize(np.arange(26_000, 26_700), (60, 80)).astype(np.uint16)
+    ids[0], ids[1], ids[2] = 7, 24_999, 65_535
+    _mask(root, ids)
+    data = _folder(root, remap={"0-33": 0, "24000-24999": 1, "26000-26999": 2, 65_535: 255})
+    target = data.dataset("train")[0, 0]["target"]
+    assert [np.unique(row).tolist() for row in target[:4]] == [[0], [1], [IGNORE], [2]]
+    assert (target[3:] == 2).all()
+    _mask(root, ids.astype(np.int32))
+    assert np.array_equal(data.dataset("train")[0, 0]["target"], target)
+    ids[0, 0] = 500
+    _mask(root, ids)
+    with pytest.raises(UserError, match=r"000\.png has the id 500, which things \(3 classes\) does not have"):
+        data.dataset("train")[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("remap", "line"),
+    [
+        ({"5-3": 0, 0: 1}, r"^data\.remap: 5-3 is a range of 0 ids: give 1 to 65536, lowest first$"),
+        ({"0-99999999": 0, 0: 1}, r"^data\.remap: 0-99999999 is a range of 100000000 ids: give 1 to 65536"),
+        ({"0-9": 0, 3: 1}, r"^data\.remap: 3 contains 3, which another key has, too: remove one$"),
+        ({"0-9": 0, "5-20": 1}, r"^data\.remap: 5-20 contains 5, which another key"),
+        ({"a-b": 0, 0: 1}, r"^data\.remap=\{'a-b': 0, 0: 1\}: map the ids in the files"),
+        ({"0-9": 7, 10: 1}, r"things: remap maps to 7: use a class index"),
+    ],
+)
+def test_invalid_ranges_are_refused(tmp_path: Path, remap: dict[Any, int], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        _folder(tmp_path, remap=remap)
+
+
+def test_ranges_are_given_on_the_command_line(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
+    keys = [
+        "data=folder",
+        f"data.root={tmp_path}",
+        "data.classes=[a,b]",
+        "data.remap={0-33: 0, 1000-1001: 1, 255: 255}",
+    ]
+    remap = build.datamodule(make_config(*keys)).spec.remap
+    assert remap == {**dict.fromkeys(range(34), 0), 1000: 1, 1001: 1, 255: 255}

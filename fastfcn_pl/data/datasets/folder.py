@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,8 @@ from fastfcn_pl.data.samplers import UNIFORM, Sampling
 
 SPLITS = ("train", "val", "test")
 KEYS = ("images", "masks", "list")
+_RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
+_LONGEST_RANGE = 1 << 16
 
 
 class Folder(FileDataModule):
@@ -28,9 +31,10 @@ class Folder(FileDataModule):
     extension and a `mask_suffix` after the name. If a split has a `list`, each line of this text file names an image
     of the folder, or an image and its mask by their paths below `root`.
 
-    `masks` is the content of mask files. With `ids`, `remap` maps an id to a class index, or to 255 to ignore it; if
-    it is null, ids are class indices. With `colors`, `palette` has the colour of each class, and `remap` may map other
-    colours (0xRRGGBB) to a class or to 255. `class_weights` are for losses that take those of the data set.
+    `masks` is the content of mask files. With `ids`, `remap` maps an id, or a range of them such as "26000-26999", to a
+    class index, or to 255 to ignore it. If it is null, ids are class indices. With `colors`, `palette` has the colour
+    of each class, and `remap` may map other colours (0xRRGGBB) to a class or to 255. `class_weights` are for losses that take those of
+    the data set.
     """
 
     how_to_get = "give the folder of your images and masks"
@@ -43,7 +47,7 @@ class Folder(FileDataModule):
         name: str,
         classes: list[str],
         palette: list[list[int]] | None,
-        remap: dict[int, int] | None,
+        remap: dict[int | str, int] | None,
         masks: str,
         mask_suffix: str,
         splits: dict[str, dict[str, str | None] | None],
@@ -69,6 +73,7 @@ class Folder(FileDataModule):
             raise UserError(f"data.name={name!r}: give a text, in quotes if YAML reads it as something else")
         if not isinstance(mask_suffix, str):
             raise UserError(f"data.mask_suffix={mask_suffix}: give the text after the image name in mask names, or ''")
+        remap = _expand(remap)
         _check_types(classes, palette, remap)
         _check_splits(splits)
         self.spec, self.read_mask = _spec_and_reader(name, classes, palette, remap, masks)
@@ -139,6 +144,22 @@ def _spec_and_reader(
     spec = DatasetSpec(name, tuple(classes), display_colors, {**by_color, **(remap or {})})
     require_two_classes(spec)
     return replace(spec, remap={}), ColorReader(spec.remap)
+
+
+def _expand(remap: Any) -> Any:
+    """Return a remap in which each id of a range such as "26000-26999" has a key of its own."""
+    if not isinstance(remap, dict):
+        return remap
+    expanded: dict[Any, Any] = {}
+    for key, label in remap.items():
+        match = _RANGE.fullmatch(key) if isinstance(key, str) else None
+        ids = range(int(match[1]), int(match[2]) + 1) if match else (key,)
+        if match and not 0 < len(ids) <= _LONGEST_RANGE:
+            raise UserError(f"data.remap: {key} is a range of {len(ids)} ids: give 1 to {_LONGEST_RANGE}, lowest first")
+        if repeated := expanded.keys() & set(ids):
+            raise UserError(f"data.remap: {key} contains {min(repeated)}, which another key has, too: remove one")
+        expanded |= dict.fromkeys(ids, label)
+    return expanded
 
 
 def _check_types(classes: Any, palette: Any, remap: Any) -> None:

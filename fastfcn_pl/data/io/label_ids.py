@@ -9,9 +9,9 @@ import numpy as np
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError, listed
 
 
-def label_table(spec: DatasetSpec) -> np.ndarray:
-    """Return an int16 table `(256,)` from 8-bit id to class index, `IGNORE`, or -1 for an unknown id."""
-    return look_up(np.arange(256), spec.labels)
+def label_table(spec: DatasetSpec, size: int = 256) -> np.ndarray:
+    """Return an int16 table `(size,)` from an id below `size` to class index, `IGNORE`, or -1 for an unknown id."""
+    return look_up(np.arange(size), spec.labels)
 
 
 def look_up(ids: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
@@ -24,7 +24,7 @@ def look_up(ids: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
 
 def count_ids(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids that occur, sorted, and their numbers of pixels."""
-    if ids.dtype != np.uint8:
+    if ids.dtype not in (np.uint8, np.uint16):
         return np.unique(ids, return_counts=True)
     counts = np.bincount(ids.ravel(), minlength=256)  # faster than sorting
     values = np.flatnonzero(counts)
