@@ -20,7 +20,12 @@ from fastfcn_pl.engine.usage import COMMANDS
 from tests.conftest import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("*.md"), *(ROOT / ".github").rglob("*.md")]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "experiments").rglob("*.md"),
+    *(ROOT / ".github").rglob("*.md"),
+]
 REPOSITORY = "https://github.com/fastfcn-pl/fastfcn_pl/blob/main/"
 STUDIES = [*(ROOT / "experiments").rglob("*.y*ml"), ROOT / "experiments" / "cluster" / "train.sbatch"]
 

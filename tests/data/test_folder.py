@@ -17,6 +17,7 @@ from PIL import Image
 from fastfcn_pl.config import build, validation
 from fastfcn_pl.core.types import IGNORE, UserError
 from fastfcn_pl.data.datasets.folder import Folder
+from fastfcn_pl.data.io.image_files import memory
 from fastfcn_pl.data.transforms.geometric import RandomFlip
 from fastfcn_pl.tools.doctor.command import doctor
 from tests.conftest import ROOT, TINY
@@ -313,3 +314,28 @@ def test_ranges_are_given_on_the_command_line(tmp_path: Path, make_config: Calla
     ]
     remap = build.datamodule(make_config(*keys)).spec.remap
     assert remap == {**dict.fromkeys(range(34), 0), 1000: 1, 1001: 1, 255: 255}
+
+
+def test_images_above_pillows_limit_are_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also masks that the fast decoder reads; the memory is said before training."""
+    root = write_folder(tmp_path, train=2, val=1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    monkeypatch.setattr("fastfcn_pl.data.datasets.folder._LARGE", 4000)
+    splits = {"train": SPLIT, "val": {"images": "images/val", "masks": "masks/val"}}
+    refused = (
+        r"has 4800 pixels, too many for a file of unknown origin, and takes 0\.0 GiB: if you trust it, set data\.max_"
+    )
+    for limit in (None, 4700):
+        data = _folder(root, splits=splits, max_pixels=limit)
+        with pytest.raises(UserError, match=refused):
+            data.dataset("train")[0, 0]
+    data = _folder(root, splits=splits, max_pixels=4800)
+    assert data.dataset("train")[0, 0]["image"].shape == (3, 60, 80)
+    assert Image.MAX_IMAGE_PIXELS == 2000  # for all other files
+    with pytest.warns(
+        UserWarning, match=r"the largest image, .*/000\.jpg, has 80x60 pixels: reading it takes 0\.0 GiB"
+    ):
+        data.prepare_data()
+    assert memory(400_000_000) == "3.0 GiB"
+    with pytest.raises(UserError, match=r"data\.max_pixels=0: give the largest number of pixels of an image, or null"):
+        _folder(root, max_pixels=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from dataclasses import replace
@@ -11,7 +12,7 @@ from fastfcn_pl.core.types import DatasetSpec, UserError, listed, suggest
 from fastfcn_pl.data.class_check import BINARY_REMAP, has_binary_masks, require_two_classes
 from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
-from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, read_ids
+from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, image_size, memory, read_ids
 from fastfcn_pl.data.io.label_ids import remap_key
 from fastfcn_pl.data.io.pairs import Pairs, pair_folders, pair_list
 from fastfcn_pl.data.io.palette import voc_colors
@@ -20,6 +21,8 @@ from fastfcn_pl.data.samplers import UNIFORM, Sampling
 
 SPLITS = ("train", "val", "test")
 KEYS = ("images", "masks", "list")
+_LARGE = 178_956_970
+"""Pixels that Pillow takes without asking: a file of more may be made to exhaust the memory."""
 _RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
 _LONGEST_RANGE = 1 << 16
 
@@ -58,6 +61,7 @@ class Folder(FileDataModule):
         loader: Loading = AUTOMATIC,
         sampler: Sampling = UNIFORM,
         class_weights: list[float] | None = None,  # missing in checkpoints written before this option existed
+        max_pixels: int | None = None,  # missing in checkpoints written before this option existed
     ) -> None:
         super().__init__(
             seed,
@@ -83,6 +87,9 @@ class Folder(FileDataModule):
                 f"data.class_weights has {len(class_weights)} numbers for {self.spec.num_classes} classes: give one "
                 "for each, or null"
             )
+        if max_pixels is not None and max_pixels < 1:
+            raise UserError(f"data.max_pixels={max_pixels}: give the largest number of pixels of an image, or null")
+        self.max_pixels = max_pixels
         self.notes: list[str] = []
         if masks == "ids" and remap is None and len(classes) == 2 and self._has_binary_masks():
             self.spec = replace(self.spec, remap=BINARY_REMAP)
@@ -98,16 +105,31 @@ class Folder(FileDataModule):
             return False
 
     def prepare_data(self) -> None:
+        if self.max_pixels is not None and not self._checked:
+            self.notes += self._memory_note()
         while self.notes:
             warnings.warn(self.notes.pop(), stacklevel=2)
         super().prepare_data()
+
+    def _memory_note(self) -> list[str]:
+        """Return a line about the largest image if it is above Pillow's limit."""
+        images = {image for split in (self.train_split, "val") for image, _ in self.files(split)}
+        sizes = {image: image_size(image, upright=True, max_pixels=self.max_pixels) for image in sorted(images)}
+        largest = max(sizes, key=lambda image: math.prod(sizes[image]), default=None)
+        if largest is None or math.prod(sizes[largest]) <= _LARGE:
+            return []
+        (width, height), pixels = sizes[largest], math.prod(sizes[largest])
+        return [
+            f"the largest image, {largest}, has {width}x{height} pixels: reading it takes {memory(pixels)} in each "
+            "of data.num_workers, besides what the network needs for it"
+        ]
 
     @property
     def split_names(self) -> list[str]:
         return [split for split, paths in self.splits.items() if paths]
 
     def reader(self, pairs: Pairs) -> FileSource:
-        return FileSource(pairs, self.read_mask, upright=True)
+        return FileSource(pairs, self.read_mask, upright=True, max_pixels=self.max_pixels)
 
     def pairs(self, split: str) -> Pairs:
         if split not in self.split_names:

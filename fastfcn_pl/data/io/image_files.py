@@ -75,12 +75,14 @@ class FileSource:
     """Pairs of image and label files in PNG, JPEG, TIFF, WebP or BMP; only the first page is read.
 
     Images become 8-bit RGB: 16-bit values keep their high byte, and alpha is dropped, not blended. With `upright`,
-    image and mask are each rotated by their own EXIF orientation; published data sets are labelled as stored.
+    image and mask are each rotated by their own EXIF orientation; published data sets are labelled as stored. Files of
+    more than `max_pixels` are refused; None means the limit of the environment or of Pillow.
     """
 
     pairs: list[tuple[Path, Path]]
     read_mask: MaskReader = read_ids
     upright: bool = False
+    max_pixels: int | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -92,14 +94,14 @@ class FileSource:
 
     def image(self, index: int) -> np.ndarray:
         """Return the RGB image `(H, W, 3)` of a pair."""
-        return np.asarray(read_image(self.pairs[index][0], self.upright))
+        return np.asarray(read_image(self.pairs[index][0], self.upright, self.max_pixels))
 
     def ids(self, index: int) -> np.ndarray:
         """Return the ids `(H, W)` of a pair."""
         path = self.pairs[index][1]
-        if self.read_mask is read_ids and (ids := _read_ids_fast(path)) is not None:
+        if self.read_mask is read_ids and (ids := _read_ids_fast(path, self.max_pixels)) is not None:
             return ids
-        mask = _open(path, self.upright)
+        mask = _open(path, self.upright, self.max_pixels)
         if mask.format in ("JPEG", "MPO"):
             raise UserError(f"{path} is a JPEG, whose compression changes labels: create the masks again as PNG")
         return self.read_mask(mask, path)
@@ -120,9 +122,9 @@ class FileSource:
         return self.pairs[index]
 
 
-def read_image(path: Path, upright: bool) -> Image.Image:
+def read_image(path: Path, upright: bool, max_pixels: int | None = None) -> Image.Image:
     """Read a file as RGB image, `upright` by its EXIF orientation or as stored; raises UserError if it is not one."""
-    return _rgb(_open(path, upright), path)
+    return _rgb(_open(path, upright, max_pixels), path)
 
 
 def rgb_pixels(image: object) -> np.ndarray:
@@ -150,14 +152,15 @@ def rgb_pixels(image: object) -> np.ndarray:
     return pixels
 
 
-def _read_ids_fast(path: Path) -> np.ndarray | None:
+def _read_ids_fast(path: Path, max_pixels: int | None) -> np.ndarray | None:
     """Return the ids `(H, W)` of a PNG mask without Pillow; None if the file is missing or needs Pillow."""
     try:
         content = _content(path)
     except (OSError, UserError):  # reading with Pillow then raises the right message
         return None
     pixels = int.from_bytes(content[16:20]) * int.from_bytes(content[20:24])  # in the header of a PNG
-    return None if pixels > 2 * _half_pixel_limit() else decode_ids(content)
+    limit = _half_pixel_limit(max_pixels)
+    return None if limit is not None and pixels > 2 * limit else decode_ids(content)
 
 
 def _content(path: Path) -> bytes:
@@ -167,31 +170,35 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _half_pixel_limit() -> int:
-    """Apply `MAX_PIXELS` to Pillow and return half of the limit, which is how Pillow stores it."""
-    if limit := os.environ.get(MAX_PIXELS):
+def _half_pixel_limit(max_pixels: int | None) -> int | None:
+    """Return half of the limit, which is how Pillow stores it: of `max_pixels`, else of `MAX_PIXELS`, else Pillow's."""
+    if max_pixels is None and (limit := os.environ.get(MAX_PIXELS)):
         if not limit.isdecimal() or int(limit) == 0:
             raise UserError(f"{MAX_PIXELS}={limit}: give the largest number of pixels of an image, such as 400000000")
-        Image.MAX_IMAGE_PIXELS = -(-int(limit) // 2)
-    return Image.MAX_IMAGE_PIXELS or 2**62
+        max_pixels = int(limit)
+    return Image.MAX_IMAGE_PIXELS if max_pixels is None else -(-max_pixels // 2)
 
 
-def _open_header(file: BinaryIO) -> Image.Image:
+def _open_header(file: BinaryIO, max_pixels: int | None) -> Image.Image:
     """Open an image in one of `FORMATS` without decoding it."""
-    _half_pixel_limit()
-    return Image.open(file, formats=FORMATS)
+    default = Image.MAX_IMAGE_PIXELS
+    try:
+        Image.MAX_IMAGE_PIXELS = _half_pixel_limit(max_pixels)
+        return Image.open(file, formats=FORMATS)
+    finally:
+        Image.MAX_IMAGE_PIXELS = default
 
 
-def image_size(path: Path, upright: bool) -> tuple[int, int]:
+def image_size(path: Path, upright: bool, max_pixels: int | None = None) -> tuple[int, int]:
     """Return the width and height of an image, from its header alone; raises UserError if it is not one."""
-    with _errors_named(path), path.open("rb") as file, _open_header(file) as image:
+    with _errors_named(path), path.open("rb") as file, _open_header(file, max_pixels) as image:
         turned = upright and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return image.size[::-1] if turned else image.size
 
 
-def _open(path: Path, upright: bool) -> Image.Image:
+def _open(path: Path, upright: bool, max_pixels: int | None = None) -> Image.Image:
     """Open and decode a file, so that a damaged one is reported by name."""
-    with _errors_named(path), _open_header(BytesIO(_content(path))) as image:
+    with _errors_named(path), _open_header(BytesIO(_content(path)), max_pixels) as image:
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
@@ -210,15 +217,14 @@ def _errors_named(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{path} does not fit into memory: shrink it, or leave it out") from error
     except Image.DecompressionBombError as error:
-        pixels = (re.findall(r"\d+", str(error)) or ["?"])[0]
+        pixels = (re.findall(r"\d+", str(error)) or ["0"])[0]
         raise UserError(
-            f"{path} has {pixels} pixels, too many for a file of unknown origin: if you trust it, set the environment "
-            f"variable {MAX_PIXELS}={pixels}"
+            f"{path} has {pixels} pixels, too many for a file of unknown origin, and takes {memory(int(pixels))}: "
+            f"if you trust it, set data.max_pixels (data=folder) or the environment variable {MAX_PIXELS}={pixels}"
         ) from error
     except Exception as error:  # decoders raise anything for a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            reason = f"not one of {', '.join(FORMATS)}"
+        unknown = f"not one of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else ""
+        reason = unknown or " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} cannot be read as an image ({reason}): restore it, or leave it out") from error
 
 
@@ -231,6 +237,11 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
         raise UserError(f"{path} has 32 bits a channel, whose range is unknown: store 8 or 16 bits a channel")
     image.info.pop("transparency", None)  # Pillow would warn about dropping it
     return image.convert("RGB")
+
+
+def memory(pixels: int) -> str:
+    """Return the memory for an image and its mask: 4 bytes a pixel in Pillow, 3 in an array, 1 for the label."""
+    return f"{8 * pixels / 2**30:.1f} GiB"
 
 
 def _size(pixels: np.ndarray) -> str:

@@ -55,4 +55,4 @@ def _from_annotations(cfg: DictConfig) -> None:
     source, data = build.build(cfg.prepare), build.plain(cfg.data)
     name = root.resolve().name if data["name"] == "folder" else data["name"]
     with locked(root):
-        source.convert(root, name, data["classes"], cfg.num_workers)
+        source.convert(root, name, data["classes"], data["max_pixels"], cfg.num_workers)

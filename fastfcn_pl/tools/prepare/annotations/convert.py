@@ -80,7 +80,9 @@ class Annotations:
         self.format, self.files, self.background, self.ignore = format, files, background, ignore
         self.crowd, self.on_top, self.val_share = crowd, on_top, val_share
 
-    def convert(self, root: Path, name: str, classes: list[str] | None, num_workers: int | None) -> None:
+    def convert(
+        self, root: Path, name: str, classes: list[str] | None, max_pixels: int | None, num_workers: int | None
+    ) -> None:
         """Write `prepared/` below `root`, all or nothing, and print what it holds and the command that trains on it.
 
         `classes` are the class names in the order of their ids; None takes them from the annotations.
@@ -95,8 +97,8 @@ class Annotations:
         ids |= dict.fromkeys([IGNORED, *self.ignore], IGNORE)
         background = IGNORE if self.background is None else ids[self.background]
         on_top = self.on_top or FORMATS[format].on_top
-        output = Output(root, name, tuple(classes), background, on_top)
-        draw = MaskDrawer(ids, background, on_top, self.crowd)
+        output = Output(root, name, tuple(classes), on_top, max_pixels)
+        draw = MaskDrawer(ids, background, on_top, self.crowd, max_pixels)
         tally = output.write(draw, annotations.images, files, splits, num_workers)
         print(f"{format}: {len(files)} masks in {output.folder}")
         for line in output.report(tally):

@@ -48,11 +48,12 @@ class MaskDrawer:
     background: int
     on_top: OnTop
     crowd: bool
+    max_pixels: int | None
 
     def __call__(self, task: tuple[AnnotatedImage, Path, Path]) -> Tally:
         """Write the mask of an image: `(annotated, path of the image, path of the mask)`."""
         annotated, image, path = task
-        width, height = image_size(image, upright=True)
+        width, height = image_size(image, True, self.max_pixels)
         if annotated.size not in (None, (height, width)):
             stated = "{1}x{0}".format(*annotated.size or ())
             raise UserError(
@@ -72,7 +73,7 @@ class MaskDrawer:
 
     def _read(self, annotated: AnnotatedImage, label_map: LabelMap, image: Path, size: tuple[int, int]) -> np.ndarray:
         path, read_mask = label_map.path, read_colors if label_map.colors else read_ids
-        values = FileSource([(image, path)], read_mask, upright=True).ids(0)
+        values = FileSource([(image, path)], read_mask, True, self.max_pixels).ids(0)
         if values.shape != size:
             raise UserError(f"{path} does not have the size of its image {image}: export both again")
         labels = look_up(values, {number: self.ids[label] for number, label in label_map.labels.items()})

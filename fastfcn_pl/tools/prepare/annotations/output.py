@@ -39,8 +39,8 @@ class Output:
     root: Path
     name: str
     classes: tuple[str, ...]
-    background: int
     on_top: OnTop
+    max_pixels: int | None
 
     @property
     def folder(self) -> Path:
@@ -113,6 +113,7 @@ class Output:
             "classes": classes,
             "splits": paths,
         }
+        option |= {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
         return yaml.safe_dump(option, sort_keys=False, allow_unicode=True)
 
 
