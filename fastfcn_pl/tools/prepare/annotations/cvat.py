@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -94,7 +95,7 @@ def _mask(shape: Element) -> Region:
     """Return a mask, whose run lengths are row by row and start with pixels that are not set."""
     left, top, width, height = (int(number) for number in _numbers(shape, "left", "top", "width", "height"))
     runs = [int(run) for run in shape.attrib["rle"].split(",")]
-    return Bitmap(top, left, runs_to_mask(runs, height, width))
+    return Bitmap(top, left, partial(runs_to_mask, runs, height, width))
 
 
 _REGIONS: dict[str, Callable[[Element], Region]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -78,7 +79,7 @@ def _read_task(
 def _region(kind: str, value: dict[str, Any], height: int, width: int) -> Region:
     """Return a region, whose positions are percentages of the image's sides."""
     if kind == "brush":
-        return Bitmap(0, 0, decode(value["rle"], height, width))
+        return Bitmap(0, 0, partial(decode, bytes(value["rle"]), height, width))
     if kind == "polygon":
         return Polygons([corners(value["points"]) * (width, height) / 100])
     x, y = value["x"] * width / 100, value["y"] * height / 100
@@ -90,14 +91,14 @@ def _region(kind: str, value: dict[str, Any], height: int, width: int) -> Region
     return Polygons([rotate(ring, value.get("rotation") or 0, center)])
 
 
-def decode(values: list[int], height: int, width: int) -> np.ndarray:
+def decode(data: bytes, height: int, width: int) -> np.ndarray:
     """Return the mask `(H, W)`, bool, of a brush: the pixels whose alpha is not 0.
 
     The bytes hold the number of values in 32 bits, the bits of a value less 1 in 5, and the bits of four lengths less 1
     in 4 each. Runs follow: 1 for one repeated value or 0 for single ones, the choice of a length, the length less 1,
     the value or values.
     """
-    bits, position = "".join(f"{byte:08b}" for byte in np.array(values, np.uint8).tolist()), 0
+    bits, position = "".join(f"{byte:08b}" for byte in data), 0
 
     def take(count: int) -> int:
         nonlocal position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def _region(kind: str, shape: dict[str, Any]) -> Region | None:
     if kind == "circle":  # its centre, and a point on it
         radius = float(np.hypot(end_x - x, end_y - y))
         return Polygons([ellipse(x, y, radius, radius)])
-    return Bitmap(round(y), round(x), _decode(shape["mask"]))
+    return Bitmap(round(y), round(x), partial(_decode, shape["mask"]))
 
 
 def _decode(text: str) -> np.ndarray:

@@ -7,7 +7,7 @@ overlap nor leave a gap. What lies outside the image is cut off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -70,17 +70,19 @@ class RunLengths:
 
 @dataclass(frozen=True)
 class Bitmap:
-    """A mask `(h, w)`, bool, at row `top` and column `left`, which may reach out of the image."""
+    """A mask `(h, w)`, bool, at row `top` and column `left`, which may reach out of the image.
+
+    `decode` returns it, so that only masks that are being drawn take memory; it raises ValueError for a damaged one.
+    """
 
     top: int
     left: int
-    mask: np.ndarray
+    decode: Callable[[], np.ndarray]
 
     def draw(self, height: int, width: int) -> Patch:
-        inside = self.mask[
-            max(-self.top, 0) : max(height - self.top, 0), max(-self.left, 0) : max(width - self.left, 0)
-        ]
-        return Patch(min(max(self.top, 0), height), min(max(self.left, 0), width), inside)
+        top, left = max(-self.top, 0), max(-self.left, 0)
+        inside = self.decode()[top : max(height - self.top, 0), left : max(width - self.left, 0)]
+        return Patch(self.top + top, self.left + left, inside)
 
 
 def window(canvas: np.ndarray, top: int, left: int, mask: np.ndarray) -> np.ndarray:

@@ -70,9 +70,9 @@ def _swap(old: str, new: str) -> Callable[[str], str]:
         (
             "labelme",
             lambda content: content["shapes"][2].update(mask="%%%"),
-            r"first\.json is not labelme's JSON \(shape 3",
+            r"first\.png that cannot be drawn \(its mask is no PNG\)",
         ),
-        ("labelme", lambda content: content["shapes"][2].update(mask="aGVsbG8="), r"first\.json is not labelme's"),
+        ("labelme", lambda content: content["shapes"][2].update(mask="aGVsbG8="), r"its mask is no PNG"),
         ("labelme", lambda content: content["shapes"][2].pop("mask"), r"shape 3 lacks 'mask'"),
         ("labelme", lambda content: content.update(shapes=7), r"first\.json is not labelme's JSON"),
         ("labelme", lambda content: content.update(imagePath="..\\..\\up.png"), r"outside data\.root="),
@@ -105,7 +105,7 @@ def _swap(old: str, new: str) -> Callable[[str], str]:
         ("cvat", _swap('height="14"', 'height="15"'), r"annotations\.xml states the size 20x15 for .*first\.png"),
         ("cvat", _swap(' name="first.png"', ""), r"image 0 lacks 'name'"),
         ("cvat", _swap('name="first.png"', 'name="4.png"'), r"4\.png is annotated twice"),
-        ("cvat", _swap('rle="', 'rle="9'), r"image 0: runs of \d+ pixels for"),
+        ("cvat", _swap('rle="', 'rle="9'), r"first\.png that cannot be drawn \(runs of \d+ pixels for"),
         ("cvat", _swap('rle="', 'rle="a'), r"image 0: invalid literal"),
         ("cvat masks", _swap("250,50,83", "250,50"), r"labelmap\.txt is not CVAT's labelmap\.txt \(not enough values"),
         (
@@ -139,7 +139,7 @@ def _swap(old: str, new: str) -> Callable[[str], str]:
             lambda content: content[0].pop("data"),
             r"is Label Studio's JSON-MIN, which lacks sizes and masks",
         ),
-        ("label studio", _result(0, original_width=28), r"task 0: a brush mask of 1120 values for 28x14 pixels"),
+        ("label studio", _result(0, original_width=28), r"states the size 28x14 for .*first\.png"),
         ("label studio", _result(0, image_rotation=90), r"task 0: the image was rotated while it was labelled"),
         ("label studio", _value(0, points=[[1, float("inf")]]), r"task 0: the coordinate inf is no position"),
         ("label studio", _value(0, points=[[1]]), r"task 0: a polygon of 1 numbers"),
@@ -148,14 +148,18 @@ def _swap(old: str, new: str) -> Callable[[str], str]:
             _value(0, polygonlabels=["cat", "dog"]),
             r"task 0: a region has the labels cat and dog: give each one",
         ),
-        ("label studio", _value(2, rle=[]), r"task 0: its brush mask ends too early"),
+        ("label studio", _value(2, rle=[]), r"first\.png that cannot be drawn \(its brush mask ends"),
         ("label studio", _value(2, rle=[300]), r"project-1\.json is not Label Studio's JSON \(task 0: "),
         (
             "label studio",
             _value(2, rle=brush(np.ones((3, 3), bool))),
-            r"task 0: a brush mask of 36 values for 20x14 pixels",
+            r"cannot be drawn \(a brush mask of 36 values for 20x14 pixels",
         ),
-        ("label studio", _value(2, rle=brush(np.ones((14, 20), bool))[:9]), r"task 0: its brush mask ends too early"),
+        (
+            "label studio",
+            _value(2, rle=brush(np.ones((14, 20), bool))[:9]),
+            r"first\.png that cannot be drawn \(its brush mask ends",
+        ),
         ("cityscapes", lambda content: content["objects"][0].pop("label"), r"object 1 lacks 'label'"),
         (
             "cityscapes",
@@ -287,3 +291,13 @@ def test_the_pixel_limit_is_that_of_the_data(tmp_path: Path, monkeypatch: pytest
     assert mask(tmp_path, "first.png") == GOLDEN["masks"]["first.png"]
     (option,) = (tmp_path / OUTPUT / "data").iterdir()
     assert "max_pixels: 280\n" in option.read_text()
+
+
+def test_photographs_are_labelled_as_their_exif_orientation_shows_them(tmp_path: Path) -> None:
+    write_labelme(tmp_path)
+    path = tmp_path / "images" / NAMES[1]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).rotate(90, expand=True).save(path, exif=exif)
+    run(tmp_path)
+    assert mask(tmp_path, NAMES[1]) == GOLDEN["masks"][NAMES[1]]

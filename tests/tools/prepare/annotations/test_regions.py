@@ -62,7 +62,7 @@ def test_a_bitmap_is_cut_off_at_the_borders() -> None:
     for top, left in ((-2, 3), (4, -3), (5, 6), (-9, 0), (9, 9), (0, -9)):
         canvas[:] = 0
         canvas[top + 10 : top + 13, left + 10 : left + 14] = mask[: 10 - top, : 10 - left]
-        assert np.array_equal(_canvas(Bitmap(top, left, mask), 6, 8), canvas[10:16, 10:18])
+        assert np.array_equal(_canvas(Bitmap(top, left, lambda: mask), 6, 8), canvas[10:16, 10:18])
 
 
 def test_an_ellipse_covers_the_centres_inside_it() -> None:
