@@ -106,7 +106,7 @@ def _takes_only_lists(target: Callable[..., Any], name: str) -> bool:
 def _annotation(target: Callable[..., Any], name: str) -> str:
     """Return the annotation of a parameter as text, which is empty if there is none."""
     parameter = inspect.signature(target).parameters.get(name)
-    return inspect.formatannotation(parameter.annotation) if parameter else ""
+    return inspect.formatannotation(parameter.annotation).strip("'") if parameter else ""
 
 
 def import_target(path: str, target: str) -> Callable[..., Any]:

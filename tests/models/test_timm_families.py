@@ -13,9 +13,9 @@ from tests.support.timm_families import outcome
 SAMPLE = ["resnet", "vision_transformer"]
 UNPADDED = {"inception_resnet_v2", "inception_v3", "inception_v4", "pit", "xception"}
 """Convolutions without padding: levels are smaller than their strides say."""
-OTHER_STRIDES = {"crossvit", "efficientvim", "efficientvit_msra", "levit", "nest", "shvit"}
-FIXED_PATCHES = {"convmixer", "sequencer"}
-"""Patches of 7 and 14 pixels that timm does not resample."""
+OTHER_STRIDES = {"crossvit", "efficientvim", "efficientvit_msra", "levit", "nest", "sequencer", "shvit"}
+FIXED_PATCHES = {"convmixer"}
+"""Patches of 7 pixels that timm does not resample."""
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def test_maps_without_channels_and_pools_without_cells_are_refused(settings: dic
 @pytest.mark.parametrize("attention", ["spatial", "channel", "none"])
 def test_the_smallest_widths_and_maps_are_taken(attention: str) -> None:
     """One channel at each level, and pools with more cells than C5 has pixels."""
-    neck = PPLiteSegDecoder(INFO, True, **SETTINGS | {"width": 1, "bins": [1, 2, 4], "attention": attention})
+    neck = PPLiteSegDecoder(
+        INFO, True, **SETTINGS | {"width": 1, "shares": [1, 1, 1], "bins": [1, 2, 4], "attention": attention}
+    )
     c3, c4, c5 = (torch.randn(2, channels, side, side) for channels, side in zip(INFO.channels, (4, 2, 1), strict=True))
     assert neck([c3, c4, c5])[-1].shape == (2, 1, 4, 4)
