@@ -36,8 +36,8 @@ class Folder(FileDataModule):
 
     `masks` is the content of mask files. With `ids`, `remap` maps an id, or a range of them such as "26000-26999", to a
     class index, or to 255 to ignore it. If it is null, ids are class indices. With `colors`, `palette` has the colour
-    of each class, and `remap` may map other colours (0xRRGGBB) to a class or to 255. `class_weights` are for losses that take those of
-    the data set.
+    of each class, and `remap` may map other colours (0xRRGGBB) to a class or to 255. `class_weights` are for losses
+    that take those of the data set.
     """
 
     how_to_get = "give the folder of your images and masks"
@@ -77,10 +77,10 @@ class Folder(FileDataModule):
             raise UserError(f"data.name={name!r}: give a text, in quotes if YAML reads it as something else")
         if not isinstance(mask_suffix, str):
             raise UserError(f"data.mask_suffix={mask_suffix}: give the text after the image name in mask names, or ''")
-        remap = _expand(remap)
-        _check_types(classes, palette, remap)
+        ids: dict[int, int] | None = _expand(remap)
+        _check_types(classes, palette, ids)
         _check_splits(splits)
-        self.spec, self.read_mask = _spec_and_reader(name, classes, palette, remap, masks)
+        self.spec, self.read_mask = _spec_and_reader(name, classes, palette, ids, masks)
         self.mask_suffix, self.splits, self.class_weights = mask_suffix, splits, class_weights
         if class_weights is not None and len(class_weights) != self.spec.num_classes:
             raise UserError(

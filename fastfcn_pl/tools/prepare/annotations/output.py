@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -106,7 +107,7 @@ class Output:
     def _yaml(self, splits: Sequence[str]) -> str:
         paths = {split: {"images": None, "masks": None, "list": f"{OUTPUT}/{split}.txt"} for split in sorted(splits)}
         root, classes = str(self.root.resolve()), [*self.classes]
-        option = {
+        option: dict[str, Any] = {
             "defaults": ["folder", "_self_"],
             "name": self.name,
             "root": root,
