@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -86,6 +87,13 @@ def test_its_metadata(site: Path) -> None:
     assert "Typing :: Typed" in found.metadata.get_all("Classifier")
     assert any(url.startswith("Changelog, https://") for url in found.metadata.get_all("Project-URL"))
     assert {"hydra-core<1.4,>=1.3.6", "torch>=2.9"} < set(found.requires or ())
+
+
+def test_its_console_script_runs(site: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    words = [sys.executable, str(site / "bin" / "fastfcn"), "--version"]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout == f"fastfcn_pl {fastfcn_pl.__version__}\n", done.stderr
 
 
 def _trained(folder: Path, site: Path) -> None:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 
 from fastfcn_pl.config import schema
 from fastfcn_pl.core import redaction
+from fastfcn_pl.core.program_name import as_called
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.workers import TERMINATION_SIGNALS, exit_with_parent
 from fastfcn_pl.engine import (
@@ -34,6 +35,7 @@ from fastfcn_pl.engine import (
     match,
     startup_messages,
     sweep,
+    usage,
 )
 from fastfcn_pl.engine.broken_pipe import outlive_readers
 from fastfcn_pl.engine.command_line import asks_for_help, overrides_first
@@ -62,6 +64,9 @@ def main(config_name: str, job: str) -> None:
     The job is imported after its configuration is known to be good, since its libraries take seconds to load. Errors
     that users can fix are one line; `+debug=true` shows their tracebacks.
     """
+    if (answer := usage.answer(sys.argv[1:])) is not None:
+        print(answer)
+        return
     outlive_readers()
     home_folder.provide()
     console.hide_secrets()
@@ -268,4 +273,4 @@ def _job_of_sweep() -> HydraConf | None:
 
 
 def _say(line: str) -> None:
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {as_called(line)}", file=sys.stderr)

@@ -8,6 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+from fastfcn_pl.core.program_name import as_called
+
 _OF_MACHINES = (signal.SIGTERM, signal.SIGUSR1)
 """Signals of a cluster, which starts the same command again; the others come from a person."""
 
@@ -19,7 +21,7 @@ def how_to_resume(path: str | Path, number: int, step: int | None = None) -> str
     resume = f"resume={shlex.quote(os.path.relpath(path))}"
     if number in _OF_MACHINES:
         return f"can be resumed with {resume}"
-    words = ["python", "-m", "fastfcn_pl.train", *map(shlex.quote, _needed_again(sys.argv[1:])), resume]
+    words = [as_called("python -m fastfcn_pl.train"), *map(shlex.quote, _needed_again(sys.argv[1:])), resume]
     saved = "" if step is None else f"is saved at step {step} and "
     return f"{saved}can be resumed with: {' '.join(words)}"
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+import fastfcn_pl
 from fastfcn_pl.config import schema
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import help_page, startup_messages, usage
@@ -44,6 +47,60 @@ def test_the_package_itself_lists_them(arguments: list[str], code: int, tmp_path
         assert done.stderr.count("\n") == 1
     else:
         assert done.stdout == f"{usage.listing()}\n"
+
+
+def _fastfcn(*arguments: str, name: str = "fastfcn") -> subprocess.CompletedProcess[str]:
+    """Call the console script as pip writes it."""
+    code = f"import sys; sys.argv[0] = '/bin/{name}'; from fastfcn_pl.__main__ import main; main()"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True)
+
+
+def test_the_console_script_names_itself() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"fastfcn": "fastfcn_pl.__main__:main"}
+    listed = _fastfcn().stdout
+    assert "  fastfcn train -cn quickstart\n" in listed
+    assert "python -m" not in listed
+    assert 'eval "$(fastfcn train -sc install=bash)"' in listed
+    assert _fastfcn("trian").stderr.rstrip().endswith("did you mean train?; fastfcn lists them with examples")
+
+
+@pytest.mark.parametrize("name", ["fastfcn", "__main__.py"])
+@pytest.mark.parametrize("command", ["predict", "report"])
+def test_a_message_names_the_command_as_it_was_called(name: str, command: str) -> None:
+    done = _fastfcn(command, name=name)
+    called = "fastfcn" if name == "fastfcn" else "python -m fastfcn_pl"
+    assert done.returncode == 1
+    assert f"{called} {command} " in done.stderr
+    assert "fastfcn_pl." not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["__main__", "train", "report"])
+def test_the_version_is_ours(module: str, command: Command) -> None:
+    assert command(module, "--version").stdout == f"fastfcn_pl {fastfcn_pl.__version__}\n"
+
+
+COMPLETED = {
+    "fastfcn tr": ["train"],
+    "fastfcn train model/neck=jpu_x": ["model/neck=jpu_x", "model/neck=jpu_x_128"],
+    "python -m fastfcn_pl.train -cn quickstart model/neck=jpu_x": ["model/neck=jpu_x", "model/neck=jpu_x_128"],
+    "python -m fastfcn_pl train protocol=mmseg_": ["protocol=mmseg_ms", "protocol=mmseg_slide"],
+    "python script.py model/neck=jpu_x": [],
+}
+
+
+@pytest.mark.slow  # each line asks a command
+def test_bash_completes_what_is_typed(tmp_path: Path) -> None:
+    for name, words in {"fastfcn": f"{sys.executable} -m fastfcn_pl", "python": sys.executable}.items():
+        (tmp_path / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    ask = "COMP_LINE={}; COMP_POINT=${{#COMP_LINE}}; COMPREPLY=(); _fastfcn_pl; echo ${{COMPREPLY[*]}}"
+    lines = [ask.format(shlex.quote(line)) for line in COMPLETED]
+    script = "\n".join(['eval "$(python -m fastfcn_pl.train -sc install=bash)"', *lines])
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True)
+    assert [line.split() for line in done.stdout.splitlines()] == list(COMPLETED.values()), done.stderr
 
 
 def test_a_command_may_stand_behind_the_package(command: Command) -> None:
