@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +41,22 @@ def plain_data(value: Any) -> Any:
 
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file in a run's folder as plain data, None if there is none; raises UserError."""
-    if not path.is_file():
-        return None
+    return _read(path, parse_yaml) if path.is_file() else None
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file as plain data; raises UserError if it cannot be read."""
+    return _read(path, lambda text: plain_data(json.loads(text)))
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST_FILE + 1)
         if len(text) > _LARGEST_FILE:
             raise UserError(f"it has more than {_LARGEST_FILE // 2**20} MiB")
-        return parse_yaml(text.decode())
-    except (UserError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        return parse(text.decode())
+    except (UserError, OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: of text and of JSON
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read ({reason}): restore or remove it") from error
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import network_folder
 from fastfcn_pl.models.weights.state_dict_io import HARMLESS
 
 _MOST_CLAIMED = 2**30
@@ -22,7 +23,12 @@ def step_of(path: str | Path) -> int:
 
 
 def read_file(path: str | Path, mmap: bool = False) -> Any:
-    """Return the content of a torch file; raises UserError if it is missing, truncated or wants more than weights."""
+    """Return the content of a torch file, a network's folder or a repository of the hub, as a checkpoint has it.
+
+    Raises UserError if it is missing, truncated or wants more than weights.
+    """
+    if (folder := network_folder.find(path)) is not None:
+        return network_folder.read(folder)
     if not Path(path).is_file():
         raise UserError(f"checkpoint={path}: no such file; a run's are in its folder checkpoints/")
     _check_archive(Path(path))

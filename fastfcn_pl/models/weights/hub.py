@@ -12,7 +12,8 @@ from urllib.parse import urlparse
 from fastfcn_pl.core.reachability import TIMEOUT, ConnectionCheck, check_server
 from fastfcn_pl.core.types import UserError
 
-_FILE = "model.safetensors"
+SCHEME = "hf-hub:"
+WEIGHTS = "model.safetensors"
 _STALLED = 30.0
 """Seconds without a byte after which a download fails."""
 _TRUE = ("1", "on", "yes", "true")
@@ -50,7 +51,7 @@ def access(name: str, repository: str | None, url: str | None = None) -> Iterato
             raise UserError(_refusal(name, url, failure))
         cached = False
     else:
-        cached = _is_cached(repository, _FILE)
+        cached = _is_cached(repository, WEIGHTS)
         failure = None if cached or offline or server() is None else _failure(name, repository)
     timeout = socket.getdefaulttimeout()
     constants.HF_HUB_OFFLINE = offline or cached or failure is not None
@@ -66,6 +67,56 @@ def access(name: str, repository: str | None, url: str | None = None) -> Iterato
         socket.setdefaulttimeout(timeout)
 
 
+def fetch(repository: str, *files: str) -> list[Path]:
+    """Return `files` of one commit of the hub's `repository[@revision]`, downloaded or from the cache.
+
+    Raises UserError if one is in neither.
+    """
+    from huggingface_hub import constants, hf_hub_download  # as in `access`
+
+    name, _, revision = repository.partition("@")
+    address = None if constants.HF_HUB_OFFLINE else server()
+    failure = None if address is None else check_server(address).failure()
+    paths = list[Path]()
+    for file in files:
+        try:
+            path = hf_hub_download(
+                name,
+                file,
+                revision=revision or None,
+                endpoint=address,
+                local_files_only=address is None or failure is not None,
+                etag_timeout=TIMEOUT,
+            )
+        except Exception as error:  # of the client and of the libraries below it
+            raise UserError(f"{repository}: {_why_not_fetched(error, file, address, failure)}") from error
+        paths.append(Path(path))
+        revision = paths[-1].parent.name
+    return paths
+
+
+def _why_not_fetched(error: Exception, file: str, address: str | None, failure: str | None) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HFValidationError):
+        return "not the name of a repository of the hub: give <organisation>/<name>"
+    if isinstance(error, errors.GatedRepoError):
+        return "accept its terms on its page of the hub first, and log in with `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"no such repository on {address}, or a private one: check the name, or log in with `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the repository has no such revision: name a branch, tag or commit after the @"
+    if isinstance(error, errors.LocalEntryNotFoundError) and (address is None or failure is not None):
+        where = "HF_HUB_OFFLINE is set" if address is None else f"{address} does not answer ({failure})"
+        return (
+            f"{file} is not in the cache, and {where}: check the network (HF_ENDPOINT names a mirror), or give a file"
+        )
+    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+        return f"the repository has no {file}: choose one that has"
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"{file} could not be fetched from {address} ({reason}): try again"
+
+
 def _failure(name: str, repository: str) -> str | None:
     """Return why the hub's `repository` cannot be reached; the client itself would retry for over a minute."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
@@ -79,7 +130,7 @@ def _failure(name: str, repository: str) -> str | None:
 
     def ask() -> None:
         try:
-            get_hf_file_metadata(hf_hub_url(repo, _FILE, revision=revision or None), timeout=TIMEOUT)
+            get_hf_file_metadata(hf_hub_url(repo, WEIGHTS, revision=revision or None), timeout=TIMEOUT)
         except EntryNotFoundError:  # its weights are in another file
             return
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fastfcn_pl.core.types import UserError
+from fastfcn_pl.models.weights import hub
 
 PACKAGE_SCHEME = "pkg://"
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "net")
@@ -35,14 +36,18 @@ HARMLESS: list[Any] = [
 
 
 def read_state_dict(source: str) -> dict[str, Tensor]:
-    """Return the tensors by name of a `.safetensors` or torch file; `pkg://<package>` is the file inside a package.
+    """Return the tensors by name of a `.safetensors` or torch file.
 
-    Torch files are read with `weights_only=True`; an entry such as `state_dict` is unwrapped. Raises UserError if there
-    is no such file, or if it is not one of weights.
+    `pkg://<package>` is the file inside a package, a folder or `hf-hub:<repository>` its `model.safetensors`. Torch
+    files are read with `weights_only=True`; an entry such as `state_dict` is unwrapped. Raises UserError if there is no
+    such file, or if it is not one of weights.
     """
-    path = _packaged(source.removeprefix(PACKAGE_SCHEME)) if source.startswith(PACKAGE_SCHEME) else Path(source)
+    path = _found(source)
     if not path.is_file():
-        raise UserError(f"{_KEY}={source}: no such file; give a file of weights, true (from the hub) or false")
+        raise UserError(
+            f"{_KEY}={source}: no such file; give a file of weights, a folder with {hub.WEIGHTS}, "
+            f"{hub.SCHEME}<organisation>/<name>, true (from the hub) or false"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -78,6 +83,14 @@ def without_prefix(state: dict[str, Tensor], first: Sequence[str], source: str) 
     others = f", {len(state) - len(own)} tensors of other parts left out" if len(own) < len(state) else ""
     print(f"{_KEY}={source}: the prefix {prefix} removed from its names{others}")
     return own
+
+
+def _found(source: str) -> Path:
+    if source.startswith(PACKAGE_SCHEME):
+        return _packaged(source.removeprefix(PACKAGE_SCHEME))
+    if source.startswith(hub.SCHEME):
+        return hub.fetch(source.removeprefix(hub.SCHEME), hub.WEIGHTS)[0]
+    return Path(source, hub.WEIGHTS) if Path(source).is_dir() else Path(source)
 
 
 def _packaged(package: str) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 from fastfcn_pl.core.atomic_io import atomic_write, write_error
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.walk import inode
+from fastfcn_pl.engine import network_folder
 
 FILE = "PROVENANCE"
 """JSON record of the network that made the labels. Labels older than the record come from another network."""
@@ -133,10 +134,15 @@ def _plan(
 
 def fingerprint(checkpoint: str) -> str:
     """Return the SHA-256 of a checkpoint, which identifies it under any name."""
-    if not os.path.isfile(checkpoint):
-        raise UserError(f"checkpoint={checkpoint}: no such file; a run keeps its own in checkpoints/")
-    with open(checkpoint, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    folder = network_folder.find(checkpoint)
+    files = [Path(checkpoint)] if folder is None else network_folder.files(folder)
+    digest = hashlib.sha256()
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"checkpoint={checkpoint}: no such file; a run keeps its own in checkpoints/")
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
