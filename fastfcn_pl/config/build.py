@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import hydra
 import lightning as L
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
@@ -19,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fastfcn_pl.config import schema, trainer_flags
+from fastfcn_pl.config import options, trainer_flags
 from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.config.stored_config import storable_config
 from fastfcn_pl.config.validation import import_target, parameters
@@ -170,12 +168,8 @@ def _complete(logger: Logger | partial[Logger], cfg: DictConfig) -> Logger:
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
-    """Compose the config of `fastfcn_pl.train` with `overrides`, inside or outside a Hydra job."""
-    if GlobalHydra.instance().is_initialized():
-        return hydra.compose("train", list(overrides))
-    schema.register()
-    with hydra.initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
-        return hydra.compose("train", list(overrides))
+    """Compose the config of `fastfcn_pl.train` with `overrides`, inside or outside of a job."""
+    return options.compose("train", overrides)
 
 
 def change(parts: dict[str, Any], name: str, node: Config | None) -> None:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import hydra._internal.hydra as hydra_internal
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.defaults_list import _create_result_default, create_defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import DefaultsTreeNode, GroupDefault, InputDefault, ResultDefault
@@ -126,17 +125,6 @@ def register(print_only: bool) -> None:
     """Make Hydra compose with `ConfigLoader` on the command line, in sweeps and in its compose API."""
     ConfigLoader.print_only = print_only
     hydra_internal.ConfigLoaderImpl = ConfigLoader  # type: ignore[misc]
-
-
-def compose_again(overrides: list[str]) -> DictConfig:
-    """Compose the primary config of the running job again, from the same folders, with other `overrides`."""
-    job, notes = HydraConfig.get(), ConfigLoader.notes
-    search_path = ConfigSearchPathImpl()
-    for source in job.runtime.config_sources:
-        search_path.append(source.provider, f"{source.schema}://{source.path}")
-    cfg = ConfigLoader(search_path).load_configuration(job.job.config_name, overrides, RunMode.RUN, from_shell=False)
-    ConfigLoader.notes = notes  # those of the job itself
-    return cfg
 
 
 def _name_folder(cfg: DictConfig) -> None:

@@ -216,6 +216,11 @@ def register(print_only: bool = False) -> None:
     """
     Plugins.instance().register(Studies)
     composition.register(print_only)
+    define()
+
+
+def define() -> None:
+    """Define the schemas and resolvers that our configurations name."""
     for resolver in resolvers.ALL:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     store = ConfigStore.instance()

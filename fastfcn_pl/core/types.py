@@ -73,7 +73,17 @@ class Box(NamedTuple):
 class FeatureInfo:
     """Channels and strides of the levels that a backbone or neck returns, finest first.
 
-    Level `i` is a tensor `(B, channels[i], ceil(H / strides[i]), ceil(W / strides[i]))` for an input `(B, 3, H, W)`.
+    Level `i` is a tensor `(B, channels[i], ceil(H / strides[i]), ceil(W / strides[i]))` for an input `(B, 3, H, W)`. A
+    neck or head needs it, also in a network of somebody else:
+
+    >>> import torch
+    >>> from fastfcn_pl import FeatureInfo
+    >>> from fastfcn_pl.models.necks.jpu import JPU
+    >>> info = FeatureInfo(channels=(16, 32, 64), strides=(8, 16, 32))
+    >>> neck = JPU(info, align_corners=False, width=8, dilations=(1, 2, 4, 8))
+    >>> levels = [torch.zeros(2, 16, 16, 16), torch.zeros(2, 32, 8, 8), torch.zeros(2, 64, 4, 4)]
+    >>> neck(levels)[-1].shape, neck.out_info.channels
+    (torch.Size([2, 32, 16, 16]), (16, 32, 64, 32))
     """
 
     channels: tuple[int, ...]

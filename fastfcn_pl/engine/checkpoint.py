@@ -30,12 +30,17 @@ _MODULE_KEYS = ("state_dict", "hyper_parameters")
 def load(path: str | Path, data: str | None = None, trust: Any = ()) -> SegmentationModule:
     """Return the module of a checkpoint of ours or a published one, on the CPU, in eval mode.
 
-    `path` is a file, a run's folder, or `last` for the newest run in `runs/`.
-    `module.model` is the bare network; the module scores and predicts, it does not train. `data` names the data set
-    whose class names and palette a published network gets; without it classes are numbered. `trust` lists the packages
-    whose own classes the file may name beyond our options, or is true for a file that you trust. Raises UserError if
-    the file is missing, truncated, wants more than weights, names a part that is not trusted, or holds a network that
-    we do not know.
+    `path` is a file, a run's folder, `last` for the newest run in `runs/`, or a folder or repository of the Hugging
+    Face Hub, `<organisation>/<name>[@<revision>]`, that `push_to_hub` wrote. `module.model` is the bare network; the
+    module scores and predicts, it does not train. `data` names the data set whose class names and palette a published
+    network gets; without it classes are numbered. `trust` lists the packages whose own classes the file may name beyond
+    our options, or is true for a file that you trust. Raises UserError if the file is missing, truncated, wants more
+    than weights, names a part that is not trusted, or holds a network that we do not know.
+
+    >>> import fastfcn_pl
+    >>> module = fastfcn_pl.load("runs/camvid/checkpoints/best.ckpt")
+    >>> type(module.model).__name__, module.spec.classes[0]
+    ('Segmenter', 'sky')
     """
     return Checkpoint.read(path, trust, build.compose([f"data={data}"]).data if data else None).build()
 

@@ -29,7 +29,8 @@ def locate(checkpoint: str | Path) -> Path:
             raise UserError(f"checkpoint=last: no run in {_RUNS}/ has a checkpoint; give a file or a run's folder")
         return locate(max(files, key=lambda file: file.stat().st_mtime).parents[1])
     path = Path(checkpoint)
-    return _of_run(path) if path.is_dir() else path
+    is_run = path.is_dir() and not (path / "config.json").is_file()  # else a network's folder, which is read whole
+    return _of_run(path) if is_run else path
 
 
 def _of_run(folder: Path) -> Path:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fastfcn_pl.config.composition import compose_again
+from fastfcn_pl.config.options import compose
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import UserError, suggest
 from fastfcn_pl.engine import hydra_job, startup_messages
@@ -109,7 +110,7 @@ def _solved(cfg: DictConfig, request: dict[str, Any]) -> dict[str, Any]:
 
     replaced = [_key(option) for option in request["of"].split()]
     kept = [o for o in hydra_job.overrides() if not any(f"{_key(o)}.".startswith(f"{key}.") for key in replaced)]
-    reference = compose_again([*kept, *request["of"].split()])
+    reference = compose(HydraConfig.get().job.config_name, [*kept, *request["of"].split()])
     own, other = (OmegaConf.to_container(network.model, resolve=True) for network in (cfg, reference))
     choice = choose(cfg, own, other, request["what"])  # type: ignore[arg-type]
     return {**vars(choice), "reached": abs(choice.ratio - 1) <= request["within"]}

@@ -20,11 +20,17 @@ from fastfcn_pl.tools.export import formats
 
 
 class Predictor:
-    """Predicts labels with the network and protocol of a checkpoint or exported file.
+    """Predicts labels with the network and protocol of a checkpoint, as `load` takes it, or exported file.
 
     `device` `auto` uses a GPU if there is one. `precision` has Lightning's values; exported files have a fixed one.
     `trust` lists packages whose classes the checkpoint may name, or is true for a trusted file. Without `accelerate`,
     the plain network runs.
+
+    >>> import fastfcn_pl
+    >>> predictor = fastfcn_pl.Predictor("runs/camvid/checkpoints/best.ckpt", device="cpu")
+    >>> labels = predictor("photo.jpg")
+    >>> labels.shape, labels.dtype, predictor.spec.classes[0]
+    ((48, 64), dtype('uint8'), 'sky')
     """
 
     def __init__(
