@@ -11,7 +11,7 @@ from fastfcn_pl import __version__
 from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.engine import scoring
-from fastfcn_pl.evaluation.formatting import data_and_split, percent
+from fastfcn_pl.evaluation.formatting import percent
 
 _PARTS = {"backbone": "model/backbone", "neck": "model/neck", "head": "model/head"}
 
@@ -65,7 +65,7 @@ def _facts(results: Mapping[str, Any]) -> str:
         "parameters": millions,
         f"GMACs at {size}": results.get("gmacs") and f"{results['gmacs']:.2f}",
         f"latency at {size}, ms": cost.get("latency_ms") and f"{cost['latency_ms']:.1f} ({results.get('processor')})",
-        "training data": data_and_split(dict(results)).split()[0],
+        "data": results["data"],
         "steps": results.get("steps"),
         "seed": results.get("seed"),
         "commit": results.get("commit"),

@@ -38,7 +38,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @pytest.mark.parametrize("name", fastfcn_pl.__all__)
-def test_its_examples_run(name: str, run_folder: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_examples_run(name: str, run_folder: None) -> None:
     value = getattr(fastfcn_pl, name)
     (example,) = doctest.DocTestFinder(recurse=False).find(value, name, module=False, globs={})
     assert example.examples, f"{name} has no example"
