@@ -175,7 +175,7 @@ def test_values_that_would_fail_later_are_refused(step: v2.Transform, words: str
 @pytest.mark.parametrize("value", [None, 3, "jitter"])
 def test_what_is_no_list_is_refused(value: Any) -> None:
     with pytest.raises(UserError, match=r"^data\.augmentation\.color=.*: give a list of transforms, \[\] for none$"):
-        build.build(_config(color=value))
+        ColorSteps(value)
 
 
 @pytest.mark.parametrize(
