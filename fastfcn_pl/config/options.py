@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra import version
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from hydra.errors import MissingConfigException
@@ -85,7 +85,7 @@ def _sources_of_job() -> ConfigSearchPath | None:
 def _own_search_path() -> ConfigSearchPath:
     search_path = create_config_search_path(str(schema.CONF_DIR))
     if all(element.path != str(schema.STUDIES_DIR) for element in search_path.get_path()):
-        search_path.append("fastfcn_pl", str(schema.STUDIES_DIR), anchor="main")
+        search_path.append("fastfcn_pl", str(schema.STUDIES_DIR), anchor=SearchPathQuery("main", None))
     return search_path
 
 

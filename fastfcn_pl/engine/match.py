@@ -110,7 +110,7 @@ def _solved(cfg: DictConfig, request: dict[str, Any]) -> dict[str, Any]:
 
     replaced = [_key(option) for option in request["of"].split()]
     kept = [o for o in hydra_job.overrides() if not any(f"{_key(o)}.".startswith(f"{key}.") for key in replaced)]
-    reference = compose(HydraConfig.get().job.config_name, [*kept, *request["of"].split()])
+    reference = compose(str(HydraConfig.get().job.config_name), [*kept, *request["of"].split()])
     own, other = (OmegaConf.to_container(network.model, resolve=True) for network in (cfg, reference))
     choice = choose(cfg, own, other, request["what"])  # type: ignore[arg-type]
     return {**vars(choice), "reached": abs(choice.ratio - 1) <= request["within"]}
