@@ -12,6 +12,7 @@ from fastfcn_pl.data.class_frequencies import BY_NAME
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.rare_class import count_pixels
 from fastfcn_pl.engine import startup_messages
+from fastfcn_pl.evaluation.formatting import significant
 
 _KEY = "class_weights"
 _OF_DATA = "data"
@@ -48,8 +49,8 @@ def resolve(cfg: DictConfig, datamodule: SegmentationDataModule) -> None:
             counts = count_pixels(dataset, range(len(dataset)))
             pixels = np.stack([counts[index] for index in range(len(dataset))])
         node[_KEY] = BY_NAME[value](pixels)
-        listed = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(spec.classes, node[_KEY], strict=True))
-        startup_messages.step(f"{path}.{_KEY}: {listed}")
+        pairs = zip(spec.classes, node[_KEY], strict=True)
+        startup_messages.step(f"{path}.{_KEY}: {', '.join(f'{name} {significant(weight)}' for name, weight in pairs)}")
 
 
 def _nodes(node: DictConfig, path: str) -> list[tuple[str, DictConfig]]:

@@ -67,7 +67,7 @@ def test_names_become_numbers_and_masks_are_counted_once(
     before = cfg.copy()
     class_weights.resolve(cfg, _Data())  # type: ignore[arg-type]
     assert cfg == before
-    assert "loss.terms.cross_entropy.loss.class_weights: a 0.4, b 2.5, c 10, d 1\n" in capsys.readouterr().out
+    assert "loss.terms.cross_entropy.loss.class_weights: a 0.400, b 2.50, c 10.0, d 1.00\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
