@@ -101,13 +101,7 @@ class Annotations:
         draw = MaskDrawer(ids, background, on_top, self.crowd, max_pixels)
         tally = output.write(draw, annotations.images, files, splits, num_workers)
         print(f"{format}: {len(files)} masks in {output.folder}")
-        for line in output.report(tally):
-            print(line)
-        for reason, count in annotations.skipped.items():
-            print(f"left out: {count} {reason}")
-        for split in sorted(set(splits)):
-            print(f"{split}: {splits.count(split)} images")
-        print(f"next: {output.command}")
+        output.print(tally, annotations.skipped, splits)
 
     def _read(self, root: Path) -> tuple[str, AnnotationSet]:
         """Return the format and the annotations of all files."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.image_files import FileSource, image_size, read_colors, read_ids
-from fastfcn_pl.data.io.label_ids import look_up
+from fastfcn_pl.data.io.label_ids import count_ids, look_up
 from fastfcn_pl.tools.prepare.annotations.annotated import IGNORED, AnnotatedImage, Annotation, LabelMap, OnTop
 from fastfcn_pl.tools.prepare.annotations.regions import window
 
@@ -65,8 +65,8 @@ class MaskDrawer:
             labels = self._draw(annotated, height, width, tally)
         else:
             labels = self._read(annotated, annotated.label_map, image, (height, width))
-        for label, count in zip(*np.unique_counts(labels), strict=True):
-            tally.pixels[int(label)] += int(count)
+        for label, count in zip(*(array.tolist() for array in count_ids(labels)), strict=True):
+            tally.pixels[label] += count
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(labels).save(path, format="PNG")
         return tally
@@ -105,9 +105,9 @@ class MaskDrawer:
         for i in order:
             index, (top, left, mask) = patches[i]
             view = window(canvas, top, left, mask)
-            for below, count in zip(*np.unique_counts(view[mask]), strict=True):
-                if below not in (_NOTHING, index):
-                    tally.hidden[int(below), index] += int(count)
+            for below, count in enumerate(np.bincount(view[mask] - _NOTHING).tolist(), start=_NOTHING):
+                if count and below not in (_NOTHING, index):
+                    tally.hidden[below, index] += count
             view[mask] = index
         tally.empty += areas.count(0)
         return np.where(canvas == _NOTHING, self.background, canvas).astype(np.uint8)

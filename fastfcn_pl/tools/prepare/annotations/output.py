@@ -17,7 +17,7 @@ import yaml
 
 from fastfcn_pl.config.schema import CONF_DIR
 from fastfcn_pl.core.atomic_io import disk_errors_reported
-from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.core.types import IGNORE, UserError, listed
 from fastfcn_pl.data.io.parallel import parallel_map
 from fastfcn_pl.tools.prepare.annotations.annotated import AnnotatedImage, OnTop
 from fastfcn_pl.tools.prepare.annotations.drawing import MaskDrawer, Tally
@@ -26,6 +26,8 @@ from fastfcn_pl.tools.progress_bar import bar
 OUTPUT = "prepared"
 _REPORT = "report.txt"
 """Last file that is written, which also marks a folder as ours."""
+_PRINTED = 10
+"""Overlaps that are printed; the report has all."""
 
 
 def is_output(folder: Path) -> bool:
@@ -78,28 +80,38 @@ class Output:
                 (folder / f"{split}.txt").write_text("".join(f"{pair}\n" for pair in pairs), encoding="utf-8")
             (folder / "data").mkdir()
             (folder / "data" / f"{self.option}.yaml").write_text(self._yaml([*lines]), encoding="utf-8")
-            report = "".join(f"{line}\n" for line in self.report(tally))
+            report = "".join(f"{line}\n" for line in [*self.shares(tally), *self.overlaps(tally)])
             (folder / _REPORT).write_text(report, encoding="utf-8")
         return tally
 
-    def report(self, tally: Tally) -> list[str]:
-        """Return lines about the shares of the classes, and about what overlapped."""
+    def print(self, tally: Tally, skipped: Counter[str], splits: Sequence[str]) -> None:
+        """Print what was written, and the command that trains on it."""
+        shares, overlaps = self.shares(tally), self.overlaps(tally)
+        print(f"pixels: {listed(shares)}")
+        for line in overlaps[:_PRINTED]:
+            print(line)
+        if (more := len(overlaps) - _PRINTED) > 0:
+            print(f"overlap: {more} more pairs of classes are in {self.folder / _REPORT}")
+        if tally.empty:
+            print(f"{tally.empty} annotations cover the centre of no pixel")
+        for reason, count in skipped.items():
+            print(f"left out: {count} {reason}")
+        for split in sorted(set(splits)):
+            print(f"{split}: {splits.count(split)} images")
+        print(f"next: python -m fastfcn_pl.train -cd {shlex.quote(str(self.folder))} data={self.option}")
+
+    def shares(self, tally: Tally) -> list[str]:
+        """Return the share of each class in the pixels, the largest first."""
         total = tally.pixels.total()
-        shares = {self._name(index): count / total for index, count in sorted(tally.pixels.items())}
-        lines = ["pixels: " + ", ".join(f"{name} {share:.2%}" for name, share in shares.items())]
-        lines += [
+        return [f"{self._name(index)} {count / total:.2%}" for index, count in tally.pixels.most_common()]
+
+    def overlaps(self, tally: Tally) -> list[str]:
+        """Return a line about each pair of classes that overlapped, the largest overlap first."""
+        return [
             f"overlap: {self._name(over)} hides {count} pixels of {self._name(below)}, since the {self.on_top} "
             "annotation is on top"
             for (below, over), count in tally.hidden.most_common()
         ]
-        if tally.empty:
-            lines.append(f"{tally.empty} annotations cover the centre of no pixel")
-        return lines
-
-    @property
-    def command(self) -> str:
-        """Command that trains on the data set."""
-        return f"python -m fastfcn_pl.train -cd {shlex.quote(str(self.folder))} data={self.option}"
 
     def _name(self, index: int) -> str:
         return "ignored" if index == IGNORE else self.classes[index]
