@@ -36,7 +36,7 @@ COMMANDS = {
     "benchmark": Usage("measure latency, memory and size of a network", "model/neck=jpu size=[512,512]"),
     "report": Usage("write a page about runs", "runs/<run> output=pages"),
     "dashboard": Usage("save a view of a W&B project", "<entity>/<project>"),
-    "prepare": Usage("download and unpack a data set", "data=camvid data.root=data/CamVid"),
+    "prepare": Usage("download a data set, or draw annotations as masks", "data=camvid data.root=data/CamVid"),
     "doctor": Usage("check a data set for mistakes", "data=camvid data.root=data/CamVid"),
 }
 

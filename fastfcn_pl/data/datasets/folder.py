@@ -40,7 +40,10 @@ class Folder(FileDataModule):
     that take those of the data set.
     """
 
-    how_to_get = "give the folder of your images and masks"
+    how_to_get = (
+        "give the folder of your images and masks, or make masks of the files that an annotation tool exports with "
+        "python -m fastfcn_pl.prepare data=folder data.root=<dir>"
+    )
 
     def __init__(
         self,

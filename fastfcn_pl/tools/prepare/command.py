@@ -53,6 +53,6 @@ def _from_annotations(cfg: DictConfig) -> None:
     if not root.is_dir():
         raise UserError(f"data.root={root} is not a folder: give the folder with the images and annotation files")
     source, data = build.build(cfg.prepare), build.plain(cfg.data)
-    name = root.resolve().name if data["name"] == "folder" else data["name"]
+    name = root.resolve().name or "annotated" if data["name"] == "folder" else data["name"]
     with locked(root):
         source.convert(root, name, data["classes"], data["max_pixels"], cfg.num_workers)

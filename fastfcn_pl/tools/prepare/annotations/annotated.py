@@ -108,11 +108,21 @@ def load_json(path: Path) -> Any:
         raise UserError(f"{path} is not JSON ({reason}): export it again, or leave it out") from error
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.strip().isprintable() and "${" not in value
+
+
 def label_name(value: Any) -> str:
     """Return a label without spaces around it; raises ValueError for what cannot name a class."""
-    if not isinstance(value, str) or not value.strip() or not value.strip().isprintable() or "${" in value:
+    if not _is_name(value):
         raise ValueError(f"the label {value!r} is no name")
-    return value.strip()
+    name: str = value.strip()
+    return name
+
+
+def is_list_of_names(value: Any) -> bool:
+    """Return whether a value is a list of what can name a class."""
+    return isinstance(value, list) and all(map(_is_name, value))
 
 
 def image_size(height: Any, width: Any) -> tuple[int, int] | None:

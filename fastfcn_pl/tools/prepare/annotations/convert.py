@@ -12,7 +12,14 @@ from fastfcn_pl.core.types import IGNORE, UserError, listed, suggest
 from fastfcn_pl.data.io.walk import walk
 from fastfcn_pl.tools.prepare.annotations import cityscapes_polygons, coco, cvat, label_studio, labelme
 from fastfcn_pl.tools.prepare.annotations import mask_exports as masks
-from fastfcn_pl.tools.prepare.annotations.annotated import BACKGROUND, IGNORED, AnnotationSet, OnTop, load_json
+from fastfcn_pl.tools.prepare.annotations.annotated import (
+    BACKGROUND,
+    IGNORED,
+    AnnotationSet,
+    OnTop,
+    is_list_of_names,
+    load_json,
+)
 from fastfcn_pl.tools.prepare.annotations.drawing import MaskDrawer
 from fastfcn_pl.tools.prepare.annotations.image_index import ImageIndex
 from fastfcn_pl.tools.prepare.annotations.output import Output, is_output
@@ -75,6 +82,10 @@ class Annotations:
             raise UserError(f"prepare.format={format}: no such format; {suggest(str(format), FORMATS)}")
         if on_top not in (None, "smaller", "later"):
             raise UserError(f"prepare.on_top={on_top}: no such rule; give smaller, later or null")
+        if not is_list_of_names(ignore):
+            raise UserError(f"prepare.ignore={ignore}: give a list of labels, in quotes if YAML reads one otherwise")
+        if background is not None and not is_list_of_names([background]):
+            raise UserError(f"prepare.background={background}: give the name of a class, in quotes, or null")
         if not 0 < val_share < 1:
             raise UserError(f"prepare.val_share={val_share}: give a share between 0 and 1, such as 0.2")
         self.format, self.files, self.background, self.ignore = format, files, background, ignore
@@ -143,10 +154,8 @@ class Annotations:
 
     def _classes(self, annotations: AnnotationSet, given: list[str] | None, root: Path) -> list[str]:
         """Return the classes in the order of their ids; raises UserError if a label is none of the `given` ones."""
-        if given is not None and not (isinstance(given, list) and all(isinstance(name, str) for name in given)):
-            raise UserError(
-                f"data.classes={given}: give a list of names, in quotes if YAML reads one as something else"
-            )
+        if given is not None and not is_list_of_names(given):
+            raise UserError(f"data.classes={given}: give a list of names, in quotes if YAML reads one otherwise")
         labels = [label for label in annotations.labels if label not in self.ignore]
         background = [] if self.background is None else [self.background]
         classes = list(given or dict.fromkeys([*background, *labels]))
@@ -169,10 +178,5 @@ class Annotations:
 
 def _load(path: Path) -> Any:
     """Return the content of a JSON or XML file, or the path of another."""
-    return (
-        load_json(path)
-        if path.suffix.lower() == ".json"
-        else cvat.load(path)
-        if path.suffix.lower() == ".xml"
-        else path
-    )
+    loaders = {".json": load_json, ".xml": cvat.load}
+    return loaders[path.suffix.lower()](path) if path.suffix.lower() in loaders else path

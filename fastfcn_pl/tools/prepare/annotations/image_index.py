@@ -19,8 +19,6 @@ _ELSEWHERE = re.compile(r"^([A-Za-z]:)?/|^[a-z0-9+]+://", re.IGNORECASE)
 """Start of an absolute path or an address, which is valid on another machine."""
 _UNLISTABLE = re.compile(r"[\t\r\n\udc80-\udcff]|^[ \"']|[ \"']$")
 """Mark of a path that the list of a split cannot hold."""
-
-
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 """Digits that Label Studio puts before the name of an uploaded file."""
 _CITYSCAPES = "_leftImg8bit"

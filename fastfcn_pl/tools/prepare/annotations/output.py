@@ -25,14 +25,16 @@ from fastfcn_pl.tools.progress_bar import bar
 
 OUTPUT = "prepared"
 _REPORT = "report.txt"
-"""Last file that is written, which also marks a folder as ours."""
+_MARK = "written by python -m fastfcn_pl.prepare, which replaces this folder when it runs again"
+"""First line of the report, by which a folder of ours is known."""
 _PRINTED = 10
 """Overlaps that are printed; the report has all."""
 
 
 def is_output(folder: Path) -> bool:
     """Return whether a folder holds what an earlier run wrote."""
-    return folder.name.startswith(OUTPUT) and (folder / _REPORT).is_file()
+    report = folder / _REPORT
+    return folder.name.startswith(OUTPUT) and report.is_file() and report.read_bytes().startswith(_MARK.encode())
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Output:
                 (folder / f"{split}.txt").write_text("".join(f"{pair}\n" for pair in pairs), encoding="utf-8")
             (folder / "data").mkdir()
             (folder / "data" / f"{self.option}.yaml").write_text(self._yaml([*lines]), encoding="utf-8")
-            report = "".join(f"{line}\n" for line in [*self.shares(tally), *self.overlaps(tally)])
+            report = "".join(f"{line}\n" for line in [_MARK, *self.shares(tally), *self.overlaps(tally)])
             (folder / _REPORT).write_text(report, encoding="utf-8")
         return tally
 

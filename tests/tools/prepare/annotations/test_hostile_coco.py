@@ -199,6 +199,8 @@ def test_labels_are_ordered_and_ignored_as_the_user_says(tmp_path: Path) -> None
         (["prepare.background=null", "prepare.ignore=[dog,cat]"], r"has 1 classes, bird: use 2 to 255"),
         (["prepare.format=cocoa"], r"prepare\.format=cocoa: no such format; did you mean coco\?"),
         (["prepare.on_top=top"], r"prepare\.on_top=top: no such rule; give smaller, later or null"),
+        (["prepare.ignore=dog"], r"prepare\.ignore=dog: give a list of labels"),
+        (["prepare.background=0"], r"prepare\.background=0: give the name of a class"),
         (["prepare.val_share=2"], r"prepare\.val_share=2: give a share between 0 and 1"),
         (["prepare.files='*.xml'"], r"has no annotation file of"),
     ):
@@ -215,6 +217,7 @@ def test_the_later_annotation_may_be_on_top(tmp_path: Path) -> None:
 def test_a_folder_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     write_coco(tmp_path)
     (tmp_path / OUTPUT).mkdir()
+    (tmp_path / OUTPUT / "report.txt").write_text("mine")
     refused(tmp_path, rf"{OUTPUT} exists and was not written by this command: rename or remove it")
 
 
