@@ -118,9 +118,9 @@ def test_a_mistake_is_one_line(change: Change, line: str, tmp_path: Path) -> Non
         (b'{"images": [', r"instances\.json is not JSON \(Expecting value: line 1"),
         (b"[" * 100_000, r"instances\.json is not JSON"),
         ("{'name': 'Köln'}".encode("latin-1"), r"instances\.json is not JSON"),
-        (b"{}", r"has no annotation file of .*instances\.json is none\): export one, or set prepare\.files"),
-        (b"[]", r"has no annotation file of"),
-        (b"null", r"has no annotation file of"),
+        (b"{}", r"has no annotation file \(.*instances\.json is none\): export one as coco, labelme"),
+        (b"[]", r"has no annotation file"),
+        (b"null", r"has no annotation file"),
         (b'{"images": [], "annotations": [], "categories": []}', r"instances\.json lists no image: export the"),
     ],
 )
@@ -202,7 +202,7 @@ def test_labels_are_ordered_and_ignored_as_the_user_says(tmp_path: Path) -> None
         (["prepare.ignore=dog"], r"prepare\.ignore=dog: give a list of labels"),
         (["prepare.background=0"], r"prepare\.background=0: give the name of a class"),
         (["prepare.val_share=2"], r"prepare\.val_share=2: give a share between 0 and 1"),
-        (["prepare.files='*.xml'"], r"has no annotation file of"),
+        (["prepare.files='*.xml'"], r"has no annotation file"),
     ):
         refused(tmp_path, line, *keys)
         assert mask(tmp_path, "first.png") == before  # of the last run that succeeded
