@@ -23,6 +23,7 @@ from fastfcn_pl.config.stored_config import storable_config
 from fastfcn_pl.config.validation import import_target, parameters
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.evaluation.diagnostics.diagnostic import Diagnostics
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.training.callbacks.end_workers import EndWorkers
 from fastfcn_pl.training.callbacks.rank_agreement import RankAgreement
@@ -115,6 +116,12 @@ def module_to_predict(cfg: DictConfig, spec: DatasetSpec, config: dict[str, Any]
         config=config,
         accelerate=cfg.get("accelerate", True),
     )
+
+
+def diagnostics(cfg: DictConfig, num_classes: int) -> Diagnostics | None:
+    """Build the diagnostics of `cfg`; None without any."""
+    built = {str(name): build(node, num_classes) for name, node in (cfg.get("diagnostics") or {}).items() if node}
+    return Diagnostics(built) if built else None
 
 
 def outline(cfg: DictConfig, num_classes: int) -> dict[str, torch.Tensor] | None:

@@ -38,6 +38,7 @@ class TrainConfig:
     callbacks: Any = MISSING
     logger: Any = MISSING
     protocol: Any = MISSING
+    diagnostics: Any = None
     seed: int = MISSING
     channels_last: bool = MISSING
     compile: bool = MISSING
@@ -60,9 +61,9 @@ class EvaluateConfig:
 
     checkpoint: str = MISSING
     split: str = MISSING
-    boundary_ratio: float | None = MISSING
     data: Any = MISSING
     protocol: Any = None
+    diagnostics: Any = None
     trainer: Any = MISSING
     callbacks: Any = MISSING
     accelerate: bool = MISSING

@@ -16,7 +16,7 @@ from fastfcn_pl.config.stored_config import is_withheld
 from fastfcn_pl.config.unknown_key import closest_key, no_such_key
 from fastfcn_pl.core.types import UserError, suggest
 
-_CONTAINERS = ("callbacks", "logger")  # nodes whose children are named by the user
+_CONTAINERS = ("callbacks", "diagnostics", "logger")  # nodes whose children are named by the user
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "NoneType": "null"}
 
 
@@ -26,7 +26,7 @@ def check(cfg: DictConfig) -> None:
     Classes and functions of this package need exactly their keyword-only parameters. Others take any subset of theirs.
     """
     for name in _CONTAINERS:
-        for child, node in cfg.get(name, {}).items():
+        for child, node in (cfg.get(name) or {}).items():
             if node and "_target_" not in node:
                 known = [key for key, sibling in cfg[name].items() if sibling and "_target_" in sibling]
                 raise UserError(f"{name}.{child} has no _target_; {suggest(child, known)}")

@@ -52,6 +52,11 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
         known = suggest(str(error.missing_cfg_file), [path.stem for path in schema.STUDIES_DIR.glob("*.yaml")])
         return f"-cn {error.missing_cfg_file}: no such study (-cd <folder> adds your own); {known}"
+    if match := re.search(r"Could not load '(\S+)/(\w+)'", str(error)):
+        known = suggest(match[2], [path.stem for path in (schema.CONF_DIR / match[1]).glob("[!_]*.yaml")])
+        return f"{match[1]}: no such option as {match[2]}; {known}"
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # raised by Hydra
+        return "a group's option is a name, or a list of names: none instead of null, where there is such an option"
     if match := re.match(r"You must specify '(\S+)'.*?:\s+(.*)", str(error), re.DOTALL):
         options = ", ".join(match[2].split())
         return f"{usage.wanted(Path(sys.argv[0]).stem, [match[1]])} ({match[1]} is one of {options})"

@@ -20,14 +20,17 @@ from fastfcn_pl.core.redaction import without_secrets
 from fastfcn_pl.core.tables import markdown_table, write_csv
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
+from fastfcn_pl.engine import diagnostics_report
 from fastfcn_pl.evaluation.confusion_plot import draw_confusion
+from fastfcn_pl.evaluation.diagnostics.diagnostic import Diagnostics
 from fastfcn_pl.evaluation.formatting import averaged_classes, data_and_split, part_of_split, percent
-from fastfcn_pl.evaluation.metrics import BoundaryIoU
 from fastfcn_pl.evaluation.protocols import protocol_name, protocol_options
 from fastfcn_pl.training.module import SegmentationModule
 
 _MAX_ROWS = 40
 """Classes up to which the table has one row each; more are shown in two columns."""
+_COLUMNS = {"IoU": "IoU", "accuracy": "accuracy", "pixel share": "share"}
+"""Keys of the per-class results by the headings of their columns."""
 
 
 def score(
@@ -35,15 +38,11 @@ def score(
     module: SegmentationModule,
     datamodule: SegmentationDataModule,
     split: str,
-    boundary_ratio: float | None = None,
+    diagnostics: Diagnostics | None = None,
 ) -> dict[str, Any]:
-    """Score `module` on `split` and return the scores for `results.json`. Shares are fractions, and NaN is None.
-
-    With `boundary_ratio`, a share of the image's diagonal, boundary IoU is computed, too.
-    """
+    """Score `module` on `split` and return the scores for `results.json`. Shares are fractions, and NaN is None."""
     datamodule.trainer = trainer  # its loaders depend on the trainer's ranks
-    if boundary_ratio is not None:
-        module.boundary = BoundaryIoU(module.spec.num_classes, boundary_ratio)
+    module.diagnostics = diagnostics
     trainer.test(module, dataloaders=datamodule.eval_dataloader(split), verbose=False)
     if module.scored_images == 0:
         raise UserError("no image was scored: raise trainer.limit_test_batches, or leave it out")
@@ -68,12 +67,8 @@ def score(
         "images": module.scored_images,
         "split_images": module.split_images,
     }
-    if module.boundary is not None:
-        results |= {
-            "boundary_ratio": boundary_ratio,
-            "mean_boundary_IoU": _number(module.boundary_iou.nanmean().item()),
-            "boundary_IoU": _by_class(module.spec, module.boundary_iou.tolist()),
-        }
+    if diagnostics:
+        results["diagnostics"] = diagnostics_report.plain(diagnostics.findings, module.spec.classes)
     return results
 
 
@@ -104,11 +99,15 @@ def report(
     """
     folder = Path(os.path.relpath(run_dir))
     write_confusion(module.scores.matrix, module.spec.classes, folder)
+    charts = diagnostics_report.write_charts(module.diagnostics, folder) if module.diagnostics else []
     write(results, folder)  # last, since a run with results.json counts as done
     console = Console()
     console.print(class_table(results, module.spec.palette if console.is_terminal else None))
+    if "diagnostics" in results:
+        console.print(diagnostics_report.table(results["diagnostics"]))
     console.print(headline(results), soft_wrap=True, highlight=False)
     files = {"checkpoint": results["checkpoint"], "overlays": folder / "overlays", "results": folder / "results.md"}
+    files |= {"charts": ", ".join(map(str, charts))} if charts else {}
     for name, place in {**files, **(places or {})}.items():
         if place is not None:
             console.print(f"{name + ':':<11} {place}", soft_wrap=True, highlight=False)
@@ -149,14 +148,7 @@ def headline(results: dict[str, Any]) -> str:
 
 def class_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return a row for each class: its name, and its scores in percent."""
-    keys = columns(results).values()
-    return [(name, *(percent(results[key][name]) for key in keys)) for name in results["IoU"]]
-
-
-def columns(results: dict[str, Any]) -> dict[str, str]:
-    """Return the keys of the per-class results by the headings of their columns."""
-    boundary = {"boundary IoU": "boundary_IoU"} if "boundary_IoU" in results else {}
-    return {"IoU": "IoU", **boundary, "accuracy": "accuracy", "pixel share": "share"}
+    return [(name, *(percent(results[key][name]) for key in _COLUMNS.values())) for name in results["IoU"]]
 
 
 def class_table(results: dict[str, Any], palette: Sequence[tuple[int, int, int]] | None = None) -> Table:
@@ -171,7 +163,7 @@ def class_table(results: dict[str, Any], palette: Sequence[tuple[int, int, int]]
             row[0] = Text.assemble(("■ ", "rgb({},{},{})".format(*palette[i])), name)
             row[1].stylize(_iou_style(results["IoU"][name]))
     if len(rows) <= _MAX_ROWS:
-        return _table(title, ["class", *columns(results)], rows)
+        return _table(title, ["class", *_COLUMNS], rows)
     half = -(-len(rows) // 2)
     short = [[row[0], row[1], row[-1]] for row in [*rows, [Text()] * len(rows[0])]]  # class, IoU, pixel share
     pairs = [[*short[i], *short[half + i]] for i in range(half)]
@@ -196,16 +188,14 @@ def _iou_style(iou: float | None) -> str:
 
 def markdown(results: dict[str, Any]) -> str:
     """Return the scores as a Markdown page."""
-    table = markdown_table(["class", *columns(results)], class_rows(results))
+    table = markdown_table(["class", *_COLUMNS], class_rows(results))
     absent = ", ".join(results["absent_classes"])
     note = f"\nClasses without pixels, left out of the mean: {absent}.\n" if absent else ""
     options = ", ".join(f"{key} {value}" for key, value in results["protocol_options"].items())
     weighted, dice = percent(results["frequency_weighted_IoU"]), percent(results["mean_Dice"])
     note += f"\nFrequency-weighted IoU {weighted}, mean Dice {dice}. Confused classes: `confusion.csv`.\n"
-    if "mean_boundary_IoU" in results:
-        mean = percent(results["mean_boundary_IoU"])
-        note += f"\nMean boundary IoU {mean}, with a boundary of {results['boundary_ratio']} of the diagonal.\n"
     note += f"\nProtocol {results['protocol']}: {options}.\n" if options else ""
     whole = results["images"] == results.get("split_images", results["images"])
     images = f" ({results['images']} images)" if whole else ""
-    return f"{headline(results)}{images}.\n{note}\n{table}\n"
+    diagnostics = diagnostics_report.markdown(results.get("diagnostics", {}))
+    return f"{headline(results)}{images}.\n{note}\n{table}\n{diagnostics}"

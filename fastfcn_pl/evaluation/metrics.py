@@ -1,4 +1,4 @@
-"""Segmentation metrics over a whole split: scores of a confusion matrix, and boundary IoU."""
+"""Segmentation metrics over a whole split: the confusion matrix and its scores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from fastfcn_pl.core.types import IGNORE, UserError
+from fastfcn_pl.core.types import IGNORE
 
 
 @dataclass(frozen=True)
@@ -90,59 +89,3 @@ class ConfusionMatrix(Metric):
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return the matrix `(num_classes, num_classes)`, rows true, columns predicted, and the number of images."""
         return self.matrix, self.images
-
-
-class BoundaryIoU(Metric):
-    """IoU of the pixels near class boundaries, in labels and in predictions (Cheng et al., CVPR 2021, eq. 2).
-
-    A pixel is near a boundary if it is within `ratio` times the image's diagonal; the paper uses 0.02. As in the
-    paper's code, the image's border is a boundary and distance is the larger of rows and columns. Pixels are summed
-    over images and ranks.
-    """
-
-    full_state_update = False
-    intersection: Tensor
-    union: Tensor
-
-    def __init__(self, num_classes: int, ratio: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not 0 < ratio < 1:
-            raise UserError(f"boundary_ratio={ratio}: give a share of the image's diagonal, such as 0.02")
-        self.num_classes, self.ratio = num_classes, ratio
-        for name in ("intersection", "union"):
-            self.add_state(name, torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add class indices `prediction` and `target`, both `(B, H, W)`; skip pixels labelled `IGNORE`."""
-        distance = max(1, round(self.ratio * math.hypot(*target.shape[-2:])))
-        prediction = torch.where(target == IGNORE, IGNORE, prediction)
-        predicted, true = _near_boundary(prediction, distance), _near_boundary(target, distance)
-        intersection = self._count(target[predicted & true & (prediction == target)])
-        self.intersection += intersection
-        self.union += self._count(target[true]) + self._count(prediction[predicted]) - intersection
-
-    def _count(self, labels: Tensor) -> Tensor:
-        return torch.bincount(labels.long(), minlength=IGNORE + 1)[: self.num_classes]
-
-    def compute(self) -> Tensor:
-        """Return the boundary IoU `(num_classes,)`, float64; NaN for a class without boundary pixels."""
-        return self.intersection.double() / self.union
-
-
-def _near_boundary(labels: Tensor, distance: int) -> Tensor:
-    """Return a mask `(B, H, W)` of pixels with another class, or the border, within `distance` rows and columns."""
-    padded = F.pad(labels.short(), (distance,) * 4, value=-1)
-    lowest, highest = -padded, padded
-    for dim in (1, 2):
-        lowest, highest = (_sliding_max(x, 2 * distance + 1, dim) for x in (lowest, highest))
-    return -lowest != highest
-
-
-def _sliding_max(x: Tensor, window: int, dim: int) -> Tensor:
-    """Return the maximum of each `window` along `dim`, in log(window) steps that double the window."""
-    size = 1
-    while size < window:
-        step, length = min(size, window - size), x.shape[dim]
-        x = torch.maximum(x.narrow(dim, 0, length - step), x.narrow(dim, step, length - step))
-        size += step
-    return x

@@ -78,14 +78,27 @@ class ScoreMap:
             labels[:, top:bottom] = _argmax(self.rows(top, bottom))
         return labels
 
+    def labels_and_confidence(self) -> tuple[Tensor, Tensor]:
+        """Return the labels, as `labels` does, and the probability of each of them: `(B, h, w)`, float32."""
+        labels, confidence = [], []
+        for top, bottom in self._bands():
+            scores = self.rows(top, bottom)
+            band = _argmax(scores)
+            labels.append(band)
+            confidence.append(self._normalized(scores).gather(-1, band[..., None])[..., 0])
+        # a weight that overflowed is infinite, and so is the sum that it is divided by
+        return torch.cat(labels, 1), torch.cat(confidence, 1).nan_to_num(nan=1.0)
+
     def probabilities(self) -> Iterator[tuple[int, int, Tensor]]:
         """Yield `(top, bottom, probabilities)` of bands from top to bottom; probabilities are `(B, rows, w, C)`.
 
         They sum to 1 at each pixel: the softmax of logits, or weights divided by their sum.
         """
         for top, bottom in self._bands():
-            scores = self.rows(top, bottom)
-            yield top, bottom, scores.softmax(-1) if self.logits else scores / scores.sum(-1, keepdim=True)
+            yield top, bottom, self._normalized(self.rows(top, bottom))
+
+    def _normalized(self, scores: Tensor) -> Tensor:
+        return scores.softmax(-1) if self.logits else scores / scores.sum(-1, keepdim=True)
 
     def _bands(self) -> Iterator[tuple[int, int]]:
         batch, height, width, classes = self.shape

@@ -25,7 +25,7 @@ def evaluate(cfg: DictConfig) -> float:
     trainer = build.trainer(run)
     trainer_flags.check_strategy(trainer)
     rank_processes.start_with_frozen_job(trainer)
-    results = scoring.score(trainer, module, datamodule, cfg.split, cfg.boundary_ratio)
+    results = scoring.score(trainer, module, datamodule, cfg.split, build.diagnostics(run, datamodule.spec.num_classes))
     results |= {"checkpoint": cfg.checkpoint, **provenance.environment()}
     if trainer.is_global_zero:
         scoring.report(results, module, cfg.run_dir)
@@ -43,5 +43,5 @@ def as_trained(trained: Checkpoint, cfg: DictConfig) -> DictConfig:
     if trainer.precision is None:
         trainer.precision = trained.parts("trainer.precision").trainer.precision
     run.update(trainer=trainer, callbacks=cfg.callbacks, logger={}, run_dir=cfg.run_dir)
-    run.accelerate = cfg.accelerate
+    run.accelerate, run.diagnostics = cfg.accelerate, cfg.diagnostics
     return OmegaConf.create(OmegaConf.to_container(run, resolve=True))  # type: ignore[return-value]

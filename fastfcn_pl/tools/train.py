@@ -85,7 +85,8 @@ def score_best(cfg: DictConfig, trainer: L.Trainer, trained: SegmentationModule,
     module.accelerate = trained.accelerate
     costs = cost_of(trainer, module)
     startup_messages.step(f"train: scoring {best}")
-    results = scoring.score(trainer, module, trainer.datamodule, "val")  # type: ignore[attr-defined]
+    diagnostics = build.diagnostics(cfg, module.spec.num_classes)
+    results = scoring.score(trainer, module, trainer.datamodule, "val", diagnostics)  # type: ignore[attr-defined]
     results |= {"parameters": costs["parameters"], "gmacs": costs["gmacs"], "cost": costs}
     results |= {"checkpoint": best, "checkpoint_step": checkpoint.training_state["global_step"]}
     results |= {"steps": steps, "epochs": epochs, "seed": cfg.seed, "train_seconds": train_seconds(trainer), **metadata}

@@ -24,7 +24,7 @@ from fastfcn_pl.training.wandb_server import logged_in, server_reachable
 
 _MODES = ("auto", "online", "offline")
 _MAX_TAG_LENGTH = 64
-_UNTAGGED_GROUPS = re.compile(r"logger|callbacks|trainer|data/loader|.*@")
+_UNTAGGED_GROUPS = re.compile(r"logger|callbacks|diagnostics|trainer|data/loader|.*@")
 """Groups that say nothing about the model or the data, and the terms of a loss."""
 
 

@@ -18,9 +18,11 @@ from fastfcn_pl.acceleration.inference import optimize_for_inference
 from fastfcn_pl.acceleration.training import memory_format, optimize_for_training
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.samplers import BLANK
+from fastfcn_pl.evaluation.diagnostics.diagnostic import Diagnostics
 from fastfcn_pl.evaluation.formatting import part_of_split
-from fastfcn_pl.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Scores
+from fastfcn_pl.evaluation.metrics import ConfusionMatrix, Scores
 from fastfcn_pl.evaluation.protocols import Protocol
+from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.unused_weights import freeze_unused
 from fastfcn_pl.training.parameter_table import print_parameters
@@ -65,7 +67,7 @@ class SegmentationModule(L.LightningModule):
         model.to(memory_format=self.memory_format)
         self.save_hyperparameters({"config": config, "spec": spec.to_dict()}, logger=False)
         self.confusion = ConfusionMatrix(spec.num_classes)
-        self.boundary: BoundaryIoU | None = None
+        self.diagnostics: Diagnostics | None = None
         self.scored_images, self.split_images, self.scored_step = 0, 0, -1
         self._tested: list[Segmenter] = []  # a list, so that its weights are none of the module's
         self.seed: int = config.get("seed", 0)
@@ -128,19 +130,18 @@ class SegmentationModule(L.LightningModule):
             self.log(f"train/{name}", value, batch_size=len(batch["image"]), sync_dist=True, prog_bar=bar)
         return total
 
-    def predict_labels(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return class indices `(B, H, W)` at the label's size, by this module's protocol."""
+    def predict(self, batch: dict[str, Tensor]) -> ScoreMap:
+        """Return class scores at the label's size, by this module's protocol."""
         height, width = batch["target"].shape[-2:]
         model = self._tested[0] if self._tested else self.model
-        return self.protocol(model, self.normalize(batch["image"]), (height, width)).labels()
+        return self.protocol(model, self.normalize(batch["image"]), (height, width))
 
     def _score(self, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
         if batch["index"][0] == BLANK:
             return None
-        prediction = self.predict_labels(batch)
+        scores = self.predict(batch)
+        prediction = self.diagnostics.add(scores, batch["target"]) if self.diagnostics else scores.labels()
         self.confusion.update(prediction, batch["target"])
-        if self.boundary is not None:
-            self.boundary.update(prediction, batch["target"])
         return {"prediction": prediction}  # what callbacks draw
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor] | None:
@@ -167,9 +168,6 @@ class SegmentationModule(L.LightningModule):
         """Log the scores of all ranks' pixels; each rank computes the same ones."""
         matrix, images = self.confusion.compute()
         self.confusion.reset()
-        if self.boundary is not None:
-            self.boundary_iou = self.boundary.compute()
-            self.boundary.reset()
         self.scores, self.scored_images = Scores.of(matrix), int(images)
         loader: Any = self.trainer.val_dataloaders if stage == "val" else self.trainer.test_dataloaders
         self.split_images = len(loader.dataset)
@@ -182,6 +180,8 @@ class SegmentationModule(L.LightningModule):
         }
         per_class = zip(self.spec.classes, self.scores.iou.tolist(), strict=True)
         values |= {f"{stage}/IoU/{name}": iou for name, iou in per_class}
+        if self.diagnostics:
+            values |= {f"{stage}/{key}": score for key, score in self.diagnostics.finish().items()}
         self.log_dict(values)
 
     @property

@@ -16,7 +16,18 @@ from fastfcn_pl.config import composition, schema, validation
 from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.core.types import UserError
 
-GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "protocol")
+GROUPS = (
+    "data",
+    "model",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+    "logger",
+    "protocol",
+    "diagnostics",
+)
 OPTIONS = sorted(
     path.relative_to(schema.CONF_DIR).with_suffix("").as_posix()
     for group in GROUPS
@@ -52,6 +63,18 @@ def _together() -> list[list[str]]:
 @pytest.mark.parametrize("options", _together(), ids=" ".join)
 def test_options_fit_their_signatures(options: list[str], make_config: Callable[..., DictConfig]) -> None:
     _fits(make_config(*options))
+
+
+def test_diagnostics_are_listed(make_config: Callable[..., DictConfig]) -> None:
+    names = {option.removeprefix("diagnostics/") for option in OPTIONS if option.startswith("diagnostics/")}
+    assert set(make_config("diagnostics=all").diagnostics) == names - {"all", "none"}
+    for name in ("train", "evaluate"):
+        both = make_config("diagnostics=[calibration,components]", "diagnostics.calibration.bins=9", name=name)
+        assert list(both.diagnostics) == ["calibration", "components"]
+        assert both.diagnostics.calibration.bins == 9
+        assert composition.ConfigLoader.notes == ()
+        assert not make_config(name=name).diagnostics
+        assert not make_config("diagnostics=[]", name=name).diagnostics
 
 
 def test_a_base_is_no_option(make_config: Callable[..., DictConfig]) -> None:

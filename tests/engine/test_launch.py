@@ -74,6 +74,10 @@ def test_a_study_is_found(command: Command, arguments: list[str]) -> None:
         ("model/neck=jup", "Could not find 'model/neck/jup'"),
         ("-cn=quickstrat", "-cn quickstrat: no such study (-cd <folder> adds your own); did you mean quickstart?"),
         ("seed=abc", "could not be converted to Integer"),
+        ("diagnostics=[components,calibratin]", "diagnostics: no such option as calibratin; did you mean calibration?"),
+        ("diagnostics=calibratin", "Available options in 'diagnostics': all; boundary_bands; boundary_iou;"),
+        ("diagnostics.calibration.bins=9", "diagnostics.calibration: no such key"),
+        ("diagnostics=null", "a group's option is a name, or a list of names"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(command: Command, argument: str, line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from fastfcn_pl.config import build
 from fastfcn_pl.core.types import DatasetSpec
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.dataset import Source
-from fastfcn_pl.engine import scoring
+from fastfcn_pl.engine import diagnostics_report, scoring
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.training.module import SegmentationModule
+from tests.conftest import composed
 from tests.fakes.network import Network
 
 
@@ -122,15 +124,55 @@ def test_the_table_of_classes_is_whole_in_80_columns(data: str, terminal: bool) 
         assert all(f"38;2;{colour}m" in text for colour in (first, last, "213;94;0", "230;159;0", "86;180;233"))
 
 
-def test_boundary_iou_is_an_option(tmp_path: Path) -> None:
+def test_diagnostics_are_an_option(tmp_path: Path) -> None:
     spec = _spec("other", 2)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
-    results = scoring.score(trainer, _module(spec, _all_class_0), _Data(spec), "val", boundary_ratio=0.04)
+    diagnostics = build.diagnostics(composed("diagnostics=all", "diagnostics.boundary_iou.ratio=0.04"), 2)
+    module = _module(spec, _all_class_0)
+    results = scoring.score(trainer, module, _Data(spec), "val", diagnostics)
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+    found = results["diagnostics"]
     # 16 x 16 pixels of class 0, of which the upper half is right: within 1 of the border are 60 and 44 pixels, 30 both
-    assert results["boundary_IoU"] == {"class 0": 30 / (60 + 44 - 30), "class 1": 0.0}
+    assert found["boundary_iou"]["classes"]["boundary IoU"] == {"class 0": 30 / (60 + 44 - 30), "class 1": 0.0}
+    assert found["boundary_bands"]["scores"]["error by distance"] == {
+        "0-1 px": 0.5,
+        "1-2 px": 0.5,
+        "2-4 px": 0.5,
+        "4-8 px": 0.5,
+        "8-16 px": None,
+        ">16 px": None,
+    }
+    assert found["components"]["scores"]["recall by area"]["64-256 px"] == 0.5
+    assert found["calibration"]["scores"]["ECE"] == {"15 bins": 0.0}  # two equal logits, right in half of the cases
+    assert found["fine_grained"]["scores"]["mIoU by image"]["images"] == 0.25
+    assert found["stride_ceiling"]["scores"]["mIoU, reduced"] == {
+        "stride 4": 1.0,
+        "stride 8": 1.0,
+        "stride 16": 0.25,
+        "stride 32": 0.25,
+    }
     page = scoring.markdown(results)
-    lines = page.splitlines()
-    assert lines[lines.index("| class | IoU | boundary IoU | accuracy | pixel share |") + 2].startswith(
-        "| class 0 | 50.00 |"
-    )
-    assert "Mean boundary IoU 20.27, with a boundary of 0.04 of the diagonal." in page
+    assert "| boundary iou: mean | 4 % of the diagonal 20.27 |" in page
+    assert "| class 0 | 50.00 | 100.00 | 50.00 |" in page
+    assert "| class | boundary IoU | ECE | mean IoU of an image | reduced to stride 4 |" in page
+    assert trainer.callback_metrics["final/boundary_iou/mean/4 % of the diagonal"] == pytest.approx(15 / 74)
+    scoring.report({**results, "checkpoint": "best.ckpt"}, module, str(tmp_path))
+    assert {path.name for path in tmp_path.glob("*.png")} == {"confusion.png", "boundary_bands.png", "calibration.png"}
+    printed = io.StringIO()
+    Console(file=printed, width=80).print(diagnostics_report.table(found))
+    assert max(map(len, printed.getvalue().splitlines())) <= 80
+    for score in ("4-8 px 50.00", "stride 16 25.00", "worst 10 % of classes 25.00"):
+        assert score in printed.getvalue().replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_without_diagnostics_nothing_is_added(tmp_path: Path) -> None:
+    spec = _spec("other", 2)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    module = _module(spec, _all_class_0)
+    results = scoring.score(trainer, module, _Data(spec), "val", build.diagnostics(composed(), 2))
+    assert "diagnostics" not in results
+    assert set(trainer.callback_metrics) == {
+        *(f"final/{name}" for name in ("mIoU", "pixel_accuracy", "mean_accuracy", "IoU/class 0", "IoU/class 1"))
+    }
+    scoring.report({**results, "checkpoint": "best.ckpt"}, module, str(tmp_path))
+    assert {path.name for path in tmp_path.glob("*.png")} == {"confusion.png"}

@@ -17,7 +17,7 @@ from tests.support.secrets import ENVIRONMENT, PART, assert_clean, part, searche
 pytestmark = pytest.mark.slow
 OPTIONS = [*TINY, "data=camvid", "data.root=CamVid", "data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1"]
 OPTIONS += ["data.augmentation.crop_size=48", "callbacks.cost.repeats=0", "hydra.run.dir=run"]
-OPTIONS += ["trainer.devices=2", "trainer.strategy=ddp"]
+OPTIONS += ["trainer.devices=2", "trainer.strategy=ddp", "diagnostics=all"]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,17 @@ def test_two_ranks_score_as_one(run: tuple[Path, CompletedProcess[str]], tmp_pat
     folder, _ = run
     results = json.loads((folder / "results.json").read_text())
     assert (results["world_size"], results["steps"]) == (2, 1)
-    words = [f"checkpoint={folder}/checkpoints/best.ckpt", f"run_dir={tmp_path}/one", f"hydra.run.dir={tmp_path}/one"]
+    words = [
+        f"checkpoint={folder}/checkpoints/best.ckpt",
+        "diagnostics=all",
+        f"run_dir={tmp_path}/one",
+        f"hydra.run.dir={tmp_path}/one",
+    ]
     done = in_process.run(["fastfcn_pl.evaluate", *words], folder.parent)
     assert done.returncode == 0, done.stderr
     one = json.loads((tmp_path / "one" / "results.json").read_text())
     assert one["world_size"] == 1
-    for key in ("mIoU", "IoU", "accuracy", "share", "images"):
+    for key in ("mIoU", "IoU", "accuracy", "share", "images", "diagnostics"):
         assert one[key] == results[key], key
 
 

@@ -40,7 +40,14 @@ OPTIONS += [
     "callbacks.images.worst=2",
 ]
 OPTIONS += ["callbacks.files.code=true", "callbacks.files.checkpoint=true", "callbacks.cost.repeats=1"]
-OPTIONS += ["run_dir=run", "logger=all", "logger.wandb.mode=offline", "logger.wandb.tags=[mine]", "seed=3"]
+OPTIONS += [
+    "diagnostics=all",
+    "run_dir=run",
+    "logger=all",
+    "logger.wandb.mode=offline",
+    "logger.wandb.tags=[mine]",
+    "seed=3",
+]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +138,7 @@ def test_masks_decode_to_labels_prediction_and_errors(run: Path) -> None:
         target = sample["target"]
         with torch.inference_mode():
             batch = {"image": sample["image"][None], "target": target[None]}
-            prediction = module.predict_labels(batch)[0].numpy()
+            prediction = module.predict(batch).labels()[0].numpy()
         file = io.BytesIO()
         Image.fromarray(sample["image"].permute(1, 2, 0).numpy()).save(file, "JPEG")
         assert np.array_equal(picture, np.asarray(Image.open(file)))

@@ -16,6 +16,7 @@
 | `val/confusion_chart` | interactive chart; its table is `Custom Chart Tables/val/confusion_chart_table` | W&B |
 | `final/mIoU`, `final/pixel_accuracy`, `final/mean_accuracy` | scores of the best checkpoint | all |
 | `final/IoU/<class>` | IoU of each class | all |
+| `final/<diagnostic>/<score>/<case>` | scores of the `diagnostics`, as fractions | all |
 | `final/classes`, `final/confusion`, `final/confusion_chart` | as in a validation | as in a validation |
 | `final/worst` | the images with the lowest mIoU; in W&B with masks | W&B, TensorBoard |
 
