@@ -26,6 +26,7 @@ _COLUMNS = {
 _WITHOUT_SCORES: dict[str, Any] = {
     "runs": None,
     "classes": None,
+    "diagnostics": [],
     "legend": [],
     "grey": 0,
     "samples": [],

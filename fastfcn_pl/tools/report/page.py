@@ -19,6 +19,7 @@ from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.tools.report import costs, figures, pictures
 from fastfcn_pl.tools.report.claims import Claim, claim_table
+from fastfcn_pl.tools.report.diagnostics import diagnostic_tables
 from fastfcn_pl.tools.report.files import read_text, read_yaml
 from fastfcn_pl.tools.report.groups import Comparison, Group, check_published, common, compare, differences, published
 from fastfcn_pl.tools.report.run_schema import CONFIG
@@ -162,6 +163,7 @@ def _section(index: int, comparison: Comparison, unmatched: Sequence[dict[str, A
         "verdicts": judged,
         "runs": run_table(comparison.groups),
         "classes": class_table(groups, judged.shown_classes),
+        "diagnostics": diagnostic_tables(comparison.groups),
         "charts": [
             {"key": key, "svg": figures.for_html(svg), "caption": caption, "file": f"{key}_{index}.svg", "label": label}
             for key, (svg, caption, label) in charts.items()

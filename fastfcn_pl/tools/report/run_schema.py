@@ -37,6 +37,7 @@ RESULTS: Shape = {
     "absent_classes?": [TEXT],
     "images": NUMBER,
     "split_images?": NUMBER,
+    "diagnostics?": {"*": {"scores": {"*": _BY_CLASS}}},
     "train_seconds?": MAYBE_NUMBER,
     "steps?": MAYBE_NUMBER,
     "epochs?": MAYBE_NUMBER,

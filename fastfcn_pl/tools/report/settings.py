@@ -12,11 +12,12 @@ from fastfcn_pl.engine.hydra_job import override_key
 from fastfcn_pl.engine.match import NAMES
 
 _MACHINE_SPECIFIC_DATA = ("data.root", "data.num_workers", "data.loader")
-_MACHINE_SPECIFIC = ("run_dir", "logger", "hydra", "checkpoint", "resume", "debug", "trust", *_MACHINE_SPECIFIC_DATA)
+_OF_THE_RECORD = ("run_dir", "logger", "diagnostics", "hydra", "checkpoint", "resume", "debug", "trust")
+_MACHINE_SPECIFIC = (*_OF_THE_RECORD, *_MACHINE_SPECIFIC_DATA)
 
 
 def is_machine_specific(key: str) -> bool:
-    """Tell whether a key depends on the machine or on how the run is stored, without influence on its outcome."""
+    """Tell whether a key depends on the machine or on how the run is recorded, without influence on its outcome."""
     return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in _MACHINE_SPECIFIC)
 
 

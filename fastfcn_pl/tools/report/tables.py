@@ -80,11 +80,8 @@ def result_table(
     for title, key in _SCORES.items():
         spreads = [_score(group, key) for group in groups]
         if any(spreads) or (title == "mIoU" and not groups):
-            columns.append(
-                _Column(
-                    title, [_percent(s, best_is_shown and title == "mIoU" and i == 0) for i, s in enumerate(spreads)]
-                )
-            )
+            cells = [percent_cell(s, best_is_shown and title == "mIoU" and i == 0) for i, s in enumerate(spreads)]
+            columns.append(_Column(title, cells))
     columns += settings  # so many that the scores would be out of sight
     for key in _COSTS:
         title, unit, digits = COST_COLUMNS[key]
@@ -136,7 +133,7 @@ def _score(group: Group, key: str) -> Spread | None:
     return group.score if key == "mIoU" else Spread.of((run.results or {}).get(key) for run in group.counted)
 
 
-def _percent(spread: Spread | None, best: bool = False) -> Cell:
+def percent_cell(spread: Spread | None, best: bool = False) -> Cell:
     if spread is None:
         return Cell("-")
     std = "" if spread.std is None else f" ± {percent(spread.std)}"
