@@ -10,7 +10,7 @@ Experimental Designs, section 4.14). Intervals then cover at least as often as t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,10 @@ _SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class ScoredRuns:
-    """Scores of S runs of one network, and of the same runs on B bootstrap samples of the images."""
+    """K scores of S runs of one network, and of the same runs on B bootstrap samples of the images."""
 
     scores: np.ndarray
-    """`(S, K)`: mean IoU, then the IoU of each class; NaN for a class without pixels."""
+    """`(S, K)`. Those of pixel counts are the mean IoU and the IoU of each class; NaN for a class without pixels."""
     resampled: np.ndarray
     """`(B, S, K)`."""
     images: int
@@ -35,14 +35,19 @@ class ScoredRuns:
     @classmethod
     def of(cls, counts: np.ndarray) -> ScoredRuns:
         """Score `counts` `(S, N, 3, C)` of S runs on N images: correct, labelled and predicted pixels of each class."""
-        runs, images, _, classes = counts.shape
+        return cls.of_sums(counts, iou_scores)
+
+    @classmethod
+    def of_sums(cls, by_image: np.ndarray, scores: Callable[[np.ndarray], np.ndarray]) -> ScoredRuns:
+        """Score `by_image` `(S, N, ...)` of S runs on N images by `scores(sums over images)`: `(..., K)`."""
+        runs, images, *shape = by_image.shape
         draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), RESAMPLES)
-        by_image = counts.transpose(1, 0, 2, 3).reshape(images, -1).astype(np.float64)
-        resampled = (draws @ by_image).reshape(RESAMPLES, runs, 3, classes)
-        return cls(_scores(counts.sum(1)), _scores(resampled), images)
+        rows = by_image.swapaxes(0, 1).reshape(images, -1).astype(np.float64)
+        resampled = (draws @ rows).reshape(RESAMPLES, runs, *shape)
+        return cls(scores(by_image.sum(1)), scores(resampled), images)
 
 
-def _scores(counts: np.ndarray) -> np.ndarray:
+def iou_scores(counts: np.ndarray) -> np.ndarray:
     """Return mean IoU and the IoU of the classes `(..., 1 + C)` of pixel counts `(..., 3, C)`."""
     correct, labelled, predicted = np.moveaxis(counts, -2, 0)
     union = labelled + predicted - correct
