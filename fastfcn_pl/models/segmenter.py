@@ -15,7 +15,8 @@ class Backbone(nn.Module):
 
     It may have a method `parameter_depths()` that returns `ParameterDepths`, without which `optimizer.layer_decay` and
     `freeze=backbone.stem` are refused, and one `no_weight_decay()` that returns the names of parameters which weight
-    decay would harm, such as position embeddings.
+    decay would harm, such as position embeddings. `model=approximation` needs `dilated_twin()`: a backbone of the same
+    weights on the meta device whose last level has stride 8.
     """
 
     out_info: FeatureInfo
@@ -67,10 +68,14 @@ class Segmenter(nn.Module):
     def forward(self, x: Tensor, extras: bool = False) -> ModelOutput:
         with_extras = extras or self.training
         levels = self.backbone(x)
+        return self.classify(levels, self.neck(levels), with_extras)
+
+    def classify(self, levels: list[Tensor], neck_levels: list[Tensor], with_extras: bool) -> ModelOutput:
+        """Return the output of the head for the neck's levels, with the auxiliary head's for the backbone's."""
         if self.head_outputs is None:
-            logits, outputs = self.head(self.neck(levels)), {}
+            logits, outputs = self.head(neck_levels), {}
         else:
-            logits, outputs = self.head(self.neck(levels), extras=with_extras)
+            logits, outputs = self.head(neck_levels, extras=with_extras)
         if self.aux_head is not None and with_extras:
             outputs = {"aux_logits": self.aux_head(levels), **outputs}
         return ModelOutput(logits.contiguous(), outputs)  # upsampling channels_last logits is four times slower

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from fastfcn_pl.core.types import FeatureInfo, UserError
@@ -45,6 +46,11 @@ class TimmBackbone(TimmFeatures):
             name, pretrained, grad_checkpointing, drop_path_rate, lambda: _find_layout(name, output_stride)
         )
         self.out_info = self._layout.info
+
+    def dilated_twin(self) -> TimmBackbone:
+        """Return the same network at stride 8, without weights on the meta device: strides after C3 become dilation."""
+        with torch.device("meta"):
+            return type(self)(name=self._name, output_stride=8, pretrained=False)
 
 
 def _find_layout(name: str, output_stride: int) -> Layout:
