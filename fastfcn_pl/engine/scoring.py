@@ -69,6 +69,10 @@ def score(
     }
     if diagnostics:
         results["diagnostics"] = diagnostics_report.plain(diagnostics.findings, module.spec.classes)
+    for name, value in trainer.callback_metrics.items():
+        kind, _, score_name = name.partition("/")
+        if kind == "final" and "/" not in score_name:  # the module's own are there; others come from callbacks
+            results.setdefault(score_name, _number(float(value)))
     return results
 
 

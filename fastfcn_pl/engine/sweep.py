@@ -153,4 +153,6 @@ def _cell(job: dict[str, Any], name: str) -> str:
         return "-"
     if name == "time":
         return str(timedelta(seconds=round(value)))
-    return f"{100 * value:.2f}" if name == "mIoU" else str(value)
+    if name == "mIoU":
+        return f"{100 * value:.2f}"
+    return str(round(value, 4) if isinstance(value, float) else value)

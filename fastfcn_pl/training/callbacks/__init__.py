@@ -14,10 +14,12 @@
 | `val/classes` | table of the class scores: IoU, accuracy, Dice, share | W&B |
 | `val/confusion` | confusion matrix as an image; rows are shares of the true class | W&B, TensorBoard |
 | `val/confusion_chart` | interactive chart; its table is `Custom Chart Tables/val/confusion_chart_table` | W&B |
+| `val/approximation_error`, `val/approximation_cosine` | 1 - R^2 and cosine of a neck's approximation | all |
 | `final/mIoU`, `final/pixel_accuracy`, `final/mean_accuracy` | scores of the best checkpoint | all |
 | `final/IoU/<class>` | IoU of each class | all |
 | `final/<diagnostic>/<score>/<case>` | scores of the `diagnostics`, as fractions | all |
 | `final/classes`, `final/confusion`, `final/confusion_chart` | as in a validation | as in a validation |
+| `final/approximation_error`, `final/approximation_cosine` | as in a validation | all |
 | `final/worst` | the images with the lowest mIoU; in W&B with masks | W&B, TensorBoard |
 
 The x-axis is `trainer/global_step`. W&B's summary holds the last value of each number and these facts about the run:

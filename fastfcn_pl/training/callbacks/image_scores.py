@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import lightning as L
 import numpy as np
@@ -23,6 +23,7 @@ from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.callbacks.sample_images import Sample
 from fastfcn_pl.training.module import SegmentationModule
 
+_T = TypeVar("_T")
 _MAX_SIDE = 400
 """Longer side of an image on the sheet, in pixels."""
 
@@ -84,7 +85,7 @@ class ImageScores(L.Callback):
         self._scores[-1] = self._scores[-1]._replace(sample=Sample(outputs, batch, _MAX_SIDE))
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
-        scores = sorted(_gather(trainer, self._scores), key=lambda s: (math.isnan(s.mean_iou), s.mean_iou, s.position))
+        scores = sorted(gather(trainer, self._scores), key=lambda s: (math.isnan(s.mean_iou), s.mean_iou, s.position))
         if not trainer.is_global_zero or not scores:
             return
         source = trainer.test_dataloaders.dataset.source  # type: ignore[union-attr]
@@ -110,13 +111,13 @@ class ImageScores(L.Callback):
             log_media.log_wandb(trainer, {"final/worst": images})
 
 
-def _gather(trainer: L.Trainer, scores: list[_ImageScore]) -> list[_ImageScore]:
-    """Return the scores of all ranks."""
+def gather(trainer: L.Trainer, items: list[_T]) -> list[_T]:
+    """Return the items of all ranks."""
     if trainer.world_size == 1:
-        return scores
+        return items
     gathered: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(gathered, scores)
-    return [score for rank in gathered for score in rank]
+    torch.distributed.all_gather_object(gathered, items)
+    return [item for rank in gathered for item in rank]
 
 
 def _format(x: float) -> str:
