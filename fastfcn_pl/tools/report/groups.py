@@ -97,7 +97,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     sets: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         if run.results is not None:
-            sets.setdefault(_scoring_key(run.results), []).append(run)
+            sets.setdefault(_scoring_key(run, run.results), []).append(run)
     for run in runs:
         if run.results is None:  # it will be scored like finished runs with the same data and protocol
             key = _config_key(run)
@@ -109,11 +109,11 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     return sorted(comparisons, key=lambda comparison: -sum(len(group.runs) for group in comparison.groups))
 
 
-def _scoring_key(results: dict[str, Any]) -> tuple[str, ...]:
+def _scoring_key(run: Run, results: dict[str, Any]) -> tuple[str, ...]:
     """Return what two scores must have in common to be comparable."""
     options = json.dumps(results["protocol_options"], sort_keys=True) if results["protocol_options"] else ""
     classes = f"classes {', '.join(results['IoU'])}"
-    return data_and_split(results), results["protocol"], options, f"{results['images']} images", classes
+    return data_and_split(results), results["protocol"], _task(run), options, f"{results['images']} images", classes
 
 
 def _may_join(run: Run, other: Run) -> bool:
@@ -128,8 +128,15 @@ def _config_key(run: Run) -> tuple[str, ...]:
     return (
         run.config["data"].get("name") or run.choices.get("data", "data"),
         name,
+        _task(run),
         json.dumps(protocol, sort_keys=True, default=str),
     )
+
+
+def _task(run: Run) -> str:
+    """Describe what the network was trained for, if that is not segmentation."""
+    fitted = str(run.setting("model._target_")).endswith(".Approximation")
+    return "features of the dilated twin" if fitted else ""
 
 
 def _comparison(key: tuple[str, ...], runs: list[Run], sets: Iterable[tuple[str, ...]]) -> Comparison:

@@ -18,6 +18,7 @@ from fastfcn_pl.config.schema import STUDIES_DIR
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.tools.report import costs, figures, pictures
+from fastfcn_pl.tools.report.approximation import approximation_table
 from fastfcn_pl.tools.report.claims import Claim, claim_table
 from fastfcn_pl.tools.report.diagnostics import diagnostic_tables
 from fastfcn_pl.tools.report.files import read_text, read_yaml
@@ -129,7 +130,7 @@ def _context(
         "states": states,
         "open": states["finished"] < len(trainings),
         "comparisons": [
-            *(_section(i, comparison, unmatched if i == 0 else []) for i, comparison in enumerate(comparisons)),
+            *(_section(i, comparisons, unmatched if i == 0 else []) for i in range(len(comparisons))),
             *costs.cost_sections(benchmarks),
         ],
         "unmeasured": result_table([], [], unmatched) if unmatched and not comparisons and not benchmarks else None,
@@ -143,8 +144,9 @@ def _context(
     }
 
 
-def _section(index: int, comparison: Comparison, unmatched: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _section(index: int, comparisons: Sequence[Comparison], unmatched: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the variables of one comparison for the templates, and the files that the Markdown page links to."""
+    comparison = comparisons[index]
     groups = [group for group in comparison.groups if group.score is not None]
     with_overlays = [group for group in groups if any((group.best.folder / "overlays").glob("*.png"))]
     shown = with_overlays[: pictures.MAX_RUNS]
@@ -159,7 +161,7 @@ def _section(index: int, comparison: Comparison, unmatched: Sequence[dict[str, A
     return {
         "title": comparison.title,
         "table": result_table(comparison.groups, comparison.keys, unmatched, judged.best_is_shown),
-        "more": None,
+        "more": approximation_table(comparison, comparisons),
         "verdicts": judged,
         "runs": run_table(comparison.groups),
         "classes": class_table(groups, judged.shown_classes),

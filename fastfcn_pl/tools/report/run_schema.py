@@ -42,6 +42,7 @@ RESULTS: Shape = {
     "steps?": MAYBE_NUMBER,
     "epochs?": MAYBE_NUMBER,
     "equal_cost?": MAYBE_TEXT,
+    "match?": ({"solved?": ({"width?": MAYBE_NUMBER, "*": _ANY}, type(None)), "*": _ANY}, type(None)),
     **_METADATA,
 }
 HPARAMS: Shape = _METADATA
