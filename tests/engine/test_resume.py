@@ -146,7 +146,7 @@ def test_a_moved_run_resumes_in_its_folder_with_its_w_and_b_run(command: Command
     results = json.loads((second / "results.json").read_text())
     assert results["choices"]["optimizer"] == "adamw"
     config = yaml.safe_load((second / ".hydra" / "config.yaml").read_text())
-    assert config["trainer"]["max_epochs"] == 3, "what began the run is kept"
+    assert config["trainer"]["max_epochs"] == 2, "what began the run is kept"
 
 
 def test_a_new_run_starts_from_the_weights_that_fit(make_config: MakeConfig, tmp_path: Path, capsys: Any) -> None:
