@@ -115,8 +115,7 @@ def make_config(tmp_path: Path) -> Callable[..., DictConfig]:
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `python -m fastfcn_pl.<module> <arguments>` in the test's folder, and return what it said.
 
-    It runs in the test's process, which is put back afterwards; with `fresh` in one of its own, which takes 10 seconds
-    more.
+    It runs in the test's process, which is put back afterwards, or with `fresh` in one of its own.
     """
     from tests.support import in_process, processes  # imports all of Lightning
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -26,8 +23,9 @@ from fastfcn_pl.evaluation.visualize import overlay
 from fastfcn_pl.tools.demo import legend_of
 from fastfcn_pl.tools.predict.prediction import Prediction
 from fastfcn_pl.tools.train import train
-from tests.conftest import ROOT, TINY, composed
+from tests.conftest import TINY, composed
 from tests.fakes.folder import photograph
+from tests.support.processes import Process, start, wait
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -52,22 +50,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def url(checkpoint: Path, tmp_path: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "fastfcn_pl.demo", f"checkpoint={checkpoint}", f"port={_free_port()}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert server.stdout is not None
-        yield _address(server.stdout)
-    finally:
-        server.terminate()  # a shell's background jobs do not listen to Ctrl-C
-        server.wait(30)
+    server, url = _start(checkpoint, tmp_path)
+    yield url
+    server.send_signal(signal.SIGTERM)
+    server.wait(30)
 
 
-def _address(stdout: IO[str]) -> str:
-    """Return the address that the demo prints after the steps of its start."""
-    line = next(line for line in stdout if not line.startswith("demo: "))
-    assert "labelling images at http" in line
-    return re.findall(r"http\S+", line)[0]
+def _start(checkpoint: Path, folder: Path, *more: str, **env: str) -> tuple[Process, str]:
+    """Start the page, and return the address that it prints after the steps of its start."""
+    server = start(folder, "fastfcn_pl.demo", f"checkpoint={checkpoint}", f"port={_free_port()}", *more, **env)
+    assert wait(server, lambda: "labelling images at http" in server.said()[0]), server.communicate()
+    line = next(line for line in server.said()[0].splitlines() if not line.startswith("demo: "))
+    return server, re.findall(r"http\S+", line)[0]
 
 
 def _free_port() -> int:
@@ -126,15 +120,8 @@ def test_uploads_have_a_limit_and_are_gone_at_the_end(checkpoint: Path, tmp_path
     (tmp_path / "notes.png").write_text("not an image")
     (tmp_path / "drawing.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     (tmp_path / "huge.png").write_bytes((tmp_path / "photo.png").read_bytes() + bytes(2**20))
-    words = [sys.executable, "-m", "fastfcn_pl.demo", f"checkpoint={checkpoint}", f"port={_free_port()}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
-    pipe = subprocess.PIPE
-    server = subprocess.Popen(
-        [*words, "max_upload_mib=1"], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, env=environment
-    )
+    server, url = _start(checkpoint, tmp_path, "max_upload_mib=1", TMPDIR=str(tmp_path / "tmp"))
     try:
-        assert server.stdout is not None
-        url = _address(server.stdout)
         page = client.Client(url, verbose=False)
         assert page.predict(client.handle_file(tmp_path / "photo.png"), 0.5, api_name="/label")
         for name in ("notes.png", "drawing.png"):
