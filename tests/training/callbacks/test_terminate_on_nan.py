@@ -26,8 +26,7 @@ SMALL = [*TINY, "data=camvid", "data.root=CamVid", "data.batch_size=2", "data.nu
 SMALL += ["data.augmentation.crop_size=48", "trainer.max_epochs=2", "callbacks.cost.repeats=0"]
 
 POISON = """
-import os, time
-import lightning as L
+import os
 from torch import nn
 
 class Poison(nn.Module):
@@ -38,11 +37,20 @@ class Poison(nn.Module):
         self.seen += 1
         bad = self.seen == self.batch and int(os.environ.get("LOCAL_RANK", 0)) == self.rank
         return logits.mean() * (float(self.value) if bad else 0)
+"""
+SLOW = """
+import time
+import lightning as L
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from fastfcn_pl.training import distributed
+
+distributed._ALONE = 0.5  # 4 s otherwise
+_ChildProcessObserver.__init__.__defaults__ = (0.2,)  # seconds between its looks for the other rank, 5 otherwise
 
 class Slow(L.Callback):
     def on_exception(self, trainer, pl_module, exception):
         if trainer.global_rank == 0:
-            time.sleep(8)  # an upload, for longer than Lightning takes to find that the other rank is gone
+            time.sleep(2)  # an upload, for longer than Lightning takes to find that the other rank is gone
 """
 POISONED = """
 defaults: [cross_entropy]
@@ -105,7 +113,8 @@ def test_a_run_stops_at_a_poisoned_loss(command: Command, poisoned: list[str], t
 @pytest.mark.slow
 def test_all_ranks_stop_at_the_loss_of_one(command: Command, poisoned: list[str], tmp_path: Path) -> None:
     ddp = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1", "loss.terms.poison.loss.rank=1"]
-    done = command("train", *poisoned, *ddp, "+callbacks.slow._target_=poison.Slow", fresh=True)
+    (tmp_path / "slow.py").write_text(SLOW)
+    done = command("train", *poisoned, *ddp, "+callbacks.slow._target_=slow.Slow", fresh=True)
     assert done.returncode == 1
     assert done.stderr.count("error: ") == 1
     assert "error: at step 2 the loss is not finite on rank 1 (loss nan" in done.stderr
