@@ -127,7 +127,8 @@ def test_costs_are_those_of_an_independent_counter(
     some: slice, study: str, make_config: Callable[..., DictConfig]
 ) -> None:
     """Every third network of the studies of speed, or all of them, at 512x512."""
-    for overrides in cells(study)[some]:
+    networks = dict.fromkeys(tuple(o for o in cell if not o.startswith("match.")) for cell in cells(study))
+    for overrides in list(networks)[some]:
         with torch.device("meta"):
             model = build.model(make_config(*overrides, "model.backbone.pretrained=false", name=study), 59).eval()
         model.aux_head = None
