@@ -98,6 +98,12 @@ def _assert_equal(found: Any, expected: Any, path: str = "") -> None:
         assert found == expected, path
 
 
+def _inside_of_an_epoch(checkpoint: Path) -> bool:
+    progress = torch.load(checkpoint, weights_only=True)["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return progress["ready"] > progress["processed"]
+
+
+@pytest.mark.parametrize("each", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -110,17 +116,18 @@ def _assert_equal(found: Any, expected: Any, path: str = "") -> None:
         pytest.param(["data.num_workers=2", "trainer.check_val_every_n_epoch=2"], id="workers"),
     ],
 )
-def test_a_run_resumes_from_each_of_its_checkpoints(
-    overrides: list[str], make_config: MakeConfig, tmp_path: Path
+def test_a_run_resumes_from_its_checkpoints(
+    overrides: list[str], each: bool, make_config: MakeConfig, tmp_path: Path
 ) -> None:
+    """It resumes from one inside of an epoch and one at the end of an epoch, or from each of them."""
     given = [o for o in SHORT if o.split("=")[0] not in {p.split("=")[0] for p in overrides}]
     cfg = make_config(*given, *overrides, "+callbacks.keep._target_=tests.engine.test_resume.Keep")
     folder = Path(cfg.run_dir)
     train(cfg)
     expected = _state(folder)
-    kept = sorted((folder / "kept").iterdir())
-    assert len(kept) >= 4
-    for path in kept[:-1:2]:  # the last one is of the run's end
+    *kept, _ = sorted((folder / "kept").iterdir())  # the last one is of the run's end
+    inside, ends = [path for path in kept if _inside_of_an_epoch(path)], [p for p in kept if not _inside_of_an_epoch(p)]
+    for path in kept if each else (inside[-1], ends[0]):
         shutil.copy2(path, folder / "checkpoints" / "last.ckpt")
         train(make_config(*SHORT, "resume=last", "trust=[tests]"))
         _assert_equal(_state(folder), expected, str(kept.index(path)))
