@@ -28,7 +28,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path | IO[b
     with np.errstate(invalid="ignore"):
         shares = matrix / matrix.sum(1, keepdims=True)
     side = 1.6 + max(4.0, _CELL_INCHES * count * (1.7 if count <= _MAX_NUMBERED else 1.0))
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    figure = Figure(figsize=(side + 0.6, side))
     axis = figure.add_subplot()
     image = axis.imshow(100 * shares, vmin=0, vmax=100, cmap=colormaps["viridis"].with_extremes(bad="lightgrey"))
     files = [font_file(name) for name in classes]
@@ -46,4 +46,4 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path | IO[b
             color = "black" if share > 0.6 else "white"
             axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=_FONT_SIZE - 1, color=color)
     figure.colorbar(image, label="% of the true class", shrink=0.6)
-    figure.savefig(path, format="png", dpi=130)
+    figure.savefig(path, format="png", dpi=130, bbox_inches="tight")  # three times as fast as a layout
