@@ -6,18 +6,18 @@ import copy
 import functools
 import gc
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra._internal import defaults_list
-from omegaconf import DictConfig, OmegaConf
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
 
 from fastfcn_pl.config import schema
 from fastfcn_pl.config.composition import ConfigLoader
@@ -62,39 +62,32 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-_PLACE = re.compile(r"([\w.]+)=((http:/)?/[\w./:-]+)")
-
-
-_all_choices = defaults_list._create_interpolation_map
-
-
-def _choices(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig:
-    """Return the choices that defaults lists may refer to: a quarter of composing, and ours refer to none."""
-    refers = any(default.is_interpolation() for default in defaults)
-    return _all_choices(overrides, defaults, self_added) if refers else OmegaConf.create()
-
-
-defaults_list._create_interpolation_map = _choices
-
-
 @functools.lru_cache(maxsize=200)
-def _composed(name: str, overrides: tuple[str, ...]) -> tuple[DictConfig, tuple[str, ...]]:
+def _composed(name: str, options: tuple[str, ...]) -> tuple[DictConfig, tuple[str, ...]]:
     with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
-        return compose(name, overrides=list(overrides)), ConfigLoader.notes
+        return compose(name, overrides=list(options)), ConfigLoader.notes
+
+
+@functools.cache
+def _parsed(override: str) -> Override:
+    return OverridesParser.create().parse_overrides([override])[0]
+
+
+def _selects_an_option(override: str) -> bool:
+    key = _parsed(override).key_or_group
+    of_hydra = key.startswith("hydra.") or _parsed(override).is_sweep_override()
+    return of_hydra or "/" in key or (schema.CONF_DIR / key).is_dir()
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
     """Compose a config as `python -m fastfcn_pl.<name> <overrides>` does.
 
-    The same one takes no time again: paths and addresses, which differ from test to test, are set afterwards.
+    The same options take no time again: Hydra merges the keys of the command line into what it composed of them.
     """
-    keys = [override.partition("=")[0] for override in overrides]
-    matches = {override: _PLACE.fullmatch(override) for override in overrides}
-    places = {override: match for override, match in matches.items() if match and keys.count(match[1]) == 1}
-    cfg, ConfigLoader.notes = _composed(name, tuple(override for override in overrides if override not in places))
+    options = tuple(override for override in overrides if _selects_an_option(override))
+    cfg, ConfigLoader.notes = _composed(name, options)
     cfg = copy.deepcopy(cfg)
-    for match in places.values():
-        OmegaConf.update(cfg, match[1], match[2])
+    ConfigLoaderImpl._apply_overrides_to_config([_parsed(o) for o in overrides if o not in options], cfg)
     return cfg
 
 
