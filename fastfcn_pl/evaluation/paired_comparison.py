@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 RESAMPLES = 1000
 _MAX_SEEDS = 100
@@ -95,8 +95,10 @@ class Difference:
         weight = 0.0
         if seeds > 1 and (error := self.std_error(seeds)) > 0:
             weight = (self.seed_variance + self.interaction) / seeds / error**2
-        by_images = stats.t.isf(tail, max(self.images - 1, 1))
-        return float(weight * stats.t.isf(tail, seeds - 1) + (1 - weight) * by_images) if weight else float(by_images)
+        by_images = -special.stdtrit(max(self.images - 1, 1), tail)
+        return (
+            float(-weight * special.stdtrit(seeds - 1, tail) + (1 - weight) * by_images) if weight else float(by_images)
+        )
 
     def _tail(self, distance: float, seeds: int) -> float:
         """Return the probability, at most 0.5, that the estimate exceeds its mean by `distance`."""
