@@ -50,7 +50,7 @@ def _summary(spec: DatasetSpec, results: Mapping[str, Any]) -> str:
 
 
 def _classes(results: dict[str, Any]) -> str:
-    return markdown_table(["class", *scoring.columns(results)], scoring.class_rows(results))
+    return markdown_table(["class", *scoring.COLUMNS], scoring.class_rows(results))
 
 
 def _facts(results: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from fastfcn_pl.training.module import SegmentationModule
 
 _MAX_ROWS = 40
 """Classes up to which the table has one row each; more are shown in two columns."""
-_COLUMNS = {"IoU": "IoU", "accuracy": "accuracy", "pixel share": "share"}
+COLUMNS = {"IoU": "IoU", "accuracy": "accuracy", "pixel share": "share"}
 """Keys of the per-class results by the headings of their columns."""
 
 
@@ -152,7 +152,7 @@ def headline(results: dict[str, Any]) -> str:
 
 def class_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return a row for each class: its name, and its scores in percent."""
-    return [(name, *(percent(results[key][name]) for key in _COLUMNS.values())) for name in results["IoU"]]
+    return [(name, *(percent(results[key][name]) for key in COLUMNS.values())) for name in results["IoU"]]
 
 
 def class_table(results: dict[str, Any], palette: Sequence[tuple[int, int, int]] | None = None) -> Table:
@@ -167,7 +167,7 @@ def class_table(results: dict[str, Any], palette: Sequence[tuple[int, int, int]]
             row[0] = Text.assemble(("■ ", "rgb({},{},{})".format(*palette[i])), name)
             row[1].stylize(_iou_style(results["IoU"][name]))
     if len(rows) <= _MAX_ROWS:
-        return _table(title, ["class", *_COLUMNS], rows)
+        return _table(title, ["class", *COLUMNS], rows)
     half = -(-len(rows) // 2)
     short = [[row[0], row[1], row[-1]] for row in [*rows, [Text()] * len(rows[0])]]  # class, IoU, pixel share
     pairs = [[*short[i], *short[half + i]] for i in range(half)]
@@ -192,7 +192,7 @@ def _iou_style(iou: float | None) -> str:
 
 def markdown(results: dict[str, Any]) -> str:
     """Return the scores as a Markdown page."""
-    table = markdown_table(["class", *_COLUMNS], class_rows(results))
+    table = markdown_table(["class", *COLUMNS], class_rows(results))
     absent = ", ".join(results["absent_classes"])
     note = f"\nClasses without pixels, left out of the mean: {absent}.\n" if absent else ""
     options = ", ".join(f"{key} {value}" for key, value in results["protocol_options"].items())
