@@ -25,7 +25,11 @@ MODULES = {
     "optim": "training.optim",
 }
 """Modules below `fastfcn_pl` that options named before version 0.2, and where their classes are now."""
-RENAMED_KEYS = {"distribution": "prepare", "init_from": "checkpoint"}
+RENAMED_KEYS = {
+    "boundary_ratio": "diagnostics=boundary_iou diagnostics.boundary_iou.ratio",
+    "distribution": "prepare",
+    "init_from": "checkpoint",
+}
 """Keys of configurations that have another name now."""
 ADDED_KEYS: dict[str, Any] = {
     "data.augmentation.color": [],

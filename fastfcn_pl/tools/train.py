@@ -49,6 +49,7 @@ def train(cfg: DictConfig) -> float:
     class_weights.resolve(cfg, datamodule)
     startup_messages.step("train: building the network")
     module = build.module(cfg, datamodule.spec)
+    build.diagnostics(cfg, datamodule.spec.num_classes)  # so that a mistake in them is found before training
     trainer = build.trainer(cfg)
     trainer_flags.check_strategy(trainer)
     rank_processes.start_with_frozen_job(trainer)

@@ -144,7 +144,7 @@ def test_diagnostics_are_an_option(tmp_path: Path) -> None:
     }
     assert found["components"]["scores"]["recall by area"]["64-256 px"] == 0.5
     assert found["calibration"]["scores"]["ECE"] == {"15 bins": 0.0}  # two equal logits, right in half of the cases
-    assert found["fine_grained"]["scores"]["mIoU by image"]["images"] == 0.25
+    assert found["fine_grained"]["scores"]["mIoU"]["mIoU^I"] == 0.25
     assert found["stride_ceiling"]["scores"]["mIoU, reduced"] == {
         "stride 4": 1.0,
         "stride 8": 1.0,
@@ -161,7 +161,7 @@ def test_diagnostics_are_an_option(tmp_path: Path) -> None:
     printed = io.StringIO()
     Console(file=printed, width=80).print(diagnostics_report.table(found))
     assert max(map(len, printed.getvalue().splitlines())) <= 80
-    for score in ("4-8 px 50.00", "stride 16 25.00", "worst 10 % of classes 25.00"):
+    for score in ("4-8 px 50.00", "stride 16 25.00", "mIoU^I of the worst 10 % 25.00"):
         assert score in printed.getvalue().replace("\N{NO-BREAK SPACE}", " ")
 
 

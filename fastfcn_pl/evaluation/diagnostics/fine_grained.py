@@ -45,23 +45,23 @@ class FineGrained(Diagnostic):
 def fine_grained(counts: np.ndarray, worst_percent: int) -> Findings:
     """Return the scores of `counts` `(N, 3, C)`: correct, labelled and predicted pixels of each class in N images.
 
-    An image's IoU of a class counts if the image has the class in its labels. `images` is the mean over images of the
-    mean over their classes, `classes` the mean over classes of the mean over their images. The worst ones are at least
-    one image, or one image of each class.
+    An image's IoU of a class counts if the image has the class in its labels. mIoU^I is the mean over images of the
+    mean over their classes, mIoU^C the mean over classes of the mean over their images. The worst are at least one
+    image, or one image of each class.
     """
     correct, labelled, predicted = counts.transpose(1, 0, 2)
     present = labelled > 0
     iou = correct / np.maximum(labelled + predicted - correct, 1)
     by_image = [_mean(row[has]) for row, has in zip(iou, present, strict=True) if has.any()]
     by_class = [column[has].tolist() for column, has in zip(iou.T, present.T, strict=True)]
-    worst = f"worst {worst_percent} % of"
+    worst = f"of the worst {worst_percent} %"
     scores = {
-        "images": _mean(by_image),
-        "classes": _mean([_mean(values) for values in by_class if values]),
-        f"{worst} images": _mean(_lowest(by_image, worst_percent)),
-        f"{worst} classes": _mean([_mean(_lowest(values, worst_percent)) for values in by_class if values]),
+        "mIoU^I": _mean(by_image),
+        "mIoU^C": _mean([_mean(values) for values in by_class if values]),
+        f"mIoU^I {worst}": _mean(_lowest(by_image, worst_percent)),
+        f"mIoU^C {worst}": _mean([_mean(_lowest(values, worst_percent)) for values in by_class if values]),
     }
-    return Findings({"mIoU by image": scores}, {}, {"mean IoU of an image": [_mean(v) for v in by_class]})
+    return Findings({"mIoU": scores}, {}, {"mean IoU of an image": [_mean(v) for v in by_class]})
 
 
 def _lowest(values: Sequence[float], percent: int) -> list[float]:

@@ -18,17 +18,17 @@ _Cases = dict[str, float | None]
 
 def diagnostic_tables(groups: Sequence[Group]) -> list[Table]:
     """Return a table for each score of a diagnostic, with a row for each group that has finished runs."""
-    scores = {group.name: [_scores(run) for run in group.finished] for group in groups if group.finished}
+    scores = [(group.name, [_scores(run) for run in group.finished]) for group in groups]
     cases: dict[str, dict[str, None]] = {}
-    for of_run in (of_run for runs in scores.values() for of_run in runs):
+    for of_run in (of_run for _, runs in scores for of_run in runs):
         for title, values in of_run.items():
             cases.setdefault(title, {}).update(dict.fromkeys(values))
     return [_table(title, list(names), scores) for title, names in cases.items()]
 
 
-def _table(title: str, names: Sequence[str], scores: dict[str, list[dict[str, _Cases]]]) -> Table:
+def _table(title: str, names: Sequence[str], scores: Sequence[tuple[str, list[dict[str, _Cases]]]]) -> Table:
     rows = []
-    for group, runs in scores.items():
+    for group, runs in scores:
         spreads = [Spread.of(of_run.get(title, {}).get(name) for of_run in runs) for name in names]
         if any(spreads):
             rows.append([Cell(group), *map(percent_cell, spreads)])

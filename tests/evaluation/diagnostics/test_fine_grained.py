@@ -33,12 +33,12 @@ def test_it_equals_loops_over_images_and_classes(percent: int) -> None:
         return np.mean(sorted(values)[: max(1, len(values) * percent // 100)])
 
     findings = metric.compute()
-    assert findings.scores["mIoU by image"] == pytest.approx(
+    assert findings.scores["mIoU"] == pytest.approx(
         {
-            "images": np.mean(images),
-            "classes": np.mean([np.mean(values) for values in classes if values]),
-            f"worst {percent} % of images": worst(images),
-            f"worst {percent} % of classes": np.mean([worst(values) for values in classes if values]),
+            "mIoU^I": np.mean(images),
+            "mIoU^C": np.mean([np.mean(values) for values in classes if values]),
+            f"mIoU^I of the worst {percent} %": worst(images),
+            f"mIoU^C of the worst {percent} %": np.mean([worst(values) for values in classes if values]),
         },
         rel=1e-14,
     )
@@ -53,10 +53,10 @@ def test_the_order_of_the_images_does_not_change_a_bit() -> None:
 
 def test_one_class_and_no_labelled_image() -> None:
     metric = FineGrained(1, worst_percent=10)
-    assert math.isnan(metric.compute().scores["mIoU by image"]["images"])
+    assert math.isnan(metric.compute().scores["mIoU"]["mIoU^I"])
     metric.update(
         torch.zeros(2, 3, 3, dtype=torch.int64), torch.tensor([0, IGNORE]).repeat(9).view(2, 3, 3), torch.ones(1)
     )
-    assert metric.compute().scores["mIoU by image"]["worst 10 % of images"] == 1.0
+    assert metric.compute().scores["mIoU"]["mIoU^I of the worst 10 %"] == 1.0
     with pytest.raises(UserError, match="worst_percent=0: give 1 to 100"):
         FineGrained(1, worst_percent=0)
