@@ -30,7 +30,7 @@ COMMANDS = {
 }
 HOMES = {
     "timm": ["models/backbones"],
-    "lightning": ["data/datamodule", "training", "config", "engine", "tools"],
+    "lightning": ["data/datamodule", "data/file_datamodule", "training", "config", "engine", "tools"],
     "hydra": ["config", "engine", "tools"],
     "omegaconf": ["config", "engine", "tools"],
     "wandb": ["training/loggers", "training/callbacks", "tools/dashboard"],

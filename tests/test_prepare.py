@@ -26,7 +26,7 @@ from fastfcn_pl.config import build, validation
 from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.config.schema import CONF_DIR
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.file_datamodule import FileDataModule
 from fastfcn_pl.data.io import rle
 from fastfcn_pl.engine.error_messages import one_line
 from fastfcn_pl.tools.prepare import write_masks

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fastfcn_pl.config import schema
-from fastfcn_pl.core import redaction
-from fastfcn_pl.core.program_name import as_called
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.data.workers import TERMINATION_SIGNALS, exit_with_parent
 from fastfcn_pl.engine import (
     checkpoint_location,
     console,
+    failure,
     help_page,
     home_folder,
     job_folder,
@@ -46,12 +43,8 @@ from fastfcn_pl.engine.hydra_job import overrides
 from fastfcn_pl.engine.job_state import check_start, has_work
 from fastfcn_pl.engine.shutdown import orderly, stoppable
 from fastfcn_pl.training.distributed import (
-    SPOKE,
     Started,
     is_rank_0,
-    loss_of_rank,
-    note,
-    noted,
     rank_0_ends,
     without_srun,
 )
@@ -98,8 +91,8 @@ def main(config_name: str, job: str) -> None:
             failed = sweep.report()
     except Exception as error:
         if not failed:
-            _end(error)
-        _say(one_line(error) or str(error))  # such as Optuna's, if no trial succeeded
+            failure.end(error)
+        failure.say(one_line(error) or str(error))  # such as Optuna's, if no trial succeeded
     finally:
         if started is not None:
             started.end(exit_code)
@@ -121,7 +114,7 @@ def _reporting(module: str, job: str) -> Callable[[DictConfig], Any]:
             with job_folder.claimed(cfg) as claims:
                 return _run_alone(module, job, cfg, claims)
         except Exception as error:
-            _end(error)
+            failure.end(error)
 
     run.__module__ = module  # which Hydra names the job after
     return run
@@ -178,7 +171,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
                     job_folder.write_config(cfg)
         checkpoint_location.resolve(cfg)
     except UserError as error:
-        _say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
+        failure.say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
         sweep.refuse(folder, job.job.num, overrides(), str(error))
         return None
     sweep.print_heading(job.job.num, overrides())
@@ -228,7 +221,7 @@ def _run_frozen(module: str, job: str, text: str) -> None:
         with job_folder.claimed(cfg) if "resume" in cfg else nullcontext():
             _import_and_run(job, cfg)
     except Exception as error:
-        _end(error)
+        failure.end(error)
     except SystemExit:
         if not is_rank_0():
             rank_0_ends()  # else the launcher would kill rank 0, too, while it closes its loggers
@@ -243,34 +236,3 @@ def _import_and_run(job: str, cfg: DictConfig) -> Any:
         return function(cfg)
 
     return stoppable(run, cfg)
-
-
-def _end(error: Exception) -> NoReturn:
-    """Print the error in one line and exit; raise it again if it is not a mistake of the user."""
-    if is_rank_0() and loss_of_rank(error) and noted(SPOKE, unknown=False):
-        sys.exit(1)
-    if not is_rank_0():
-        if rank_0_ends():
-            sys.exit(1)
-        note(SPOKE)
-    line = one_line(error)
-    job = _job_of_sweep()
-    if job is not None:
-        cause = line or f"{type(error).__name__}: {' '.join(str(error).split())}"
-        with suppress(FileNotFoundError):  # the error may be that the folder is gone
-            Path(str(job.runtime.output_dir), sweep.ERROR).write_text(f"{redaction.hide(cause)}\n")
-    if line is None or any(re.fullmatch(r"\+*debug=(true|1)", argument.lower()) for argument in sys.argv[1:]):
-        raise error
-    if job is None and help_page.explains(error):
-        print(help_page.page(Path(sys.argv[0]).stem, sys.argv[1:]), end="\n\n", flush=True)
-    _say(line if job is None else f"job {job.job.num} ({job.job.override_dirname}): {line}")
-    sys.exit(1)
-
-
-def _job_of_sweep() -> HydraConf | None:
-    job = HydraConfig.get() if HydraConfig.initialized() and not startup_messages.shows(sys.argv) else None
-    return job if job is not None and job.mode is RunMode.MULTIRUN else None
-
-
-def _say(line: str) -> None:
-    print(f"error: {as_called(line)}", file=sys.stderr)

@@ -18,8 +18,8 @@ from PIL import Image
 
 from fastfcn_pl.config.schema import CONF_DIR
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
-from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.datasets.pascal_context import IDS_OF_459
+from fastfcn_pl.data.file_datamodule import FileDataModule
 from fastfcn_pl.data.io.label_ids import label_table
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.transforms.geometric import RandomFlip

@@ -14,7 +14,7 @@ import pytest
 
 import fastfcn_pl
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.engine import launch
+from fastfcn_pl.engine import failure
 from fastfcn_pl.engine.checkpoint import load
 from fastfcn_pl.engine.error_messages import one_line
 from fastfcn_pl.engine.usage import COMMANDS
@@ -121,7 +121,7 @@ def test_a_child_speaks_only_where_rank_0_has_not_met_the_error(
     monkeypatch.setattr(distributed, "GRACE", 0.15)
     monkeypatch.setattr(distributed.os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
     with pytest.raises(SystemExit) as end:
-        launch._end(UserError("bad mask"))
+        failure.end(UserError("bad mask"))
     assert end.value.code == 1
     assert capsys.readouterr().err == said
 

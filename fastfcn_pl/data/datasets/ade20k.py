@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
-from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.file_datamodule import FileDataModule
 from fastfcn_pl.data.io.pairs import glob_visible
 
 # First name of each class in `objectInfo150.txt` and its colour in `color150.mat`, from CSAILVision/sceneparsing.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
-from fastfcn_pl.data.datamodule import FileDataModule
+from fastfcn_pl.data.file_datamodule import FileDataModule
 from fastfcn_pl.data.io.name_lists import read_lines
 
 CLASSES = {

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError, suggest
-from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
+from fastfcn_pl.data.file_datamodule import FileDataModule
 from fastfcn_pl.data.io.pairs import glob_visible
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 from fastfcn_pl.data.samplers import UNIFORM, Sampling

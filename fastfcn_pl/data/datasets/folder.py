@@ -10,8 +10,8 @@ from typing import Any
 
 from fastfcn_pl.core.types import DatasetSpec, UserError, listed, suggest
 from fastfcn_pl.data.class_check import BINARY_REMAP, has_binary_masks, require_two_classes
-from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
+from fastfcn_pl.data.file_datamodule import FileDataModule
 from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, image_size, memory, read_ids
 from fastfcn_pl.data.io.label_ids import remap_key
 from fastfcn_pl.data.io.pairs import Pairs, pair_folders, pair_list

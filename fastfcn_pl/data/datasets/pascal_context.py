@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
-from fastfcn_pl.data.datamodule import FileDataModule
 from fastfcn_pl.data.dataset import Transform
+from fastfcn_pl.data.file_datamodule import FileDataModule
 from fastfcn_pl.data.io.name_lists import read_names
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading

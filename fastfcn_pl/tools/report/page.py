@@ -20,12 +20,13 @@ from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.tools.report import costs, figures, pictures
 from fastfcn_pl.tools.report.approximation import approximation_table
 from fastfcn_pl.tools.report.claims import Claim, claim_table
+from fastfcn_pl.tools.report.class_table import class_table
 from fastfcn_pl.tools.report.diagnostics import diagnostic_tables
 from fastfcn_pl.tools.report.files import read_text, read_yaml
 from fastfcn_pl.tools.report.groups import Comparison, Group, check_published, common, compare, differences, published
 from fastfcn_pl.tools.report.run_schema import CONFIG
 from fastfcn_pl.tools.report.runs import Run, find_runs
-from fastfcn_pl.tools.report.tables import Table, class_table, result_table, run_table
+from fastfcn_pl.tools.report.tables import Table, result_table, run_table
 from fastfcn_pl.tools.report.verdicts import judge
 
 LEARNED = "## What was learned"

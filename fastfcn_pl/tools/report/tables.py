@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -14,8 +14,6 @@ from fastfcn_pl.tools.report.groups import Group, Spread
 from fastfcn_pl.tools.report.runs import Run
 from fastfcn_pl.tools.report.settings import equal_cost_notes
 
-MAX_CLASS_COLUMNS = 12
-"""Groups for which the scores of the classes are shown."""
 _SCORES = {
     "mIoU": "mIoU",
     "pixel acc.": "pixel_accuracy",
@@ -63,7 +61,9 @@ class Table:
 
 
 @dataclass
-class _Column:
+class Column:
+    """Column of a table."""
+
     title: str
     cells: list[Cell]
     numeric: bool = True
@@ -76,48 +76,48 @@ def result_table(
     columns = _name_columns(groups, keys, unmatched)
     settings, columns = columns[_MAX_FIRST:], columns[:_MAX_FIRST]
     if any(len(group.counted) > 1 for group in groups):
-        columns.append(_Column("n", [Cell(str(len(group.counted)), len(group.counted)) for group in groups]))
+        columns.append(Column("n", [Cell(str(len(group.counted)), len(group.counted)) for group in groups]))
     for title, key in _SCORES.items():
         spreads = [_score(group, key) for group in groups]
         if any(spreads) or (title == "mIoU" and not groups):
             cells = [percent_cell(s, best_is_shown and title == "mIoU" and i == 0) for i, s in enumerate(spreads)]
-            columns.append(_Column(title, cells))
+            columns.append(Column(title, cells))
     columns += settings  # so many that the scores would be out of sight
     for key in _COSTS:
         title, unit, digits = COST_COLUMNS[key]
         values = [group.best.cost.get(key) for group in groups]
         if any(value is not None for value in values):
-            columns.append(_Column(title, [_number(value, unit, digits) for value in values]))
+            columns.append(Column(title, [_number(value, unit, digits) for value in values]))
     equal_costs = [(group.best.results or {}).get("equal_cost") for group in groups]
     if any(equal_costs):
-        columns.append(_Column("equal cost", [Cell(text or "-") for text in equal_costs], numeric=False))
+        columns.append(Column("equal cost", [Cell(text or "-") for text in equal_costs], numeric=False))
     notes = []
     for key in _EFFORT:
         values = [(group.best.results or {}).get(key) for group in groups]
         distinct = {value for value in values if value is not None}
         title = key.replace("_", " ")
         if len(distinct) > 1:
-            columns.append(_Column(title, [_number(value, 1, 0) for value in values]))
+            columns.append(Column(title, [_number(value, 1, 0) for value in values]))
         elif distinct:
             notes.append(f"{title} {distinct.pop()}")
     seconds = [group.spread(lambda run: run.seconds) for group in groups]
     if any(seconds):
-        columns.append(_Column("min", [_number(spread.mean if spread else None, 60, 1) for spread in seconds]))
+        columns.append(Column("min", [_number(spread.mean if spread else None, 60, 1) for spread in seconds]))
     if any(group.kind != "finished" or len(group.finished) < len(group.runs) for group in groups):
-        columns.append(_Column("state", [Cell(_state(group)) for group in groups], numeric=False))
+        columns.append(Column("state", [Cell(_state(group)) for group in groups], numeric=False))
     for column in columns:
         column.cells += [Cell("-") for _ in range(len(groups) + len(unmatched) - len(column.cells))]
     columns += _published_columns([*(group.published for group in groups), *([row] for row in unmatched)])
     kinds = [group.kind for group in groups] + ["missing"] * len(unmatched)
-    return _table(columns, kinds, _notes(groups, notes))
+    return table_of(columns, kinds, _notes(groups, notes))
 
 
-def _name_columns(groups: Sequence[Group], keys: Sequence[str], unmatched: Sequence[dict[str, Any]]) -> list[_Column]:
+def _name_columns(groups: Sequence[Group], keys: Sequence[str], unmatched: Sequence[dict[str, Any]]) -> list[Column]:
     """Return the columns that name the rows: one for each distinguishing setting, or one with the names of runs."""
     if not keys:
         names = [group.name for group in groups] + [row.get("name") or row.get("run") or "-" for row in unmatched]
-        return [_Column("run", [Cell(name) for name in names], numeric=False)]
-    columns = [_Column(key, [Cell(group.settings[key]) for group in groups], numeric=False) for key in keys]
+        return [Column("run", [Cell(name) for name in names], numeric=False)]
+    columns = [Column(key, [Cell(group.settings[key]) for group in groups], numeric=False) for key in keys]
     for row in unmatched:
         settings = {override_key(o): o.partition("=")[2] for o in str(row.get("run") or "").split()}
         others = [f"{key}={value}" for key, value in settings.items() if key not in keys]
@@ -144,6 +144,10 @@ def _number(value: float | None, unit: float, digits: int) -> Cell:
     return Cell("-") if value is None else Cell(f"{value / unit:.{digits}f}", value)
 
 
+def _duration(seconds: float | None) -> Cell:
+    return Cell("-" if seconds is None else str(timedelta(seconds=round(seconds))), seconds)
+
+
 def _state(group: Group) -> str:
     if len(group.runs) == 1:
         return group.runs[0].state.text
@@ -152,7 +156,7 @@ def _state(group: Group) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
 
 
-def _published_columns(rows_of_groups: Sequence[Sequence[dict[str, Any]]]) -> list[_Column]:
+def _published_columns(rows_of_groups: Sequence[Sequence[dict[str, Any]]]) -> list[Column]:
     columns = []
     for key, title in _PUBLISHED.items():
         values_of_groups = [[row[key] for row in rows if row.get(key) is not None] for rows in rows_of_groups]
@@ -162,7 +166,7 @@ def _published_columns(rows_of_groups: Sequence[Sequence[dict[str, Any]]]) -> li
                 Cell(" / ".join(f"{value:{spec}}" for value in values) or "-", values[0] if values else None)
                 for values in values_of_groups
             ]
-            columns.append(_Column(title, cells))
+            columns.append(Column(title, cells))
     return columns
 
 
@@ -192,16 +196,15 @@ def run_table(groups: Sequence[Group]) -> Table | None:
     runs = [(group, run) for group in groups for run in group.runs]
     if len(runs) == len(groups) and all(run.state.kind == "finished" for _, run in runs):
         return None
-    seconds = [run.seconds for _, run in runs]
     columns = [
-        _Column("run", [Cell(group.name) for group, _ in runs], numeric=False),
-        _Column("seed", [_number(run.seed, 1, 0) for _, run in runs]),
-        _Column("mIoU", [Cell(percent(run.score), run.score) for _, run in runs]),
-        _Column("time", [Cell("-" if s is None else str(timedelta(seconds=round(s))), s) for s in seconds]),
-        _Column("folder", [Cell(_short_folder(run)) for _, run in runs], numeric=False),
-        _Column("state", [Cell(run.state.text) for _, run in runs], numeric=False),
+        Column("run", [Cell(group.name) for group, _ in runs], numeric=False),
+        Column("seed", [_number(run.seed, 1, 0) for _, run in runs]),
+        Column("mIoU", [Cell(percent(run.score), run.score) for _, run in runs]),
+        Column("time", [_duration(run.seconds) for _, run in runs]),
+        Column("folder", [Cell(_short_folder(run)) for _, run in runs], numeric=False),
+        Column("state", [Cell(run.state.text) for _, run in runs], numeric=False),
     ]
-    return _table(columns, [run.state.kind for _, run in runs], [])
+    return table_of(columns, [run.state.kind for _, run in runs], [])
 
 
 def _short_folder(run: Run) -> str:
@@ -210,42 +213,7 @@ def _short_folder(run: Run) -> str:
     return "/".join(parts[-2:]) if parts[-1].isdecimal() else parts[-1]
 
 
-def class_table(groups: Sequence[Group], shown_classes: Mapping[str, str]) -> Table | None:
-    """Return the mean IoU of each class for the best groups, those of `shown_classes` marked; None without any IoU."""
-    shown = [group for group in groups if any(run.iou for run in group.counted)][:MAX_CLASS_COLUMNS]
-    if not shown:
-        return None
-    classes = list(dict.fromkeys(name for group in shown for run in group.counted for name in run.iou))
-    shares: dict[str, float | None] = {}
-    for run in (run for group in shown for run in group.finished):
-        shares = {**((run.results or {}).get("share") or {}), **shares}
-    columns = [_Column("class", [Cell(name) for name in classes], numeric=False)]
-    if shares:
-        columns.append(_Column("pixel share", [Cell(percent(shares.get(name)), shares.get(name)) for name in classes]))
-    rows = {name: [group.spread(_of_class(name)) for group in shown] for name in classes}
-    for i, group in enumerate(shown):
-        cells = [_heat(rows[name], i, shown_classes.get(name) == group.name) for name in classes]
-        columns.append(_Column(group.name, cells))
-    left_out = len(groups) - len(shown)
-    notes = [f"The best {len(shown)}; {left_out} more are left out."] * bool(left_out)
-    return _table(columns, ["finished"] * len(classes), notes)
-
-
-def _of_class(name: str) -> Callable[[Run], float | None]:
-    return lambda run: run.iou.get(name)
-
-
-def _heat(spreads: Sequence[Spread | None], index: int, is_shown: bool) -> Cell:
-    """Return the cell of one group; a `difference` of 10 points to the first group has the full colour."""
-    spread, first = spreads[index], spreads[0]
-    if spread is None:
-        return Cell("-")
-    means = [s.mean for s in spreads if s is not None]
-    best = is_shown and spread.mean == max(means)
-    difference = None if first is None else max(-1.0, min(1.0, (spread.mean - first.mean) / 0.1))
-    return Cell(percent(spread.mean), spread.mean, best, spread.mean, difference)
-
-
-def _table(columns: Sequence[_Column], kinds: list[str], notes: list[str]) -> Table:
+def table_of(columns: Sequence[Column], kinds: list[str], notes: list[str]) -> Table:
+    """Return the table that has these columns."""
     rows = [list(row) for row in zip(*(column.cells for column in columns), strict=True)]
     return Table([column.title for column in columns], [column.numeric for column in columns], rows, kinds, notes)
