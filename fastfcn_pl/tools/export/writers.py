@@ -120,8 +120,7 @@ def _example_images() -> Tensor:
 def _export_program(network: nn.Module) -> torch.export.ExportedProgram:
     dynamic = torch.export.Dim.DYNAMIC
     shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
-    # Otherwise a map with a side of one pixel in the example has one in every image.
-    with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    with torch.no_grad():
         return torch.export.export(network, (_example_images(),), dynamic_shapes=shapes)
 
 
