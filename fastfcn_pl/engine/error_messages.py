@@ -45,7 +45,10 @@ def one_line(error: BaseException) -> str | None:
         return _named_flag(" ".join(str(error).split()))
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
-        cause = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
+        text = " ".join(str(chain[-1]).split())
+        if type(chain[-1]).__name__ == "MisconfigurationException":
+            return _named_flag(text)
+        cause = f"{type(chain[-1]).__name__}: {text}"
         return f"{key[1] if key else 'the config'} cannot be built: {cause} (+debug=true shows where)"
     if match := re.search(r"Key '(\w+)' not in '(\w+Config)'", str(error)):  # top-level key of a study
         return no_such_key(match[1], getattr(schema, match[2]).__dataclass_fields__, _root(chain))

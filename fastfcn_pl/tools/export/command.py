@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ from fastfcn_pl.tools.export.quantize import quantize
 def export(cfg: DictConfig) -> None:
     """Write the network of `cfg.checkpoint` in `cfg.format`, and check it against the checkpoint's own results."""
     output = _output_path(cfg)
+    if cfg.format == "torchscript":
+        print("note: torch has deprecated TorchScript: prefer format=torch_export or onnx", file=sys.stderr)
     trained = Checkpoint.read(cfg.checkpoint, Trust.of(cfg.trust, cfg), cfg.data if "_target_" in cfg.data else None)
     module, datamodule = trained.build(), None
     if cfg.images is None or cfg.int8:

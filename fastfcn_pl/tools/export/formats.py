@@ -8,7 +8,9 @@ are read only if the user trusts them.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -89,6 +91,15 @@ def runner(path: Path) -> Callable[[Tensor], Tensor]:
 def reason_of(error: Exception) -> str:
     """Return the message of another library's error in one line."""
     return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+@contextmanager
+def quiet_torchscript() -> Iterator[None]:
+    """Silence torch about TorchScript: it is deprecated, as `export` says, and a trace may miss branches."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*`torch\.jit\.\w+` is deprecated")
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the file is compared with the checkpoint
+        yield
 
 
 def import_onnx_library(name: str) -> Any:
@@ -177,7 +188,8 @@ def _read_torch_export(path: Path, device: torch.device) -> tuple[str, Callable[
 
 def _read_torchscript(path: Path, device: torch.device) -> tuple[str, Callable[[Tensor], Tensor]]:
     extra = {METADATA: ""}
-    network = torch.jit.load(path, device, _extra_files=extra)
+    with quiet_torchscript():
+        network = torch.jit.load(path, device, _extra_files=extra)
     text: str | bytes = extra[METADATA]  # bytes if the file has metadata, else unchanged
     return text.decode() if isinstance(text, bytes) else text, network
 

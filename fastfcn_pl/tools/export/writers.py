@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastfcn_pl.acceleration.fold import IntervalPool
 from fastfcn_pl.acceleration.known_modules import is_untouched
-from fastfcn_pl.tools.export.formats import METADATA, import_onnx_library
+from fastfcn_pl.tools.export.formats import METADATA, import_onnx_library, quiet_torchscript
 
 _OPSET = 18
 _EXAMPLE = (2, 3, 97, 129)  # no multiple of a stride, and with another size at each level
@@ -30,7 +30,8 @@ def write(network: nn.Module, file_format: str, path: Path) -> None:
             module.__class__ = IntervalPool  # type: ignore[assignment]
     images, buffer = _example_images(), io.BytesIO()
     if file_format == "torchscript":
-        torch.jit.save(torch.jit.trace(network, images, check_trace=False), buffer)
+        with quiet_torchscript():
+            torch.jit.save(torch.jit.trace(network, images, check_trace=False), buffer)
     elif file_format == "torch_export":
         torch.export.save(_export_program(network), buffer)
     else:
@@ -82,7 +83,8 @@ def give_labels(path: Path) -> None:
     if path.suffix == ".pt2":
         torch.export.save(_export_program(_Labels(torch.export.load(path).module())), buffer)
     else:
-        torch.jit.save(torch.jit.script(_Labels(torch.jit.load(path))), buffer)
+        with quiet_torchscript():
+            torch.jit.save(torch.jit.script(_Labels(torch.jit.load(path))), buffer)
     path.write_bytes(buffer.getbuffer())
 
 
@@ -98,7 +100,8 @@ def describe(path: Path, metadata: dict[str, Any]) -> None:
     if path.suffix == ".pt2":
         torch.export.save(torch.export.load(path), buffer, extra_files={METADATA: text})
     else:
-        torch.jit.save(torch.jit.load(path), buffer, _extra_files={METADATA: text})
+        with quiet_torchscript():
+            torch.jit.save(torch.jit.load(path), buffer, _extra_files={METADATA: text})
     path.write_bytes(buffer.getbuffer())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -155,3 +156,23 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(form: str, tmp_path: Path) -
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # Python ignores the signal of it
         writers.write(Net().eval(), form, staged.with_suffix(output.suffix))
     assert list(tmp_path.iterdir()) == []
+
+
+class _Bright(nn.Module):
+    """Two scores of each pixel, with a branch that a trace cannot follow."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        grey = images.float().mean(1, keepdim=True)
+        return torch.cat([grey - 100, 100 - grey] if grey.shape[-1] > 0 and bool((grey >= 0).all()) else [grey], 1)
+
+
+def test_torchscript_is_written_and_read_without_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "net.torchscript"
+    with warnings.catch_warnings(record=True) as said:
+        writers.write(_Bright().eval(), "torchscript", path)
+        writers.give_labels(path)
+        writers.describe(path, {"gives": "labels"})
+        labels = formats.runner(path)(torch.full((1, 3, 4, 5), 120, dtype=torch.uint8))
+    assert labels.shape == (1, 4, 5)
+    assert not labels.any()
+    assert said == []
