@@ -110,7 +110,7 @@ def test_memory_is_what_the_process_takes(make_config: Callable[..., DictConfig]
     ("overrides", "message"),
     [
         (["precision=fp16"], r"precision=fp16: no such option; choose from 16-mixed, 32-true, bf16-mixed"),
-        (["device=gpu"], r"device=gpu: use auto, cpu, cuda"),
+        (["device=npu3"], r"device=npu3: use auto, cpu, gpu, cuda"),
         (["checkpoint=nowhere"], r"checkpoint=nowhere: no such file"),
         (["model.neck.widht=8"], r"model\.neck\.widht"),
     ],

@@ -56,7 +56,7 @@ class SegmentationDataModule(L.LightningDataModule):
             raise UserError(f"data.num_workers={num_workers}: give 0 for none, or null for one for each core")
         self.seed, self.batch_size, self.num_workers, self.augmentation = seed, batch_size, num_workers, augmentation
         self.loader, self.sampler = loader, sampler
-        self.absent_classes: dict[str, set[str]] = {}  # of `train` and `val`, if all masks were read
+        self.absent_classes: dict[str, list[str]] = {}  # of each split whose masks were all read
         self.start = 0, 0  # epoch to start in, and number of its batches that are already done
 
     def source(self, split: str) -> Source:

@@ -75,8 +75,7 @@ class FileDataModule(SegmentationDataModule):
         require_two_classes(self.spec)
         for split, source in sources.items():
             if isinstance(source, FileSource):
-                absent = check_masks(split, source, self.spec, rank_zero_warn)
-                self.absent_classes["train" if split == self.train_split else split] = set(absent)
+                self.absent_classes[split] = check_masks(split, source, self.spec, rank_zero_warn)
         if shared:
             rank_zero_warn(f"data.train_split={self.train_split} includes val, so scores on val are not meaningful")
         self._checked = True

@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 from omegaconf import DictConfig
 
 from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import startup_messages
 from fastfcn_pl.engine.hydra_job import overrides
 
 LAST = "last"
@@ -48,16 +49,16 @@ def _of_run(folder: Path) -> Path:
     return file
 
 
-def resolve(cfg: DictConfig) -> None:
+def resolve_checkpoint(cfg: DictConfig) -> None:
     """Replace a run's folder or `last` in `cfg.checkpoint` by the file, so that all processes read the same one."""
     if cfg.get("checkpoint"):
         cfg.checkpoint = str(locate(cfg.checkpoint))
 
 
-def choice(cfg: DictConfig) -> str | None:
-    """Return the file and its step if the command line names a run's folder or `last`, else None. Imports torch."""
+def say_choice(cfg: DictConfig) -> None:
+    """Print the file and its step if the command line names a run's folder or `last`. It imports torch."""
     given = [word.partition("=")[2].strip("'\"") for word in overrides() if word.startswith("checkpoint=")]
-    if not given or not cfg.get("checkpoint") or not (given[-1] == LAST or Path(given[-1]).is_dir()):
-        return None
+    if not given or cfg.get("checkpoint") in (None, given[-1]) or Path(given[-1]).is_file():
+        return
     step_of = resolve_name("fastfcn_pl.engine.checkpoint_file:step_of")
-    return f"checkpoint: {cfg.checkpoint}, step {step_of(cfg.checkpoint)}"
+    startup_messages.step(f"checkpoint: {cfg.checkpoint}, step {step_of(cfg.checkpoint)}")

@@ -126,7 +126,7 @@ def _run_alone(module: str, job: str, cfg: DictConfig, claims: list[Claim]) -> A
     try:
         if "resume" in cfg:  # it trains
             check_start(cfg)
-        checkpoint_location.resolve(cfg)
+        checkpoint_location.resolve_checkpoint(cfg)
         if "resume" in cfg:
             if cfg.resume == "auto" and not has_work(cfg):
                 return None
@@ -169,7 +169,7 @@ def _run_apart(module: str, cfg: DictConfig) -> float | None:
                     return sweep.keep(folder, job.job.num, overrides())
                 if cfg.resume is None:
                     job_folder.write_config(cfg)
-        checkpoint_location.resolve(cfg)
+        checkpoint_location.resolve_checkpoint(cfg)
     except UserError as error:
         failure.say(f"job {job.job.num} ({job.job.override_dirname}): {error}")
         sweep.refuse(folder, job.job.num, overrides(), str(error))
@@ -231,8 +231,7 @@ def _run_frozen(module: str, job: str, text: str) -> None:
 def _import_and_run(job: str, cfg: DictConfig) -> Any:
     def run(cfg: DictConfig) -> Any:
         function = resolve_name(job)
-        if choice := checkpoint_location.choice(cfg):
-            startup_messages.step(choice)
+        checkpoint_location.say_choice(cfg)
         return function(cfg)
 
     return stoppable(run, cfg)

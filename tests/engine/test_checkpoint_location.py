@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from fastfcn_pl import Predictor
 from fastfcn_pl.core.types import UserError
+from fastfcn_pl.engine import checkpoint_location
 from fastfcn_pl.engine.checkpoint_location import locate
 from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
@@ -75,3 +78,33 @@ def test_commands_say_which_run_and_step_they_took(
     assert re.search(f"a new run starts from {file}", done.stdout)
     assert json.loads((tmp_path / "labels" / "PROVENANCE").read_text())["checkpoint"] == "best.ckpt"
     assert Predictor(run, "cpu").spec.name == "shapes"
+
+
+@pytest.mark.parametrize(
+    ("given", "taken", "line"),
+    [
+        ("last", "runs/a/checkpoints/best.ckpt", "checkpoint: runs/a/checkpoints/best.ckpt, step 7"),
+        ("runs/a", "runs/a/checkpoints/best.ckpt", "checkpoint: runs/a/checkpoints/best.ckpt, step 7"),
+        ("runs/../net.ckpt", "runs/../net.ckpt", None),
+        ("./net.ckpt", "net.ckpt", None),
+        ("organisation/name", "organisation/name", None),
+    ],
+)
+def test_what_the_user_has_named_is_not_said_again(
+    given: str,
+    taken: str,
+    line: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _run(Path("runs/a"), "best.ckpt")
+    torch.save({"global_step": 7}, "runs/a/checkpoints/best.ckpt")
+    torch.save({"state_dict": {}}, "net.ckpt")
+    monkeypatch.setattr(checkpoint_location, "overrides", lambda: ["split=val", f"checkpoint={given}"])
+    cfg = OmegaConf.create({"checkpoint": given})
+    checkpoint_location.resolve_checkpoint(cfg)
+    assert cfg.checkpoint == taken
+    checkpoint_location.say_choice(cfg)
+    assert capsys.readouterr().out == ("" if line is None else f"{line}\n")

@@ -50,7 +50,8 @@ class AbsentClasses(L.Callback):
 
     @rank_zero_only
     def _say(self, trainer: L.Trainer, split: str, absent: list[str], line: str) -> None:
-        known: set[str] = trainer.datamodule.absent_classes.get(split, set())  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        known: list[str] = data.absent_classes.get(data.train_split if split == "train" else split, [])
         new = [name for name in absent if name not in known]
         if new and split not in self._said:
             print(f"{line} {listed(new, 5)}", flush=True)

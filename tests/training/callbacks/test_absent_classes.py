@@ -15,11 +15,13 @@ from fastfcn_pl.training.callbacks.absent_classes import AbsentClasses
 SPEC = DatasetSpec("four", ("road", "car", "pole", "sky"), ((0, 0, 0),) * 4)
 
 
-def _run(batches: list[list[int]], masks: list[int], known: dict[str, set[str]], step: int = 0, part: str = "") -> None:
+def _run(
+    batches: list[list[int]], masks: list[int], known: dict[str, list[str]], step: int = 0, part: str = ""
+) -> None:
     """Train for two epochs on targets of these classes, and validate twice on masks with these pixel counts."""
     callback = AbsentClasses()
     strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor)
-    data = SimpleNamespace(absent_classes=known)
+    data = SimpleNamespace(absent_classes=known, train_split="trainaug")
     trainer: Any = SimpleNamespace(global_step=step, strategy=strategy, datamodule=data, sanity_checking=False)
     scores = Scores.of(torch.diag(torch.tensor(masks)))
     module: Any = SimpleNamespace(device="cpu", spec=SPEC, scored_part=part, scores=scores)
@@ -35,10 +37,10 @@ def _run(batches: list[list[int]], masks: list[int], known: dict[str, set[str]],
     ("known", "said"),
     [
         ({}, "no training crop of the first epoch holds pole, sky\nno mask of val holds car\n"),
-        ({"train": {"sky"}, "val": {"car"}}, "no training crop of the first epoch holds pole\n"),
+        ({"trainaug": ["sky"], "val": ["car"]}, "no training crop of the first epoch holds pole\n"),
     ],
 )
-def test_each_is_named_once(known: dict[str, set[str]], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_is_named_once(known: dict[str, list[str]], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     _run([[0, 0, IGNORE], [1, 0, IGNORE]], [5, 0, 3, 2], known)
     assert capsys.readouterr().out == said
 
