@@ -90,7 +90,8 @@ def _named_flag(message: str) -> str:
     """Return a message of Lightning with the flag that the command line sets, if it is about devices."""
     about = ("accelerator", "devices") if re.search(r"accelerator|backend|You requested", message) else ()
     given = [word for word in sys.argv[1:] if word.startswith(tuple(f"trainer.{flag}=" for flag in about))]
-    return f"{' '.join(given)}: {message}" if given else message
+    remedy = "use trainer.accelerator=auto, or devices that are there"
+    return f"{' '.join(given)}: {message.rstrip('!.')}; {remedy}" if given else message
 
 
 def _makes_a_folder(error: OSError) -> bool:

@@ -116,7 +116,7 @@ def test_bad_data(
         (["data.root='~/nowhere'"], ("/nowhere is not a folder", "git clone")),
         (["data.batch_size=100"], ("fewer than data.batch_size=100", "lower the batch size")),
         (["data.batch_size=1", "model/head=psp"], ("data.batch_size=1", "raise the batch size", "model/head=fcn")),
-        (["trainer.accelerator=gpu"], ("trainer.accelerator=gpu: No supported gpu backend found",)),
+        (["trainer.accelerator=gpu"], ("trainer.accelerator=gpu: No supported gpu backend found; use trainer",)),
         (["trainer.max_epochs=ten"], ("trainer.max_epochs=ten: use a whole number",)),
         (["trainer.max_epochs=-1"], ("set trainer.max_epochs or trainer.max_steps",)),
         (["trainer.precision=17"], ("trainer cannot be built", "17")),
