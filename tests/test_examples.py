@@ -1,12 +1,16 @@
-"""The scripts in `examples/` run."""
+"""The scripts and notebooks in `examples/` run, and the Dockerfile builds from what is there."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,3 +35,52 @@ def test_a_plain_torch_loop_trains(tmp_path: Path) -> None:
     assert len(losses) == 3
     assert losses[-1] < losses[0]
     assert re.search(r"^mIoU 0\.\d{3}$", done.stdout, re.MULTILINE)
+
+
+SMALL = {"quickstart.ipynb": "epochs, images = 1, 16", "own_data.ipynb": "epochs, photographs = 1, 4"}
+
+
+def _cells(name: str) -> list[dict[str, Any]]:
+    notebook = json.loads((ROOT / "examples" / name).read_text())
+    assert (notebook["nbformat"], notebook["metadata"]["kernelspec"]["name"]) == (4, "python3")
+    return notebook["cells"]
+
+
+def test_each_notebook_is_tested_and_opens_in_colab() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.ipynb")} == set(SMALL)
+    for name in SMALL:
+        cells = _cells(name)
+        link = f"https://colab.research.google.com/github/fastfcn-pl/fastfcn_pl/blob/main/examples/{name}"
+        assert link in "".join(cells[0]["source"])
+        assert all(not cell.get("outputs") for cell in cells), "stored without outputs"
+
+
+@pytest.mark.slow  # trains in a process of its own
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_runs(name: str, tmp_path: Path) -> None:
+    """Its code cells, one after the other, without the one that installs and with small numbers."""
+    code = []
+    for cell in _cells(name):
+        (tag,) = cell["metadata"]["tags"] or [""]
+        if cell["cell_type"] == "code" and tag != "install":
+            code.append(SMALL[name] if tag == "parameters" else "".join(cell["source"]))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"mIoU 0\.\d{3}", done.stdout)
+
+
+def test_the_dockerfile_copies_what_the_wheel_needs() -> None:
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    copied = {Path(word).name for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    needed |= {
+        path.strip("/").split("/")[0] for path in project["tool"]["hatch"]["build"]["targets"]["wheel"]["include"]
+    }
+    assert needed <= copied
+    if shutil.which("docker") and subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode == 0:
+        subprocess.run(["docker", "build", "--check", str(ROOT)], check=True)

@@ -20,6 +20,8 @@ from fastfcn_pl.engine.usage import COMMANDS
 from tests.conftest import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+RECORDS = "records"
+"""Folder of the runs behind a study's page."""
 PAGES = [
     *ROOT.glob("*.md"),
     *(ROOT / "docs").glob("*.md"),
@@ -27,7 +29,8 @@ PAGES = [
     *(ROOT / ".github").rglob("*.md"),
 ]
 REPOSITORY = "https://github.com/fastfcn-pl/fastfcn_pl/blob/main/"
-STUDIES = [*(ROOT / "experiments").rglob("*.y*ml"), ROOT / "experiments" / "cluster" / "train.sbatch"]
+STUDIES = [path for path in (ROOT / "experiments").rglob("*.y*ml") if RECORDS not in path.parts]
+STUDIES.append(ROOT / "experiments" / "cluster" / "train.sbatch")
 
 
 def _name(path: Path) -> str:

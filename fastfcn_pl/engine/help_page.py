@@ -104,7 +104,7 @@ def _rows(rows: Mapping[str, str]) -> list[str]:
     """Return lines with a name on the left and its wrapped meaning on the right."""
     lines: list[str] = []
     for name, meaning in rows.items():
-        wrapped = textwrap.wrap(meaning, _width() - _COLUMN - len(_INDENT)) or [""]
+        wrapped = textwrap.wrap(meaning, _width() - _COLUMN - len(_INDENT), break_on_hyphens=False) or [""]
         if len(name) >= _COLUMN - 1:
             lines.append(f"{_INDENT}{name}")
         else:

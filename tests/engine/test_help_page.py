@@ -17,7 +17,7 @@ from fastfcn_pl.engine.command_line import overrides_first
 Command = Callable[..., subprocess.CompletedProcess[str]]
 OF_HYDRA = sorted({*usage.COMMANDS} - {"report"})
 GROUPS = {
-    "evaluate": {"data", "protocol"},
+    "evaluate": {"data", "diagnostics", "protocol"},
     "predict": set(),
     "demo": set(),
     "export": {"data"},
@@ -27,6 +27,12 @@ GROUPS = {
     "doctor": {"data"},
 }
 """Groups that a command reads; those of train and benchmark build a network."""
+
+
+@pytest.fixture(autouse=True)
+def width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width of a page that is printed in this process is that of a command's."""
+    monkeypatch.setenv("COLUMNS", "100")
 
 
 def _words(text: str) -> str:

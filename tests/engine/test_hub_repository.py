@@ -212,9 +212,11 @@ def test_a_mistake_is_seen_before_anything_is_sent(
 def test_a_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    for source in ("best.ckpt", "nowhere/best.ckpt", "runs/camvid", "./x", "a/b/c", str(tmp_path / "x"), "runs"):
+    for source in ("best.ckpt", "nowhere/best.ckpt", "runs/camvid", "./x", "a/b/c", str(tmp_path / "x")):
         assert network_folder.find(source) is None, source
         assert "no such file" in _refused(lambda: fastfcn_pl.load(source))  # noqa: B023
+    assert network_folder.find("runs") is None
+    assert "checkpoint=runs: no checkpoints/best.ckpt in this folder" in _refused(lambda: fastfcn_pl.load("runs"))
 
 
 def test_a_folder_or_a_repository_gives_a_backbone_its_weights(hub: Hub, best: Path, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_the_package_itself_lists_them(arguments: list[str], code: int, tmp_path
         assert done.stderr.startswith("error: trian: no such command; did you mean train")
         assert done.stderr.count("\n") == 1
     else:
-        assert done.stdout == f"{usage.listing()}\n"
+        called = usage.listing().replace("python -m fastfcn_pl.", "python -m fastfcn_pl ")
+        assert done.stdout == f"{called}\n"
 
 
 def _fastfcn(*arguments: str, name: str = "fastfcn") -> subprocess.CompletedProcess[str]:
@@ -110,7 +111,10 @@ def test_a_command_may_stand_behind_the_package(command: Command) -> None:
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict", "demo", "export", "convert", "dashboard", "prepare", "doctor"])
-def test_a_command_without_its_arguments_names_them_with_an_example(name: str, command: Command) -> None:
+def test_a_command_without_its_arguments_names_them_with_an_example(
+    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     done = command(name)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {name} needs ")

@@ -38,5 +38,5 @@ def test_tensorboards_command_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.chdir(tmp_path)
     board = TensorBoardLogger(tmp_path / "my run", name="tensorboard", version="")
     places = loggers.places_to_look([loggers.MetricsFile(folder="x"), board])
-    assert places == {"W&B run": None, "TensorBoard": "tensorboard --logdir 'my run/tensorboard'"}
-    assert loggers.places_to_look([])["TensorBoard"] is None
+    assert places == {"TensorBoard": "tensorboard --logdir 'my run/tensorboard'"}
+    assert loggers.places_to_look([]) == {}

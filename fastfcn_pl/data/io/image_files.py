@@ -179,26 +179,28 @@ def _half_pixel_limit(max_pixels: int | None) -> int | None:
     return Image.MAX_IMAGE_PIXELS if max_pixels is None else -(-max_pixels // 2)
 
 
-def _open_header(file: BinaryIO, max_pixels: int | None) -> Image.Image:
-    """Open an image in one of `FORMATS` without decoding it."""
+@contextmanager
+def _opened(file: BinaryIO, max_pixels: int | None) -> Iterator[Image.Image]:
+    """Open an image in one of `FORMATS`, with the limit on pixels that also counts while it is decoded."""
     default = Image.MAX_IMAGE_PIXELS
     try:
         Image.MAX_IMAGE_PIXELS = _half_pixel_limit(max_pixels)
-        return Image.open(file, formats=FORMATS)
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
     finally:
         Image.MAX_IMAGE_PIXELS = default
 
 
 def image_size(path: Path, upright: bool, max_pixels: int | None = None) -> tuple[int, int]:
     """Return the width and height of an image, from its header alone; raises UserError if it is not one."""
-    with _errors_named(path), path.open("rb") as file, _open_header(file, max_pixels) as image:
+    with _errors_named(path), path.open("rb") as file, _opened(file, max_pixels) as image:
         turned = upright and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return image.size[::-1] if turned else image.size
 
 
 def _open(path: Path, upright: bool, max_pixels: int | None = None) -> Image.Image:
     """Open and decode a file, so that a damaged one is reported by name."""
-    with _errors_named(path), _open_header(BytesIO(_content(path)), max_pixels) as image:
+    with _errors_named(path), _opened(BytesIO(_content(path)), max_pixels) as image:
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
