@@ -62,7 +62,7 @@ def _check_node(path: str, node: DictConfig, cfg: DictConfig) -> None:
             raise UserError(f"{path}.{key}: {node['_target_']!s} has no such parameter; {hint}")
         if isinstance(node[key], str) and (kind := _numeric_kind(target, key)):
             raise UserError(f"{path}.{key}={node[key]}: use {kind}")
-        if isinstance(node[key], (int, float, str)) and _takes_only_lists(target, key):
+        if isinstance(node[key], (int, float)) and _takes_only_lists(target, key):
             raise UserError(f"{path}.{key}={node[key]}: use a list, such as [{node[key]}]")
         if is_withheld(node[key]):
             raise UserError(
