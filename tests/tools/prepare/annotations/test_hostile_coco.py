@@ -195,7 +195,7 @@ def test_labels_are_ordered_and_ignored_as_the_user_says(tmp_path: Path) -> None
             r"data\.classes lacks dog, .*did you mean dgo\?.*: add it, or set",
         ),
         (["data.classes=[cat,dog,bird]"], r"data\.classes lacks background, .*prepare\.background=null"),
-        (["data.classes=cat"], r"data\.classes=cat: use a list, such as \[cat\]"),
+        (["data.classes=cat"], r"data\.classes=cat: give a list of names"),
         (["prepare.background=null", "prepare.ignore=[dog,cat]"], r"has 1 classes, bird: use 2 to 255"),
         (["prepare.format=cocoa"], r"prepare\.format=cocoa: no such format; did you mean coco\?"),
         (["prepare.on_top=top"], r"prepare\.on_top=top: no such rule; give smaller, later or null"),
