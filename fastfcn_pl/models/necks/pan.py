@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,8 +11,6 @@ from fastfcn_pl.core.types import FeatureInfo
 from fastfcn_pl.models.layers import ConvNormAct, initialize_convs
 from fastfcn_pl.models.necks.levels import joined_levels
 from fastfcn_pl.models.necks.upsamplers.reassembly import fit
-from fastfcn_pl.models.necks.warp import steps
-from fastfcn_pl.ops.grid_sample import position_dtype
 from fastfcn_pl.ops.interpolate import resize
 
 
@@ -50,20 +47,8 @@ def halved(x: Tensor) -> Tensor:
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
-    """Return `x` at the size of `like`, interpolated bilinearly with align_corners=True.
-
-    F.interpolate compares sizes with 1, which would tie an exported file to the answers for its example.
-    """
-    rows, columns = (_interpolation(x.shape[axis], like.shape[axis], x) for axis in (-2, -1))
-    return rows @ x @ columns.T
-
-
-def _interpolation(source: int, target: int, like: Tensor) -> Tensor:
-    """Return the weights `(target, source)` of a side's pixels in the new pixels."""
-    dtype = position_dtype(like)
-    new, old = (torch.arange(length, dtype=dtype, device=like.device) for length in (target, source))
-    positions = new * (source - 1) / steps(target)
-    return (1 - (positions[:, None] - old).abs()).relu().to(like.dtype)
+    """Return `x` at the size of `like`, which may be equal in the image of an export and differ in others."""
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 class GlobalAttentionUpsample(nn.Module):

@@ -24,7 +24,7 @@ def warp(x: Tensor, displacement: Tensor, align_corners: bool) -> Tensor:
 def in_pixels(displacement: Tensor) -> Tensor:
     """Convert a displacement `(B, 2, H, W)` from pixels of its grid to the units of `warp` with `align_corners`."""
     height, width = displacement.shape[-2:]
-    return divided(2 * displacement, steps(height), steps(width))
+    return divided(2 * displacement, _steps(height), _steps(width))
 
 
 def divided(displacement: Tensor, height: int, width: int) -> Tensor:
@@ -35,9 +35,9 @@ def divided(displacement: Tensor, height: int, width: int) -> Tensor:
 
 def _grid(length: int, like: Tensor) -> Tensor:
     """Return the positions of the pixels of a side, from -1 to 1."""
-    return torch.arange(length, dtype=like.dtype, device=like.device) * 2 / steps(length) - 1
+    return torch.arange(length, dtype=like.dtype, device=like.device) * 2 / _steps(length) - 1
 
 
-def steps(length: int) -> int:
+def _steps(length: int) -> int:
     """Return the number of steps from a side's first pixel to its last one; 1 for a single pixel, which has none."""
     return length - 1 + 1 // length  # without a comparison, which an export would decide once for all sizes

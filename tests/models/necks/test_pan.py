@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fastfcn_pl.core.types import FeatureInfo
-from fastfcn_pl.models.necks.pan import PAN, _resized, halved
+from fastfcn_pl.models.necks.pan import PAN, halved
 from tests.support import neck_parity
 
 PARTS = {
@@ -44,11 +44,3 @@ def test_halving_is_the_published_pool_but_for_one_row_or_column(size: tuple[int
     height, width = (max(side, 2) for side in size)
     repeated = x.expand(-1, -1, height, width)
     assert torch.equal(halved(x), F.max_pool2d(repeated, 2))
-
-
-@pytest.mark.parametrize("size", [(5, 7), (3, 4), (8, 9), (1, 6), (1, 1)])
-def test_resizing_is_bilinear_interpolation(size: tuple[int, int]) -> None:
-    for source in ((3, 4), (1, 1), (1, 5)):
-        x = torch.randn(2, 3, *source)
-        expected = F.interpolate(x, size, mode="bilinear", align_corners=True)
-        torch.testing.assert_close(_resized(x, torch.empty(1, 1, *size)), expected)
