@@ -7,10 +7,11 @@ from torch.nn import functional as F
 
 import fastfcn_pl
 
+torch.manual_seed(0)
 data = fastfcn_pl.create_datamodule("camvid", root=sys.argv[1])
 model = fastfcn_pl.create_model("fastfcn_efficientnet_lite0", num_classes=data.spec.num_classes, neck="jpu_128")
 mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.backbone.mean, model.backbone.std))
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
 loader = data.train_dataloader()
 
 for epoch in range(int(sys.argv[2]) if len(sys.argv) > 2 else 14):

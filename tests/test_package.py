@@ -70,7 +70,11 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_its_options_and_studies_and_nothing_else(wheel: Path) -> None:
     code = [path.relative_to(ROOT) for path in (ROOT / "fastfcn_pl").rglob("*.py")]
     options = [Path("fastfcn_pl") / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")]
-    studies = [Path("fastfcn_pl") / path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.yaml")]
+    studies = [
+        Path("fastfcn_pl") / path.relative_to(ROOT)
+        for path in (ROOT / "experiments").rglob("*.yaml")
+        if "records" not in path.parts
+    ]
     pages = [path.relative_to(ROOT) for path in (ROOT / "fastfcn_pl" / "tools" / "report" / "templates").iterdir()]
     code += [*pages, Path("fastfcn_pl/py.typed"), Path("fastfcn_pl/experiments/cluster/wandb_sweep.yml")]
     info = f"fastfcn_pl-{fastfcn_pl.__version__}.dist-info"

@@ -256,8 +256,10 @@ def test_own_parts_train_without_an_edit_to_any_file(command: Command, tmp_path:
     assert "error: model.neck.widht: own_parts.Mixer has no such parameter; did you mean width?" in typo.stderr
 
 
-def test_your_own_data_trains_by_the_yaml_of_the_readme(command: Command, tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text().partition("```yaml\n# my_conf/data/pets.yaml\n")[2].partition("```")[0]
+def test_your_own_data_trains_by_the_yaml_of_the_documentation(command: Command, tmp_path: Path) -> None:
+    text = (
+        (ROOT / "docs" / "data.md").read_text().partition("```yaml\n# my_conf/data/pets.yaml\n")[2].partition("```")[0]
+    )
     (tmp_path / "my_conf" / "data").mkdir(parents=True)
     (tmp_path / "my_conf" / "data" / "pets.yaml").write_text(text)
     pets = write_folder(tmp_path / "pets", all=12)

@@ -110,6 +110,8 @@ class SegmentationDataModule(L.LightningDataModule):
     def _loader(self, dataset: Dataset[Sample], sampler: Sampler, size: int, drop_last: bool) -> DataLoader[Sample]:
         options, devices = self.loader, self.trainer.num_devices if self.trainer else 1
         workers = worker_count(self.num_workers, devices, dataset, size, options.prefetch or 2, rank_zero_warn)
+        # In a loop of the user's own, nothing ends workers that outlive an epoch.
+        in_run, persistent = self.trainer is not None, options.persistent_workers
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset,
@@ -118,7 +120,7 @@ class SegmentationDataModule(L.LightningDataModule):
             num_workers=workers,
             drop_last=drop_last,
             pin_memory=on_gpu if options.pin_memory is None else options.pin_memory,
-            persistent_workers=workers > 0 and options.persistent_workers is not False,
+            persistent_workers=workers > 0 and (in_run if persistent is None else persistent),
             prefetch_factor=options.prefetch if workers else None,
             worker_init_fn=_init_loader_worker,
             generator=torch.Generator(),  # the global one also drives dropout

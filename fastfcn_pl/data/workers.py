@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
-import multiprocessing
+import multiprocessing.util
 import os
 import re
 import signal
@@ -58,6 +59,17 @@ def kill_workers() -> None:
         child.join(1)
     if in_main_thread:
         signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+
+
+def _kill_daemons() -> None:
+    """Kill the workers that are left when the interpreter exits: they would ignore its SIGTERM, and it would wait."""
+    for child in multiprocessing.active_children():
+        if child.daemon and child.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+
+
+atexit.register(_kill_daemons)  # after that of multiprocessing.util, so that it runs first
 
 
 def explain_worker_failure(error: BaseException) -> str | None:

@@ -34,7 +34,7 @@ def _data(root: Path, workers: int = 0, **loading: Any) -> CamVid:
 def test_null_is_automatic_and_values_are_used(tmp_path: Path) -> None:
     root = write_camvid(tmp_path, train=4)
     automatic = _data(root, workers=1).train_dataloader()
-    assert (automatic.persistent_workers, automatic.pin_memory, automatic.prefetch_factor) == (True, False, 2)
+    assert (automatic.persistent_workers, automatic.pin_memory, automatic.prefetch_factor) == (False, False, 2)
     chosen = _data(root, workers=1, persistent_workers=False, pin_memory=True, prefetch=5).train_dataloader()
     assert (chosen.persistent_workers, chosen.pin_memory, chosen.prefetch_factor) == (False, True, 5)
     alone = _data(root, persistent_workers=True, prefetch=5).train_dataloader()

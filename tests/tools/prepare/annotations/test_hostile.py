@@ -288,6 +288,7 @@ def test_the_pixel_limit_is_that_of_the_data(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     refused(tmp_path, r"\.png has 280 pixels, too many .*data\.max_pixels .*=280$")
     run(tmp_path, "data.max_pixels=280")
+    monkeypatch.undo()
     assert mask(tmp_path, "first.png") == GOLDEN["masks"]["first.png"]
     (option,) = (tmp_path / OUTPUT / "data").iterdir()
     assert "max_pixels: 280\n" in option.read_text()
