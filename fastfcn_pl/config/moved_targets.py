@@ -32,6 +32,7 @@ RENAMED_KEYS = {
 }
 """Keys of configurations that have another name now."""
 ADDED_KEYS: dict[str, Any] = {
+    "callbacks.absent._target_": "fastfcn_pl.training.callbacks.absent_classes.AbsentClasses",
     "data.augmentation.color": [],
     "data.sampler._target_": "fastfcn_pl.data.samplers.Uniform",
     "model.backbone.drop_path_rate": 0.0,
