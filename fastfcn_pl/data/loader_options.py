@@ -11,9 +11,9 @@ from fastfcn_pl.core.types import UserError
 class Loading:
     """Options of workers and cache; null chooses automatically.
 
-    `persistent_workers` keeps workers alive between epochs (null: yes, in a run). `pin_memory` lets batches be copied to a GPU
-    during computation (null: if the device is a GPU). `prefetch` is the number of batches that each worker prepares
-    ahead (null: 2). `cache` is a folder for decoded images (null: no cache).
+    `persistent_workers` keeps workers alive between epochs (null: yes, in a run). `pin_memory` lets batches be copied
+    to a GPU during computation (null: if the device is a GPU). `prefetch` is the number of batches that each worker
+    prepares ahead (null: 2). `cache` is a folder for decoded images (null: no cache).
     """
 
     persistent_workers: bool | None
