@@ -39,4 +39,4 @@ class MediaLogger(Logger):
     @property
     @abstractmethod
     def view(self) -> str:
-        """Where to look at the run: a URL, or a command."""
+        """URL that shows the run, or command that does."""

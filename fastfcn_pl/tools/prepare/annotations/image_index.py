@@ -22,7 +22,7 @@ _UNLISTABLE = re.compile(r"[\t\r\n\udc80-\udcff]|^[ \"']|[ \"']$")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 """Digits that Label Studio puts before the name of an uploaded file."""
 _CITYSCAPES = "_leftImg8bit"
-"""What the name of an image of Cityscapes has, and that of its polygons has not."""
+"""End of the name of an image of Cityscapes, which that of its polygons lacks."""
 
 
 class ImageIndex:
