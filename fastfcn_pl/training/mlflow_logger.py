@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -45,7 +46,8 @@ class MLflowRun(MLFlowLogger, MediaLogger):
         choices: Mapping[str, str],
     ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reports its use to a server
-        local = f"sqlite:///{Path(folder, 'mlflow.db')}"
+        database = Path(folder, "mlflow.db")
+        local = f"sqlite:///{database.absolute()}"  # MLflow keeps a connection by this text, whatever the folder
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or local
         if uri == local:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -64,13 +66,14 @@ class MLflowRun(MLFlowLogger, MediaLogger):
             )
         except ModuleNotFoundError as error:
             raise UserError("logger=mlflow needs MLflow: pip install 'fastfcn-pl[mlflow]'") from error
-        self.config, self.uri, self.own_id = redacted(config), uri, id
+        self.config, self.own_id = redacted(config), id
+        self.uri = f"sqlite:///{database}" if uri == local else uri
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
         """Log the parameters that the run does not have yet: MLflow refuses to change one."""
         known = self.experiment.get_run(self.run_id).data.params
-        flat = {_name(key): value for key, value in _flatten(params).items()}
+        flat = {_name(key): value for key, value in _flatten_dict(_convert_params(params)).items()}
         super().log_hyperparams({key: value for key, value in flat.items() if key not in known})
         if not known:
             self.experiment.log_text(self.run_id, yaml.safe_dump(self.config, sort_keys=False), CONFIG)
@@ -121,14 +124,3 @@ class MLflowRun(MLFlowLogger, MediaLogger):
 def _name(key: str) -> str:
     """Return `key` with the code points of characters that MLflow refuses, so that names stay distinct."""
     return re.sub(r"[^a-zA-Z0-9_/. -]", lambda match: f"_{ord(match[0]):x}_", key)
-
-
-def _flatten(params: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested parameters with keys such as `model/neck/width`, as Lightning names them."""
-    flat: dict[str, Any] = {}
-    for key, value in dict(params).items():
-        nested = (
-            _flatten(value, f"{prefix}{key}/") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-        )
-        flat |= nested
-    return flat
