@@ -55,7 +55,7 @@ class ConfigLoader(ConfigLoaderImpl):
     """Notes about the study's keys from the latest composition."""
     print_only: ClassVar[bool] = False
     """The configuration is printed instead of run: the run's folder gets a name but is not made."""
-    _request: tuple[str | None, list[str]] = (None, [])
+    _request: tuple[str | None, list[Override]] = (None, [])
     """Name of the primary config, and the overrides."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
@@ -70,8 +70,8 @@ class ConfigLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        self._request = config_name, overrides
-        _check_lists(OverridesParser.create().parse_overrides(overrides), self.repository)
+        self._request = config_name, OverridesParser.create().parse_overrides(overrides)
+        _check_lists(self._request[1], self.repository)
         cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         name_composed_parts(cfg, self._entries)
         if self.print_only:
@@ -80,9 +80,8 @@ class ConfigLoader(ConfigLoaderImpl):
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         cfg = super()._compose_config_from_defaults_list(defaults=defaults, repo=repo)
-        config_name, texts = self._request
-        overrides = OverridesParser.create().parse_overrides(texts)
-        self._entries = self.merge_order(repo, config_name, overrides)
+        config_name, overrides = self._request
+        self._entries = merge_order(repo, defaults_tree(repo, config_name, overrides))
         notes, options = [], {o.get_key_element().lstrip("+~"): o for o in overrides if _selects_option(o, repo)}
         for group, selection in options.items():
             study = study_entries(self._entries, group)
@@ -104,21 +103,8 @@ class ConfigLoader(ConfigLoaderImpl):
         rest = [override for override in overrides if override is not selection]
         for candidates in (rest, [override for override in rest if not _selects_option(override, repo)]):
             with suppress(ConfigCompositionException, OmegaConfBaseException):  # others may need groups of `selection`
-                return self.merge_order(repo, self._request[0], candidates)
+                return merge_order(repo, defaults_tree(repo, self._request[0], candidates))
         return []
-
-    def merge_order(self, repo: IConfigRepository, config_name: str | None, overrides: list[Override]) -> list[Entry]:
-        """Return the files of the defaults list in merge order, without Hydra's own."""
-        entries = []
-        for ancestors, node, default in _leaves(defaults_tree(repo, config_name, overrides), ()):
-            if default.config_path is None or f"{default.config_path}/".startswith("hydra/"):
-                continue
-            loaded = repo.load_config(default.config_path)
-            content = OmegaConf.to_container(loaded.config, resolve=False) if loaded is not None else {}
-            for key in reversed(default.package.split(".") if default.package else []):
-                content = {key: content}
-            entries.append(Entry(default, (*ancestors, node), content if isinstance(content, dict) else {}))
-        return entries
 
 
 def register(print_only: bool) -> None:
@@ -157,6 +143,20 @@ def _check_lists(overrides: Sequence[Override], repo: IConfigRepository) -> None
 def defaults_tree(repo: IConfigRepository, config_name: str | None, overrides: list[Override]) -> DefaultsTreeNode:
     """Return the tree of files that a command line chooses."""
     return create_defaults_list(repo, config_name, overrides, prepend_hydra=True, skip_missing=True).defaults_tree
+
+
+def merge_order(repo: IConfigRepository, tree: DefaultsTreeNode) -> list[Entry]:
+    """Return the files of the defaults list in merge order, without Hydra's own."""
+    entries = []
+    for ancestors, node, default in _leaves(tree, ()):
+        if default.config_path is None or f"{default.config_path}/".startswith("hydra/"):
+            continue
+        loaded = repo.load_config(default.config_path)
+        content = OmegaConf.to_container(loaded.config, resolve=False) if loaded is not None else {}
+        for key in reversed(default.package.split(".") if default.package else []):
+            content = {key: content}
+        entries.append(Entry(default, (*ancestors, node), content if isinstance(content, dict) else {}))
+    return entries
 
 
 def _leaves(

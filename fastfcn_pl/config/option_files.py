@@ -12,7 +12,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.default_element import DefaultsTreeNode, GroupDefault, InputDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fastfcn_pl.config.composition import ConfigLoader, defaults_tree
+from fastfcn_pl.config.composition import ConfigLoader, defaults_tree, merge_order
 from fastfcn_pl.config.precedence import Entry
 from fastfcn_pl.config.schema import CONF_DIR
 from fastfcn_pl.config.yaml_comments import CommentedKey, commented_keys, header
@@ -39,8 +39,8 @@ class OptionFiles:
             search_path.prepend("command-line", folder, SearchPathQuery("schema", None))
         loader = ConfigLoader(search_path)
         self._repository, parsed = loader.repository, OverridesParser.create().parse_overrides(overrides)
-        self._entries = loader.merge_order(loader.repository, config_name, parsed)
         self._tree = defaults_tree(loader.repository, config_name, parsed)
+        self._entries = merge_order(loader.repository, self._tree)
 
     def own_keys(self) -> dict[str, CommentedKey]:
         """Return the keys that the primary config and the files that it shares with others set, by dotted path."""

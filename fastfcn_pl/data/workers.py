@@ -11,8 +11,10 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import synchronize
+from multiprocessing.process import BaseProcess
 
 from fastfcn_pl.data.io.parallel import MORE_SHARED_MEMORY
 
@@ -51,10 +53,7 @@ def kill_workers() -> None:
     in_main_thread = threading.current_thread() is threading.main_thread()
     # torch's handler would raise an error for each killed worker, at an arbitrary point.
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread else None
-    for child in children:
-        if child.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)  # processes of loky (joblib) have no `kill`
+    _kill(children)
     for child in children:
         child.join(1)
     if in_main_thread:
@@ -63,10 +62,14 @@ def kill_workers() -> None:
 
 def _kill_daemons() -> None:
     """Kill the workers that are left when the interpreter exits: they would ignore its SIGTERM, and it would wait."""
-    for child in multiprocessing.active_children():
-        if child.daemon and child.pid is not None:
+    _kill([child for child in multiprocessing.active_children() if child.daemon])
+
+
+def _kill(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        if process.pid is not None:
             with suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
+                os.kill(process.pid, signal.SIGKILL)  # processes of loky (joblib) have no `kill`
 
 
 atexit.register(_kill_daemons)  # after that of multiprocessing.util, so that it runs first
