@@ -77,6 +77,7 @@ def test_a_file_at_the_top_level_is_a_command() -> None:
     assert {file.stem for file in PACKAGE.glob("*.py")} == COMMANDS | {"__init__"}
 
 
+@pytest.mark.slow
 def test_imports_go_downwards() -> None:
     upward = []
     for file in FILES:
@@ -148,11 +149,13 @@ LAZY: dict[str, set[str]] = {
 """Further imports inside functions, each with its reason beside it in the code."""
 
 
+@pytest.mark.slow
 def test_imports_stand_at_the_top() -> None:
     lazy = {(_place(file), name) for file in FILES for name in _lazy(file) if name.split(".")[0] not in OPTIONAL}
     assert lazy == {(place, name) for place, names in LAZY.items() for name in names}
 
 
+@pytest.mark.slow
 def test_a_module_docstring_begins_with_a_noun_or_an_imperative() -> None:
     files = [*FILES, *sorted((ROOT / "tests").rglob("*.py"))]
     first_words = {file: (ast.get_docstring(_tree(file)) or "").split(" ")[0] for file in files}

@@ -33,6 +33,7 @@ def _found(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "benchmark.json").read_text())
 
 
+@pytest.mark.slow
 def test_it_says_what_was_measured_and_how(
     tmp_path: Path, make_config: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,6 +57,7 @@ def test_it_says_what_was_measured_and_how(
         assert words in said
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_training_without_the_auxiliary_head(
     tmp_path: Path, make_config: Callable[..., DictConfig]
 ) -> None:

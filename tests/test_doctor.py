@@ -35,6 +35,7 @@ def examine(tmp_path: Path, make_config: Callable[..., DictConfig]) -> Callable[
     return run
 
 
+@pytest.mark.slow
 def test_what_is_counted(tmp_path: Path, examine: Callable[[], dict]) -> None:
     root = write_camvid(tmp_path / "CamVid", train=4, val=2, test=1)
     result = examine()
@@ -77,6 +78,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_is_named(kind: str, tmp_path: Path, examine: Callable[[], dict]) -> None:
     FAULTS[kind](write_camvid(tmp_path / "CamVid", train=4, val=2, test=1))
@@ -85,6 +87,7 @@ def test_a_fault_is_named(kind: str, tmp_path: Path, examine: Callable[[], dict]
     assert result["verdict"] == "wrong"
 
 
+@pytest.mark.slow
 def test_a_part_of_a_data_set_is_a_note_and_more_than_all_of_it_a_warning(
     tmp_path: Path, examine: Callable[[], dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +109,7 @@ def _relabel(root: Path, split: str, change: Callable[[np.ndarray], np.ndarray])
         Image.fromarray(change(np.asarray(Image.open(path))).astype(np.uint8)).save(path)
 
 
+@pytest.mark.slow
 def test_what_training_survives_is_a_warning(tmp_path: Path, examine: Callable[[], dict]) -> None:
     """Classes without a pixel, in all splits or in one; a mask that ignores all; one picture twice in a split."""
     root = write_camvid(tmp_path / "CamVid", train=4, val=2, test=1)
@@ -128,6 +132,7 @@ def test_what_training_survives_is_a_warning(tmp_path: Path, examine: Callable[[
     assert result["verdict"] == "ok"
 
 
+@pytest.mark.slow
 def test_images_without_public_labels_are_read_too(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
     root = write_ade20k(tmp_path / "ade", train=2, val=1)
     (root / "release_test" / "testing").mkdir(parents=True)
@@ -160,6 +165,7 @@ def test_every_official_layout_is_sound(
         assert max(found["images"].values()) == count
 
 
+@pytest.mark.slow
 def test_a_folder_and_drawn_pictures_are_read_too(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
     write_folder(tmp_path / "mine", train=3, val=2)
     keys = ["num_workers=0", f"output={tmp_path / 'out'}", "data.batch_size=1"]

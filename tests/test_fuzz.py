@@ -129,6 +129,7 @@ names = st.sampled_from(
 lines = st.lists(names, max_size=6) | st.lists(names | st.sampled_from(["/", ".."]) | st.text(max_size=20), max_size=6)
 
 
+@pytest.mark.slow
 @_cases(60)
 @given(lines=lines, raw=st.none() | st.binary(max_size=60), suffix=st.sampled_from(["", "", "_mask"]))
 def test_any_list(folder: Path, lines: list[str], raw: bytes | None, suffix: str) -> None:

@@ -186,6 +186,7 @@ def _limited(kind: int, limit: int) -> Iterator[None]:
         resource.setrlimit(kind, before)
 
 
+@pytest.mark.slow
 def test_one_image_too_large_for_the_memory_is_named(run: Run) -> None:
     for name, size in (("a", 16), ("large", 6000), ("z", 16)):
         write_shade(Path(f"in/{name}.png"), 1, (size, size))
@@ -392,6 +393,7 @@ def test_videos_whose_times_are_broken_are_labelled(run: Run) -> None:
             assert {x for f in stored.decode(video=0) for x in np.unique(f.to_ndarray(format="gray"))} == {250}
 
 
+@pytest.mark.slow
 def test_a_video_that_changes_its_size_is_refused_and_the_rest_done(run: Run) -> None:
     Path("in").mkdir()
     for name, size in (("wide", (48, 64)), ("high", (64, 48))):

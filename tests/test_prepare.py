@@ -114,6 +114,7 @@ def test_from_a_mirror_to_what_is_read(source: str, original: Path, tmp_path: Pa
             assert np.array_equal(one["target"], other["target"])
 
 
+@pytest.mark.slow
 def test_both_forms_of_pascal_contexts_labels_give_the_same_pngs(original: Path, tmp_path: Path) -> None:
     folder, made = write_archives("pascal_context", original, tmp_path / "archives"), []
     for source in ("pascal_context", "pascal_context_json"):

@@ -71,6 +71,7 @@ LINES = sorted(
 MEANS = {"<run>": "run", "<dir>": "dir", "<file>": "file", "<file.ckpt>": "file.ckpt", "$DATA": "data"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), LINES)
 def test_a_command_that_a_page_names_composes(page: str, line: str) -> None:
     """Of a sweep, its first job. Skip commands that need the reader's own files, a plugin or no configuration."""

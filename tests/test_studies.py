@@ -60,6 +60,7 @@ def test_each_run_of_a_study_composes_and_fits(study: str, make_config: Callable
         validation.check(make_config(*overrides, name=study))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", SWEEPS)
 def test_a_sweep_goes_on_where_it_was_stopped_and_asks_something(study: str) -> None:
     """Its folder is the same at each start."""

@@ -256,6 +256,7 @@ def test_every_command_has_the_key(name: str, make_config: Callable[..., DictCon
     assert make_config(name=name, run_dir=False).accelerate is True
 
 
+@pytest.mark.slow
 def test_the_final_score_is_that_of_the_validation(make_config: Callable[..., DictConfig]) -> None:
     cfg = make_config(*TINY, "data=shapes", "data.num_workers=0", "data.val_images=8", "data.size=64")
     datamodule = build.datamodule(cfg)
@@ -294,6 +295,7 @@ MORE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -32,6 +32,7 @@ def model(make_config: Make) -> Segmenter:
     return model
 
 
+@pytest.mark.slow
 def test_bfloat16_labels_as_float32_does(model: Segmenter) -> None:
     x = torch.randn(1, 3, 64, 96)
     low = optimize_for_inference(model, device=CPU, dtype=LOW)
@@ -45,6 +46,7 @@ def test_bfloat16_labels_as_float32_does(model: Segmenter) -> None:
     assert (actual.float() - expected).abs().max() < 1.5 * error < 0.1 * expected.std()
 
 
+@pytest.mark.slow
 def test_weights_of_convolutions_and_products_are_cast_once(model: Segmenter) -> None:
     low = optimize_for_inference(model, device=CPU, dtype=LOW)
     cast = {name.rpartition(".")[0] for name, weight in low.named_parameters() if weight.dtype == LOW}
@@ -52,6 +54,7 @@ def test_weights_of_convolutions_and_products_are_cast_once(model: Segmenter) ->
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16")
 def test_convolutions_in_bfloat16_are_packed(model: Segmenter) -> None:
     assert any(
@@ -59,6 +62,7 @@ def test_convolutions_in_bfloat16_are_packed(model: Segmenter) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [None, LOW])
 def test_a_copy_is_a_network_of_its_own(model: Segmenter, dtype: torch.dtype | None) -> None:
     fast, x = optimize_for_inference(model, device=CPU, dtype=dtype), torch.randn(1, 3, 64, 96)

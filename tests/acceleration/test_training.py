@@ -30,6 +30,7 @@ def _network(backbone: str) -> Segmenter:
     return build.model(build.compose(words), 5).eval()  # batch norms of few pixels would magnify what rounding leaves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext"])
 def test_gradients_are_those_of_the_default_format(backbone: str) -> None:
     plain, x = _network(backbone), torch.randn(2, 3, 96, 128)
@@ -70,6 +71,7 @@ def test_depthwise_gradients_in_bfloat16_are_float32s(
     assert (net[0].weight.grad - expected).norm() / expected.norm() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "device", "precision", "channels_last", "expected"),
     [
@@ -99,6 +101,7 @@ def test_the_format(
     assert seen == {form is torch.contiguous_format}, "it is that of every convolution"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["mobileone_s0", "fastvit_t8", "test_byobnet"])
 def test_convolutions_that_corrupt_memory_are_found(backbone: str) -> None:
     network = _network(backbone)
@@ -106,6 +109,7 @@ def test_convolutions_that_corrupt_memory_are_found(backbone: str) -> None:
     assert actual == (backbone != "test_byobnet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "precision", "accelerate", "expected"),
     [
@@ -126,6 +130,7 @@ def test_dilated_depthwise_convolutions_are_ours_in_channels_last(
     assert list(network.state_dict()) == names
 
 
+@pytest.mark.slow
 @given(
     head=st.lists(blocks, min_size=1, max_size=3),
     channels_last=st.booleans(),

@@ -86,6 +86,7 @@ def _with_old_names(config: dict[str, Any]) -> dict[str, Any]:
     return {**old, "init_from": old["checkpoint"], "checkpoint": None}
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_predicts_and_resumes(make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = make_config(*SHORT)
     train(cfg)

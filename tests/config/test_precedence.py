@@ -30,6 +30,7 @@ def composed(tmp_path: Path) -> Callable[..., DictConfig]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "choices", "values"),
     [
@@ -75,6 +76,7 @@ def test_a_chosen_option_decides_which_part_it_is(
     validation.check(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", ["quickstart", "camvid", "neck_ablation", "head_ablation"])
 def test_a_study_by_itself_is_composed_as_it_is_written(study: str, composed: Callable[..., DictConfig]) -> None:
     cfg = composed(study)
@@ -108,6 +110,7 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "key", "value"),
     [
@@ -143,11 +146,13 @@ def test_any_group_of_ones_own_study(
     assert note.startswith(f"{choice} replaces study's ")
 
 
+@pytest.mark.slow
 def test_an_option_for_the_whole_job_is_a_study_too(own: Path, composed: Callable[..., DictConfig]) -> None:
     cfg = composed("plain", "+experiment=small", "model/backbone=resnet50", folder=own)
     assert cfg.model.backbone.name == "resnet50"
 
 
+@pytest.mark.slow
 def test_what_is_replaced_and_kept_is_said(composed: Callable[..., DictConfig]) -> None:
     composed("quickstart", "model/backbone=convnext_tiny", "model/neck=fpn")
     assert ConfigLoader.notes == (
@@ -157,6 +162,7 @@ def test_what_is_replaced_and_kept_is_said(composed: Callable[..., DictConfig]) 
     )
 
 
+@pytest.mark.slow
 def test_each_job_of_a_sweep_has_its_choice() -> None:
     with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -168,6 +174,7 @@ def test_each_job_of_a_sweep_has_its_choice() -> None:
     assert job.hydra.runtime.choices["model/backbone"] == "convnext_tiny"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "group", "name"),
     [
@@ -188,6 +195,7 @@ def test_recorded_choices_are_what_was_composed(
     assert composed(*arguments).hydra.runtime.choices[group] == name
 
 
+@pytest.mark.slow
 def test_several_loggers_are_selected_together(composed: Callable[..., DictConfig]) -> None:
     cfg = composed("quickstart", "logger=[wandb,mlflow]")
     assert {"csv", "wandb", "mlflow"} == cfg.logger.keys()

@@ -60,11 +60,13 @@ def _together() -> list[list[str]]:
     return models + [[c for c in choices if c is not None] for choices in itertools.zip_longest(*groups.values())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", _together(), ids=" ".join)
 def test_options_fit_their_signatures(options: list[str], make_config: Callable[..., DictConfig]) -> None:
     _fits(make_config(*options))
 
 
+@pytest.mark.slow
 def test_diagnostics_are_listed(make_config: Callable[..., DictConfig]) -> None:
     names = {option.removeprefix("diagnostics/") for option in OPTIONS if option.startswith("diagnostics/")}
     assert set(make_config("diagnostics=all").diagnostics) == names - {"all", "none"}
@@ -119,6 +121,7 @@ def _paths(cfg: DictConfig, prefix: str = "") -> list[str]:
     return [f"{path}.{key}" for path, node in _nodes(cfg) for key in node if key not in HYDRA_KEYS]
 
 
+@pytest.mark.slow
 def test_a_typo_at_any_depth_is_an_error(make_config: Callable[..., DictConfig]) -> None:
     cfg = make_config("data=camvid")
     paths = _paths(cfg)
@@ -177,6 +180,7 @@ def test_dilated_sets_the_backbones_stride_and_the_command_line_still_wins(
     assert make_config("model/neck=dilated", "model.backbone.output_stride=16").model.backbone.output_stride == 16
 
 
+@pytest.mark.slow
 def test_the_main_job_composes(make_config: Callable[..., DictConfig]) -> None:
     cfg = make_config("model/neck=jpu", "data=ade20k", "trainer.devices=4")
     validation.check(cfg)

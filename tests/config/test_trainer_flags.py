@@ -94,11 +94,13 @@ def test_strategies_that_give_nothing_back_are_refused(strategy: str, make_confi
         )
 
 
+@pytest.mark.slow
 def test_a_time_that_is_none_at_all_is_refused(make_config: Make) -> None:
     with pytest.raises(UserError, match=r"before its first step.*max_time"):
         train(make_config(*SMALL, "trainer.max_time=00:00:00:00"))
 
 
+@pytest.mark.slow
 def test_training_ends_at_its_time(make_config: Make, tmp_path: Path) -> None:
     train(make_config(*SMALL, "trainer.max_time=00:00:00:01", "trainer.max_epochs=1000"))
     assert 0 < json.loads((tmp_path / "run" / "results.json").read_text())["epochs"] < 1000

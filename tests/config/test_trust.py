@@ -242,6 +242,7 @@ def test_a_target_is_the_very_name_of_an_option_for_that_part(node: Any, key: st
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_the_options_of_conf_are_admitted_for_their_part() -> None:
     for overrides in (["model=fastfcn_encnet_r50"], ["data=ade20k", "optimizer=adamw", "logger=all", "loss=dice"]):
         cfg = composed(*overrides, "run_dir=/run", "model.neck.width=8")

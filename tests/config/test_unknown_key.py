@@ -11,6 +11,7 @@ from fastfcn_pl.config.unknown_key import no_such_key
 from tests.conftest import composed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "hint"),
     [

@@ -145,6 +145,7 @@ def test_hiding_is_idempotent(text: str) -> None:
     assert hide(once) == once
 
 
+@pytest.mark.slow
 def test_long_text_is_fast() -> None:
     for text in (
         "a" * 200_000,

@@ -213,6 +213,7 @@ def _check(masks: list[list[int]], **options: Any) -> tuple[list[int], list[str]
     return source.read_indices, warnings  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_few_masks_are_read() -> None:
     """Reading stops once every class has occurred; it is spread over the split, and longer while there is one class."""
     assert _check([[0, 1]] * 500) == ([0], [])

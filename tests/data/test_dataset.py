@@ -99,6 +99,7 @@ def _batches(root: Path, workers: int, epochs: int, size: int = 2) -> list[tuple
     return found
 
 
+@pytest.mark.slow
 def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     root = write_camvid(tmp_path, train=6)
     alone, shared = _batches(root, workers=0, epochs=2), _batches(root, workers=2, epochs=2)
@@ -106,6 +107,7 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     assert alone[:3] != alone[3:]  # another epoch: another order, other crops
 
 
+@pytest.mark.slow
 def test_two_workers_and_two_epochs_crop_one_picture_differently_each_time(tmp_path: Path) -> None:
     root = write_camvid(tmp_path, train=1)
     (root / "train.txt").write_text((root / "train.txt").read_text() * 4)

@@ -161,6 +161,7 @@ splits:
 """
 
 
+@pytest.mark.slow
 def test_a_user_yaml_overrides_the_defaults(tmp_path: Path, make_config: Callable[..., DictConfig]) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "pets.yaml").write_text(PETS)
@@ -203,6 +204,7 @@ def own_data(tmp_path: Path) -> Path:
     return option.parent.parent
 
 
+@pytest.mark.slow
 def test_the_data_set_of_the_documentation(own_data: Path, make_config: Callable[..., DictConfig]) -> None:
     searched = f"hydra.searchpath=[{own_data}]"
     cfg = make_config("data=pets", searched, f"data.root={own_data.parent / 'pets'}", "data.batch_size=2")

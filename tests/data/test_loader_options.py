@@ -130,6 +130,7 @@ def test_a_cache_deleted_during_use_gives_one_warning(tmp_path: Path) -> None:
         assert source.read(0)[0].max() == 255
 
 
+@pytest.mark.slow
 def test_runs_that_share_a_cache_read_the_same_pairs(tmp_path: Path) -> None:
     """Several workers decode, store and read the same pairs at once."""
     root = write_camvid(tmp_path, train=6)

@@ -69,6 +69,7 @@ def test_a_picture_is_the_same_scene_at_any_size() -> None:
     assert (small == shrunk)[valid].mean() > 0.99
 
 
+@pytest.mark.slow
 def test_labels_are_the_classes_and_ignore_and_none_is_rare(train: tuple[np.ndarray, np.ndarray]) -> None:
     share = np.bincount(train[1][:48].ravel(), minlength=256) / train[1][:48].size
     assert share[:K].sum() + share[IGNORE] == pytest.approx(1)
@@ -103,11 +104,13 @@ def test_a_hole_is_surrounded_by_its_ring_and_looks_like_background(train: tuple
     assert np.median(apart) < 25
 
 
+@pytest.mark.slow
 def test_one_class_everywhere_scores_below_0_15(held_out: tuple[np.ndarray, np.ndarray]) -> None:
     labels = held_out[1]
     assert max(mean_iou(np.full(labels.shape, k), labels) for k in range(K)) < 0.15
 
 
+@pytest.mark.slow
 def test_an_untrained_net_scores_below_0_15(
     held_out: tuple[np.ndarray, np.ndarray], make_config: Callable[..., DictConfig]
 ) -> None:

@@ -115,6 +115,7 @@ def test_measuring_a_batch_does_not_advance_the_generators(free: Callable[..., N
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_training_reports_it_before_it_starts(
     free: Callable[..., None], tmp_path: Path, make_config: Callable[..., DictConfig]
 ) -> None:

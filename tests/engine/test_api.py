@@ -37,6 +37,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", fastfcn_pl.__all__)
 def test_its_examples_run(name: str, run_folder: None) -> None:
     value = getattr(fastfcn_pl, name)
@@ -60,6 +61,7 @@ def test_it_lists_its_names_and_no_others() -> None:
         fastfcn_pl.create_modle  # noqa: B018
 
 
+@pytest.mark.slow
 def test_options_and_keys_change_a_recipe() -> None:
     keys = {**TINY, "neck.dilations": (1, 2), "head.dropout": 0.25}
     model = fastfcn_pl.create_model(num_classes=3, pretrained=False, **keys)
@@ -134,6 +136,7 @@ def test_a_mistake_is_one_line(call: Callable[[], Any], said: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_network_is_scored_by_a_named_protocol_and_keeps_its_own(tmp_path: Path) -> None:
     data = fastfcn_pl.create_datamodule("camvid", root=write_camvid(tmp_path, val=2), num_workers=0)
     module = fastfcn_pl.load(write_checkpoint(tmp_path / "best.ckpt", data.spec))
@@ -145,6 +148,7 @@ def test_a_network_is_scored_by_a_named_protocol_and_keeps_its_own(tmp_path: Pat
     assert bare["IoU"] == scored["IoU"]
 
 
+@pytest.mark.slow
 def test_a_network_for_other_classes_is_not_scored() -> None:
     data = fastfcn_pl.create_datamodule("shapes", val_images=1, num_workers=0)
     model = fastfcn_pl.create_model(num_classes=data.spec.num_classes + 1, pretrained=False, **TINY)
@@ -152,6 +156,7 @@ def test_a_network_for_other_classes_is_not_scored() -> None:
         fastfcn_pl.evaluate(model, data)
 
 
+@pytest.mark.slow
 def test_a_program_with_its_own_hydra_application_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text("b: 1\n")
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.2"):
@@ -162,6 +167,7 @@ def test_a_program_with_its_own_hydra_application_is_left_alone(tmp_path: Path) 
         assert hydra.compose("train") == {"b": 1}
 
 
+@pytest.mark.slow
 def test_a_composed_run_has_a_folder() -> None:
     assert fastfcn_pl.compose("quickstart").run_dir.startswith("runs/quickstart/")
     assert fastfcn_pl.compose("train", ["run_dir=x"]).run_dir == "x"

@@ -83,6 +83,7 @@ def test_what_does_not_fit_is_refused(value: str, line: str) -> None:
         class_weights.resolve(cfg, _Data())  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_camvid_brings_its_own(counted: list[int]) -> None:
     assert len(CamVid.class_weights) == len(CLASSES)
     assert composed(name="camvid").loss.terms.cross_entropy.loss.class_weights == "data"

@@ -82,6 +82,7 @@ def test_each_neck_costs_what_the_reference_does(neck: str, make_config: Make) -
         assert chosen.ratio == pytest.approx(1, abs=COARSE.get(neck, 0.03))
 
 
+@pytest.mark.slow
 def test_the_reference_keeps_its_width(make_config: Make) -> None:
     own = ("model/neck=jpu", "model.neck.width=20")
     chosen = _choose(make_config, "gmacs", *own, of=own)

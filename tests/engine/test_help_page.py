@@ -59,6 +59,7 @@ def test_it_lists_the_groups_that_the_command_reads(name: str) -> None:
     assert {line[0] for line in re.findall(r"^  ([a-z_/]+): (.*)$", help_page.page(name, []), re.M)} == GROUPS[name]
 
 
+@pytest.mark.slow
 def test_a_chosen_option_shows_its_own_keys() -> None:
     page = help_page.page("train", ["model/neck=uafm", "-cn", "quickstart"])
     assert "model/neck: uafm; or alignseg" in page
@@ -67,6 +68,7 @@ def test_a_chosen_option_shows_its_own_keys() -> None:
     assert "data.train_images=512" not in page
 
 
+@pytest.mark.slow
 def test_studies_stand_with_the_command_that_runs_them(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("defaults: [neck_ablation, _self_]\nquestion: Does it work? Nobody knows.\n")
     (tmp_path / "model").mkdir()
@@ -79,6 +81,7 @@ def test_studies_stand_with_the_command_that_runs_them(tmp_path: Path) -> None:
     assert "  paper_speed " not in train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "given"), [("predict", ["input=photos"]), ("doctor", []), ("train", ["data=folder"])])
 def test_missing_values_print_it(name: str, given: list[str], command: Command) -> None:
     done = command(name, *given)
@@ -131,6 +134,7 @@ def test_flags_may_stand_anywhere(words: list[str], ordered: list[str]) -> None:
     assert overrides_first(words) == ordered
 
 
+@pytest.mark.slow
 def test_a_folder_of_options_may_stand_last(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine" / "data").mkdir(parents=True)
     (tmp_path / "mine" / "data" / "tiny.yaml").write_text("defaults: [shapes, _self_]\nsize: 33\n")

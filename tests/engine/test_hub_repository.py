@@ -51,6 +51,7 @@ def _refused(call: Callable[[], Any]) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_a_round_trip_gives_equal_labels(hub: Hub, best: Path) -> None:
     assert fastfcn_pl.push_to_hub(best, NAME, license="mit") == f"{hub.url}/{NAME}"
     assert set(hub.files(NAME)) == {"README.md", "config.json", "model.safetensors"}
@@ -59,6 +60,7 @@ def test_a_round_trip_gives_equal_labels(hub: Hub, best: Path) -> None:
     assert fastfcn_pl.load(f"hf-hub:{NAME}").spec == SPEC
 
 
+@pytest.mark.slow
 def test_commands_take_its_name(hub: Hub, best: Path, tmp_path: Path, command: Command) -> None:
     fastfcn_pl.push_to_hub(best, NAME, license="mit")
     Image.fromarray(IMAGE).save(tmp_path / "photo.png")
@@ -69,6 +71,7 @@ def test_commands_take_its_name(hub: Hub, best: Path, tmp_path: Path, command: C
     assert theirs == own
 
 
+@pytest.mark.slow
 def test_a_revision_is_a_commit_and_the_latest_by_default(hub: Hub, best: Path) -> None:
     fastfcn_pl.push_to_hub(best, NAME, license="mit")
     other = write_checkpoint(best.parent / "other.ckpt", seed=1)
@@ -109,6 +112,7 @@ def test_the_card_holds_scores_data_cost_and_licence(hub: Hub, best: Path) -> No
         assert said in text
 
 
+@pytest.mark.slow
 def test_scores_of_another_checkpoint_are_not_on_the_card(hub: Hub, best: Path) -> None:
     last = write_checkpoint(best.parent / "last.ckpt")
     fastfcn_pl.push_to_hub(last, NAME, license="mit")
@@ -120,6 +124,7 @@ def test_scores_of_another_checkpoint_are_not_on_the_card(hub: Hub, best: Path) 
 EVIL = "import pathlib; pathlib.Path(__file__).with_name('ran').touch()\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["model.neck", "model.backbone", "model", "protocol", "model.head"])
 def test_a_tampered_configuration_is_refused_before_it_is_imported(
     key: str, hub: Hub, best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,6 +143,7 @@ def test_a_tampered_configuration_is_refused_before_it_is_imported(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -156,6 +162,7 @@ def test_a_damaged_repository_is_one_line(change: dict[str, bytes], said: str, h
     assert said in _refused(lambda: fastfcn_pl.load(NAME))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_a_file_that_is_missing_is_named(file: str, hub: Hub, best: Path) -> None:
     fastfcn_pl.push_to_hub(best, NAME, license="mit")
@@ -168,6 +175,7 @@ def test_a_repository_that_is_not_there_is_one_line(hub: Hub) -> None:
     assert "not the name of a repository" in _refused(lambda: fastfcn_pl.load("hf-hub:a/b/c"))
 
 
+@pytest.mark.slow
 def test_without_a_server_the_cache_serves(hub: Hub, best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fastfcn_pl.push_to_hub(best, NAME, license="mit")
     fastfcn_pl.load(NAME)
@@ -188,6 +196,7 @@ def test_a_server_that_does_not_answer_is_named(best: Path, tmp_path: Path, monk
             assert f"{url} does not answer" in _refused(lambda: fastfcn_pl.push_to_hub(best, NAME, license="mit"))
 
 
+@pytest.mark.slow
 def test_somebody_who_may_not_write_is_told_to_log_in(hub: Hub, best: Path, tmp_path: Path) -> None:
     assert "hf auth login" in _refused(lambda: fastfcn_pl.push_to_hub(best, "another/tiny", license="mit"))
     with client_of(hub.url, str(tmp_path / "cache"), token=None):
@@ -219,6 +228,7 @@ def test_a_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.
     assert "checkpoint=runs: no checkpoints/best.ckpt in this folder" in _refused(lambda: fastfcn_pl.load("runs"))
 
 
+@pytest.mark.slow
 def test_a_folder_or_a_repository_gives_a_backbone_its_weights(hub: Hub, best: Path, tmp_path: Path) -> None:
     fastfcn_pl.push_to_hub(best, NAME, license="mit")
     for name, content in hub.files(NAME).items():

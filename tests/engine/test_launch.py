@@ -26,6 +26,7 @@ from tests.fakes.command import write_command
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.slow
 def test_torch_is_not_imported_before_the_config_is_known_good() -> None:
     code = "import sys, fastfcn_pl.train, fastfcn_pl.report; print({'torch', 'lightning', 'wandb'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
@@ -57,6 +58,7 @@ def test_help_lists_groups_and_keys(command: Command) -> None:
     assert "batch_size" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["-cd", str(ROOT / "experiments")]], ids=["anywhere", "by its folder"])
 def test_a_study_is_found(command: Command, arguments: list[str]) -> None:
     done = command("train", *arguments, "-cn", "quickstart", "--cfg", "job", "data.size=64")
@@ -65,6 +67,7 @@ def test_a_study_is_found(command: Command, arguments: list[str]) -> None:
     assert "size: 64" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
@@ -88,6 +91,7 @@ def test_a_mistake_on_the_command_line_is_one_line(command: Command, argument: s
     assert line in done.stderr
 
 
+@pytest.mark.slow
 def test_a_typo_in_a_study_is_one_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("defaults: [train, _self_]\ntrainer: {max_epoch: 3}\n")
     done = command("train", "-cd", str(tmp_path), "-cn", "mine")
@@ -98,6 +102,7 @@ def test_a_typo_in_a_study_is_one_line(command: Command, tmp_path: Path) -> None
     assert "Traceback" in debug.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_root_says_how_to_get_the_data(command: Command) -> None:
     done = command("train", "data=ade20k", "data.root=nowhere")
     assert done.returncode == 1
@@ -137,6 +142,7 @@ def test_a_bug_is_not_hidden() -> None:
     assert one_line(bug) is None
 
 
+@pytest.mark.slow
 def test_what_cannot_be_built_is_named(command: Command) -> None:
     done = command("train", *TINY, "trainer.precision=17")
     assert done.returncode == 1
@@ -145,6 +151,7 @@ def test_what_cannot_be_built_is_named(command: Command) -> None:
     assert line.endswith("(+debug=true shows where)")
 
 
+@pytest.mark.slow
 def test_the_batch_file_for_slurm_gives_a_command_that_composes(command: Command, tmp_path: Path) -> None:
     """The batch file runs with a fake `srun` that records its arguments."""
     noted = write_command(tmp_path / "bin" / "srun")
@@ -162,6 +169,7 @@ def test_the_batch_file_for_slurm_gives_a_command_that_composes(command: Command
     assert f"devices: {asked['ntasks-per-node']}\n" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -103,6 +103,7 @@ def test_the_confusion_matrix_is_written_by_name(tmp_path: Path) -> None:
     assert rows == [["true class", "sky", "car, parked"], ["sky", "3", "1"], ["car, parked", "0", str(2**40)]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["ade20k", "coco_stuff", "cityscapes", "pascal_context", "pascal_voc", "camvid"])
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_table_of_classes_is_whole_in_80_columns(data: str, terminal: bool) -> None:
@@ -124,6 +125,7 @@ def test_the_table_of_classes_is_whole_in_80_columns(data: str, terminal: bool) 
         assert all(f"38;2;{colour}m" in text for colour in (first, last, "213;94;0", "230;159;0", "86;180;233"))
 
 
+@pytest.mark.slow
 def test_diagnostics_are_an_option(tmp_path: Path) -> None:
     spec = _spec("other", 2)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)

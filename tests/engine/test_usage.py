@@ -67,6 +67,7 @@ def test_the_console_script_names_itself() -> None:
     assert _fastfcn("trian").stderr.rstrip().endswith("did you mean train?; fastfcn lists them with examples")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fastfcn", "__main__.py"])
 @pytest.mark.parametrize("command", ["predict", "report"])
 def test_a_message_names_the_command_as_it_was_called(name: str, command: str) -> None:
@@ -104,12 +105,14 @@ def test_bash_completes_what_is_typed(tmp_path: Path) -> None:
     assert [line.split() for line in done.stdout.splitlines()] == list(COMPLETED.values()), done.stderr
 
 
+@pytest.mark.slow
 def test_a_command_may_stand_behind_the_package(command: Command) -> None:
     done = command("__main__", "train", "-cn", "quickstart", "--cfg", "job")
     assert done.returncode == 0, done.stderr
     assert "name: test_resnet" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["evaluate", "predict", "demo", "export", "convert", "dashboard", "prepare", "doctor"])
 def test_a_command_without_its_arguments_names_them_with_an_example(
     name: str, command: Command, monkeypatch: pytest.MonkeyPatch
@@ -131,6 +134,7 @@ def test_a_missing_key_inside_of_a_part_is_named_before_imports(key: str, make_c
         startup_messages.before_imports("fastfcn_pl.train", cfg)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_first_line_needs_no_heavy_import() -> None:
     code = (
         f"import fastfcn_pl.engine.launch, fastfcn_pl.engine.startup_messages, fastfcn_pl.models.weights.hub; {HEAVY}"
@@ -149,6 +153,7 @@ def test_it_is_printed_by_rank_0_alone(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["-cn", "neck_ablation"], ["-cn", "quickstart", "model/backbone=resnet50"]])
 @pytest.mark.parametrize("kind", ["job", "all", "hydra"])
 def test_a_configuration_is_shown_resolved(kind: str, arguments: list[str], command: Command, tmp_path: Path) -> None:
@@ -182,6 +187,7 @@ def test_options_are_completed(command: Command) -> None:
     assert done.stdout.split() == [f"model/neck={name}" for name in ("jpu", "jpu_128", "jpu_x", "jpu_x_128")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["data.root=nowhere"], ["trainer.barebones=true"]])
 def test_a_mistake_in_a_folder_of_the_jobs_own_is_one_line(
     arguments: list[str], command: Command, tmp_path: Path

@@ -44,6 +44,7 @@ def _measurement(name: str, gmacs: float, milliseconds: float) -> comparison.Mea
     return {"gmacs": gmacs, "latency_ms": milliseconds, "parts": parts, "size": [64, 64], "batch": 1, **machine}
 
 
+@pytest.mark.slow
 def test_networks_are_named_in_the_chart_of_costs() -> None:
     names = ["jpu (equal width)", "fpn (equal width)", "jpu (equal GMACs)", "none (equal width)"]
     costs = [(5.0, 1120.4), (5.01, 1121.0), (5.0, 1119.0), (2.0, 80.26)]
@@ -78,6 +79,7 @@ def test_a_legend_shows_the_id_of_a_class_whose_name_no_font_has(monkeypatch: py
     assert np.array_equal(strip(HAN), strip("1"))
 
 
+@pytest.mark.slow
 def test_a_confusion_matrix_has_one_unit_and_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))

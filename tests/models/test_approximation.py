@@ -45,6 +45,7 @@ def test_the_twin_of_a_resnet_has_the_strided_features_at_every_fourth_pixel(siz
     torch.testing.assert_close(dilated[..., ::4, ::4], strided)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DILATED)
 def test_the_twin_is_the_backbone_that_timm_dilates_with_the_same_weights(name: str) -> None:
     model = _model(f"model.backbone.name={name}")
@@ -67,6 +68,7 @@ def test_the_twin_follows_the_weights_and_has_none_of_its_own() -> None:
     assert not torch.equal(model.twin_features(x), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -89,6 +91,7 @@ def test_a_twin_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -
         _model()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neck", ["jpu", "jpu_x", "fpn", "bilinear", "none", "dilated16", "dilated", "semantic_fpn"])
 def test_each_neck_is_compared_at_stride_8(neck: str) -> None:
     widths = [] if neck in ("bilinear", "none", "dilated16", "dilated") else ["model.neck.width=8"]
@@ -129,6 +132,7 @@ def test_heads_do_not_move_the_neck_and_nothing_moves_the_backbone() -> None:
         assert torch.equal(buffer, statistics[name]), name
 
 
+@pytest.mark.slow
 def test_fitting_lowers_the_error() -> None:
     model, x = _model(), torch.randn(4, 3, 64, 64)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
@@ -144,6 +148,7 @@ def test_fitting_lowers_the_error() -> None:
     assert errors[-1][1] < 0.7 * errors[0][1]
 
 
+@pytest.mark.slow
 def test_it_predicts_accelerated(capsys: pytest.CaptureFixture[str]) -> None:
     model, x = _model().eval(), torch.randn(1, 3, 64, 64)
     fast = optimize_for_inference(model, device=torch.device("cpu"))

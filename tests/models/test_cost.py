@@ -37,6 +37,7 @@ class Counter(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neck", NECKS)
 def test_multiply_accumulates_of_a_neck_are_those_of_the_definition(
     neck: str, make_config: Callable[..., DictConfig]
@@ -62,6 +63,7 @@ def test_memory_of_training_grows_by_what_the_backward_pass_needs() -> None:
     assert (deep - shallow) * 2**20 == 4 * (maps + weights)
 
 
+@pytest.mark.slow
 def test_memory_of_training_is_more_than_that_of_saved_tensors(make_config: Callable[..., DictConfig]) -> None:
     cfg = make_config("model.backbone.name=test_resnet", "model.backbone.pretrained=false", "model.neck.width=8")
     model = build.model(cfg, 5).train()

@@ -107,6 +107,7 @@ def test_cost_is_that_of_the_published_network(
     assert costs["total"].parameters == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "part", "gmacs"),
     [

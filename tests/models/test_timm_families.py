@@ -38,6 +38,7 @@ def test_every_family_runs_or_is_refused_for_a_true_reason(family: str) -> None:
         assert result.strides[-3:] == (8, 16, 32)
 
 
+@pytest.mark.slow
 def test_the_page_names_options_and_reasons(tmp_path: Path) -> None:
     text = timm_families.main(str(tmp_path / "page.md"), ["resnet", "vision_transformer", "levit"])
     assert "2 run, 1 of them by `model/backbone=vit_pyramid`, and 1 are refused" in text

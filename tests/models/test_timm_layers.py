@@ -68,6 +68,7 @@ def _pairs(features: nn.Module, whole: nn.Module) -> dict[str, nn.Parameter]:
     return {name: theirs[bare(name)] for name, _ in features.named_parameters()}
 
 
+@pytest.mark.slow
 def test_position_embeddings_are_not_decayed() -> None:
     names = timm_layers.no_weight_decay(_features("test_vit")[0], "test_vit", {}, "net.")
     assert {"net.model.pos_embed", "net.model.cls_token"} <= names
@@ -76,6 +77,7 @@ def test_position_embeddings_are_not_decayed() -> None:
     assert all(name.startswith("net.layers_") and name.endswith("relative_position_bias_table") for name in swin)
 
 
+@pytest.mark.slow
 def test_a_network_without_known_layers_is_refused() -> None:
     backbone = backbone_of(name="caformer_s18")
     with pytest.raises(UserError, match=r"^model\.backbone\.name=caformer_s18: timm does not know the order"):
@@ -83,6 +85,7 @@ def test_a_network_without_known_layers_is_refused() -> None:
     assert backbone.no_weight_decay() == set()
 
 
+@pytest.mark.slow
 def test_stochastic_depth_grows_with_depth_and_is_random_in_training_only() -> None:
     backbone = backbone_of(name="convnext_atto", drop_path_rate=0.5)
     rates = [module.drop_prob for module in backbone.modules() if isinstance(module, DropPath)]
@@ -93,6 +96,7 @@ def test_stochastic_depth_grows_with_depth_and_is_random_in_training_only() -> N
     assert torch.equal(backbone.eval()(x)[-1], backbone(x)[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rate", "message"),
     [

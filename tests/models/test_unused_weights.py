@@ -9,6 +9,7 @@ from fastfcn_pl.config import build
 from fastfcn_pl.models.unused_weights import freeze_unused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "count"),
     [
@@ -32,6 +33,7 @@ def test_every_weight_that_is_trained_gets_a_gradient(words: list[str], count: i
     assert {name for name, p in model.named_parameters() if not p.requires_grad} == set(unused)
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_run_on_the_meta_device_keeps_all_weights() -> None:
     class Head(torch.nn.Conv2d):
         def forward(self, levels: list[torch.Tensor]) -> torch.Tensor:

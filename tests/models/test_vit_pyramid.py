@@ -35,6 +35,7 @@ SIZES = [(25, 33), (13, 17), (7, 9), (4, 5)]
 """Levels of an image of 97x129."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["norm_LN", "norm_LN_7x9"])
 def test_the_simple_feature_pyramid_is_the_published_one(case: str, shared: Path) -> None:
     published = neck_parity.cases(shared / "parity" / "necks" / "vitdet_sfp.pt")[case]
@@ -53,6 +54,7 @@ def test_maps_of_any_stride_become_levels_at_4_to_32(stride: int) -> None:
     assert [tuple(level.shape) for level in levels] == [(1, 8, 64 // s, 96 // s) for s in (4, 8, 16, 32)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -74,6 +76,7 @@ def test_levels_have_exact_strides_at_any_size_and_all_weights_train(name: str) 
     assert [n for n, p in backbone.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.slow
 def test_a_level_comes_from_the_block_that_is_named() -> None:
     """Levels as the network of timm itself gives them; later blocks are not even built."""
     backbone = pyramid_of(name="test_vit", blocks=[3, 0, 1, 3]).eval()
@@ -87,11 +90,13 @@ def test_a_level_comes_from_the_block_that_is_named() -> None:
         torch.testing.assert_close(level, reference)
 
 
+@pytest.mark.slow
 def test_all_levels_come_from_one_block_or_the_last() -> None:
     assert len(pyramid_of(name="test_vit", blocks=[1]).net.model.blocks) == 2
     assert len(pyramid_of(name="test_vit").net.model.blocks) == 6
 
 
+@pytest.mark.slow
 def test_tiles_are_seen_one_by_one() -> None:
     backbone = pyramid_of(name="test_vit_relpos", tile_size=64).eval()
     x = torch.randn(1, 3, 64, 128)
@@ -122,6 +127,7 @@ def test_what_cannot_serve_says_why(keys: dict[str, object], reason: str) -> Non
         pyramid_of(**keys)
 
 
+@pytest.mark.slow
 def test_a_flat_network_and_its_options_are_refused_elsewhere(make_config: Callable[..., DictConfig]) -> None:
     with pytest.raises(UserError, match=r"all have stride 16.*use model/backbone=vit_pyramid, or take a net with"):
         TimmBackbone(name="test_vit", output_stride=32, pretrained=False)
@@ -145,6 +151,7 @@ def _keep(kept: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
     plain, saving = pyramid_of(name="test_vit"), pyramid_of(name="test_vit", grad_checkpointing=True)
     saving.load_state_dict(plain.state_dict())
@@ -160,6 +167,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
     assert sizes[1] < 0.8 * sizes[0]
 
 
+@pytest.mark.slow
 def test_attention_is_counted() -> None:
     """Multiply-accumulates of a block: 12 N C^2 of its linear layers, and 2 N^2 C of attention, for N tokens."""
     counted = cost(nn.ModuleDict({"net": _OnlyNet()}).net, (128, 160))["net"].gmacs * 1e9

@@ -82,6 +82,7 @@ def test_value_and_gradient_are_the_plain_formulas(
             assert (one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_of_150_classes_at_the_size_of_the_paper(align_corners: bool) -> None:
     rng = torch.Generator().manual_seed(0)
@@ -94,6 +95,7 @@ def test_of_150_classes_at_the_size_of_the_paper(align_corners: bool) -> None:
         assert (one - other).abs().max() < 1e-6 * other.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_band")
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_gradient_is_that_of_the_value(align_corners: bool) -> None:
@@ -160,6 +162,7 @@ class _Largest(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 def test_scores_at_the_labels_size_are_never_there() -> None:
     logits, target = torch.randn(2, 150, 30, 30), torch.randint(0, 150, (2, 240, 240))
     with _Largest() as largest:

@@ -51,6 +51,7 @@ def whole(tmp_path: Path) -> list[dict[str, str]]:
     return _rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_change_of_the_disk_loses_nothing(tmp_path: Path, whole: list[dict[str, str]]) -> None:
     """The kills start with the second session, which resumes at step 12."""
     first, folder = tmp_path / "first", tmp_path / "run"

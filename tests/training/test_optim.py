@@ -67,6 +67,7 @@ def test_the_poly_schedule_is_the_papers(make_config: Callable[..., DictConfig])
 BACKBONES = ["test_resnet", "convnext_atto", "tf_efficientnet_lite0", "swin_tiny_patch4_window7_224"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_layer_decay_is_timms(name: str, make_config: Callable[..., DictConfig]) -> None:
     """Rate and weight decay of each tensor against `timm.optim.param_groups_layer_decay` of the whole network."""

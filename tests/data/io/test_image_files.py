@@ -202,6 +202,7 @@ def test_a_palette_image_with_filters_or_interlaced_is_left_to_pillow(tmp_path: 
     assert decode_ids(b"".join(content)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["L", "P"])
 def test_the_fast_decoders_refuse_damaged_files(tmp_path: Path, mode: str) -> None:
     """Pillow then reads the file and reports its name."""

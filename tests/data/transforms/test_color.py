@@ -55,6 +55,7 @@ def _pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (height, width, 3), np.uint8), rng.integers(0, 9, (height, width), np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_only_visible_pixels_change_and_only_at_the_end(name: str) -> None:
     """Inverted colours show that size, crop, flip, blur and `photometric` are drawn as without colour steps."""
@@ -82,6 +83,7 @@ def test_without_steps_nothing_is_drawn_or_copied() -> None:
     assert rng.random() == np.random.default_rng(3).random()
 
 
+@pytest.mark.slow
 def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     root = write_camvid(tmp_path, train=6)
     cfg = _config("data/augmentation=camvid", STRONG, crop_size=32)
@@ -116,6 +118,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_torchs_generator_and_threads_stay_as_they_are(threads: None) -> None:
     torch.set_num_threads(3)
     before = torch.get_rng_state()

@@ -57,6 +57,7 @@ def _varied(crop: np.ndarray) -> bool:
     return bool(shares.min() > 0 and shares.max() < 0.75)
 
 
+@pytest.mark.slow
 def test_crops_filled_by_one_class_are_redrawn_up_to_ten_times() -> None:
     """A corner is 0 to 350; from 323 to 347 both classes have more than a quarter of the crop."""
     single = np.mean([_varied(crop) for crop in _crops(cat_max_ratio=1.0, tries=10)])

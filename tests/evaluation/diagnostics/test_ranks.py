@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch.distributed as dist
 
 from fastfcn_pl.config import build
@@ -31,6 +32,7 @@ def _rank(rank: int, shares: list[slice], store: Path, found: Any) -> None:
     dist.barrier()
 
 
+@pytest.mark.slow
 def test_uneven_ranks_of_which_one_has_no_image_find_the_same(tmp_path: Path) -> None:
     alone = _diagnostics()
     for batch in batches():
@@ -49,6 +51,7 @@ def test_uneven_ranks_of_which_one_has_no_image_find_the_same(tmp_path: Path) ->
         np.testing.assert_equal(results[rank], one)
 
 
+@pytest.mark.slow
 def test_a_second_score_starts_from_nothing() -> None:
     diagnostics = _diagnostics()
     for batch in batches():

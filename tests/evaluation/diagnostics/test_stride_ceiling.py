@@ -63,6 +63,7 @@ def test_reduced_labels_equal_loops(stride: int) -> None:
         assert metric.compute().scores == {"mIoU, reduced": {"stride 1": 1.0}}
 
 
+@pytest.mark.slow
 def test_a_fit_reaches_more_than_averages_and_a_general_optimizer_hardly_improves_it() -> None:
     labels = torch.from_numpy(next(mask for mask in masks() if mask.shape == (24, 31))).long()
     one_hot = torch.stack([(labels == c).float() for c in range(4)])

@@ -82,6 +82,7 @@ def test_a_file_that_runs_code_is_refused_before_it_is_read(suffix: str, trust: 
     assert marker.exists(), "the payload does run where a file is unpickled"
 
 
+@pytest.mark.slow
 def test_a_pickled_input_of_a_torch_export_file_runs_only_where_it_is_trusted(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:

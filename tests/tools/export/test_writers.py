@@ -67,6 +67,7 @@ def _differences(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "overrides"),
     [
@@ -90,6 +91,7 @@ def test_a_file_computes_what_the_network_does_at_any_size(
         assert difference < 1e-4
 
 
+@pytest.mark.slow
 def test_the_network_as_it_is_written_is_exported_too(make_config: Callable[..., DictConfig], tmp_path: Path) -> None:
     for equal, difference in _differences(_module(make_config, "model/head=psp"), "onnx", tmp_path / "net.onnx", False):
         assert equal >= 0.999
@@ -126,6 +128,7 @@ class OwnHead(nn.Module):
         return self.classifier(torch.sigmoid(self.gate(z)) * z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", "torchscript", pytest.param("torch_export", marks=pytest.mark.slow)])
 def test_own_parts_with_residuals_and_gates_are_exported_as_they_are(
     form: str, make_config: Callable[..., DictConfig], tmp_path: Path

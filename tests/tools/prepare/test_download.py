@@ -172,6 +172,7 @@ def test_an_address_that_means_nothing_is_one_line(path: Path, url: str) -> None
     assert not path.parent.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", [False, True])
 def test_a_server_that_drips_is_given_up(site: Site, path: Path, header: bool) -> None:
     """A byte comes before each timeout of the socket, so that this never ends it."""

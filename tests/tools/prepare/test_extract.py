@@ -81,6 +81,7 @@ def test_links_are_refused(kind: str, tmp_path: Path) -> None:
     assert _tree(tmp_path) == {kind: archive.read_bytes()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_wherever_an_archive_is_cut_nothing_is_taken_from_it(kind: str, tmp_path: Path) -> None:
     whole = _write(tmp_path / kind, FILES).read_bytes()

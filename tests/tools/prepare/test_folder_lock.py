@@ -42,6 +42,7 @@ def _together(jobs: list[Callable[[], None]]) -> list[BaseException]:
     return errors
 
 
+@pytest.mark.slow
 def test_ten_pairs_and_a_crowd_on_one_root_lose_nothing(tmp_path: Path) -> None:
     """The archives are downloaded once, over a connection that breaks, and unpacked once."""
     folder = write_archives("camvid", tmp_path / "original", tmp_path / "archives")

@@ -64,6 +64,7 @@ def _table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
 
 
+@pytest.mark.slow
 def test_the_table_has_errors_intervals_and_verdicts(tmp_path: Path) -> None:
     _, page = write([_premise(tmp_path / "runs")], tmp_path)
     header, _, first, second, *_ = _table(page.read_text())
@@ -75,6 +76,7 @@ def test_the_table_has_errors_intervals_and_verdicts(tmp_path: Path) -> None:
     assert second[5] == "worse"
 
 
+@pytest.mark.slow
 def test_mious_of_the_same_necks_stand_beside_with_their_rank_correlation(tmp_path: Path) -> None:
     folders = [_premise(tmp_path / "premise"), _scored(tmp_path / "scored")]
     html, page = write(folders, tmp_path)
@@ -94,6 +96,7 @@ def test_mious_of_the_same_necks_stand_beside_with_their_rank_correlation(tmp_pa
     assert text.count("| neck | n | 1 - R²") == 1
 
 
+@pytest.mark.slow
 def test_necks_of_another_width_or_backbone_are_others(tmp_path: Path) -> None:
     study = _premise(tmp_path / "premise", seeds=1)
     for i, changed in enumerate(({"width": 8}, {})):
@@ -105,6 +108,7 @@ def test_necks_of_another_width_or_backbone_are_others(tmp_path: Path) -> None:
     assert _table(page.read_text())[0][-1] == "verdict"
 
 
+@pytest.mark.slow
 def test_two_necks_are_too_few_for_a_correlation(tmp_path: Path) -> None:
     two = {"jpu": 0.5, "fpn": 0.4}
     _, page = write([_premise(tmp_path / "premise"), _scored(tmp_path / "scored", two)], tmp_path)

@@ -49,6 +49,7 @@ def _study(folder: Path, seeds: int = 3) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tests", "verdict"),
     [
@@ -70,12 +71,14 @@ def test_a_claim_is_confirmed_refuted_or_undecided(tmp_path: Path, tests: list[s
     assert "three images | a paper |" in row
 
 
+@pytest.mark.slow
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     study = _study(tmp_path / "runs", seeds=1)
     _, page = write([study, _claim(tmp_path, "mIoU(jpu) >= mIoU(none)")], tmp_path)
     assert "| It holds. | undecided |" in page.read_text()
 
 
+@pytest.mark.slow
 def test_a_row_without_a_run_leaves_the_claim_undecided(tmp_path: Path) -> None:
     claim = _claim(tmp_path, "mIoU(a) >= mIoU(b)", rows={"a": "model/neck=jpu", "b": "model/neck=dilated"})
     _, page = write([_study(tmp_path / "runs"), claim], tmp_path)
@@ -85,6 +88,7 @@ def test_a_row_without_a_run_leaves_the_claim_undecided(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_rows_of_one_name_are_not_compared_with_each_other(tmp_path: Path) -> None:
     study = _study(tmp_path / "runs")
     for seed in range(3):
@@ -96,6 +100,7 @@ def test_two_rows_of_one_name_are_not_compared_with_each_other(tmp_path: Path) -
     assert "| It holds. | undecided |" in page.read_text()
 
 
+@pytest.mark.slow
 def test_rows_are_found_by_lists_and_costs_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
     rows = {"all": "model.neck.dilations=[1,2,4,8]", "one": "model.neck.dilations=[1]"}
     for i, right in enumerate((0.7, 0.5)):

@@ -26,6 +26,7 @@ def speed(tmp_path: Path) -> Path:
     return tmp_path / "speed"
 
 
+@pytest.mark.slow
 def test_a_page_has_costs_their_ratios_and_the_published_ones(speed: Path, tmp_path: Path) -> None:
     _, page = write([speed], tmp_path)
     text = page.read_text()
@@ -45,6 +46,7 @@ def test_a_page_has_costs_their_ratios_and_the_published_ones(speed: Path, tmp_p
     assert chart.startswith("<svg")
 
 
+@pytest.mark.slow
 def test_html_has_the_same(speed: Path, tmp_path: Path) -> None:
     page, _ = write([speed], tmp_path)
     text = page.read_text()
@@ -53,6 +55,7 @@ def test_html_has_the_same(speed: Path, tmp_path: Path) -> None:
     assert ">2.50</td>" in text
 
 
+@pytest.mark.slow
 def test_costs_stand_behind_scores(speed: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "trained", score=0.6)
     _, page = write([tmp_path / "trained", speed], tmp_path)
@@ -64,6 +67,7 @@ def test_costs_stand_behind_scores(speed: Path, tmp_path: Path) -> None:
 MATCH = {"what": "gmacs", "of": "model/neck=jpu", "within": 0.03}
 
 
+@pytest.mark.slow
 def test_widths_of_equal_cost_stand_beside_it(tmp_path: Path) -> None:
     benchmark = write_benchmark(tmp_path / "speed" / "0", model="fpn", latency_ms=9.0, gmacs=2.0, match=MATCH)
     write_benchmark(tmp_path / "speed" / "1", model="jpu", latency_ms=9.0, gmacs=2.0, match={**MATCH, "what": None})

@@ -44,6 +44,7 @@ def test_few_common_steps_are_kept_and_many_are_averaged() -> None:
     assert np.all(np.diff(steps) > 0)
 
 
+@pytest.mark.slow
 def test_names_cover_neither_each_other_nor_a_point() -> None:
     rng = np.random.default_rng(0)
     points = [

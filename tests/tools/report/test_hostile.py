@@ -161,6 +161,7 @@ def test_overlays_that_say_nonsense_are_one_line(about: str, tmp_path: Path) -> 
         assert "overlays/0.png" in _one_line(run, tmp_path)
 
 
+@pytest.mark.slow
 def test_overlays_that_are_no_pictures_or_huge_are_one_line(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "overlays").mkdir()
@@ -195,6 +196,7 @@ def test_names_are_text_on_both_pages(tmp_path: Path) -> None:
     assert all(path.parent == tmp_path / "pages" for path in (tmp_path / "pages").glob("*.*"))
 
 
+@pytest.mark.slow
 def test_a_page_stays_in_its_folder_whatever_a_run_says_it_is_called(tmp_path: Path) -> None:
     for i, study in enumerate(["../../outside", "/tmp/outside", "..", "x" * 300, "a\nb", ""]):
         run = write_run(tmp_path / str(i), study=study)

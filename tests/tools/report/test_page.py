@@ -55,6 +55,7 @@ def _rows(markdown: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
 
 
+@pytest.mark.slow
 def test_the_markdown_of_a_study(study: Path, tmp_path: Path) -> None:
     html, page = write([study], tmp_path)
     assert (html.name, page.name) == ("neck_ablation.html", "neck_ablation.md")
@@ -78,6 +79,7 @@ def test_the_markdown_of_a_study(study: Path, tmp_path: Path) -> None:
     assert "Published numbers: arXiv 1903.11816." in text
 
 
+@pytest.mark.slow
 def test_what_a_person_wrote_is_kept_and_shown(study: Path, tmp_path: Path) -> None:
     html, page = write([study], tmp_path)
     first = page.read_text()
@@ -88,6 +90,7 @@ def test_what_a_person_wrote_is_kept_and_shown(study: Path, tmp_path: Path) -> N
     assert "<p>It &lt;learns&gt;.</p><p>Fast.</p>" in html.read_text()
 
 
+@pytest.mark.slow
 def test_the_html_is_whole_and_fetches_nothing(study: Path, going: Path, tmp_path: Path) -> None:
     for folder in (study, going):
         html, _ = write([folder], tmp_path)
@@ -113,6 +116,7 @@ def test_runs_that_go_on_are_shown_as_such(going: Path, tmp_path: Path) -> None:
     assert "**" not in text.partition("## shapes")[2].partition("## IoU")[0]
 
 
+@pytest.mark.slow
 def test_two_data_sets_have_two_tables(study: Path, going: Path, tmp_path: Path) -> None:
     html, page = write([study, going], tmp_path)
     assert page.name == "report.md"
@@ -134,6 +138,7 @@ def test_a_study_that_nobody_ran_yet_shows_what_was_published(tmp_path: Path) ->
     assert "37.56" in html.read_text()
 
 
+@pytest.mark.slow
 def test_costs_measured_in_different_ways_do_not_share_a_chart(tmp_path: Path) -> None:
     for i in range(3):
         run = write_run(tmp_path / "runs" / str(i), overrides=[f"optimizer.lr={i + 1}"], latency_ms=10.0 + i, gmacs=i)

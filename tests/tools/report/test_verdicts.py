@@ -42,6 +42,7 @@ def _section(page: Path, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("|")]
 
 
+@pytest.mark.slow
 def test_a_large_difference_is_shown_and_a_small_one_is_not(tmp_path: Path) -> None:
     study = _study(tmp_path / "runs", {"jpu": 0.7, "fpn": 0.698, "none": 0.5}, margin=3)
     _, page = write([study], tmp_path)
@@ -57,6 +58,7 @@ def test_a_large_difference_is_shown_and_a_small_one_is_not(tmp_path: Path) -> N
     assert "paired by seed and image" in text
 
 
+@pytest.mark.slow
 def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     study = _study(tmp_path / "runs", {"jpu": 0.7, "fpn": 0.698, "bilinear": 0.6, "none": 0.5}, margin=3)
     html, page = write([study], tmp_path)
@@ -81,6 +83,7 @@ def test_the_best_is_bold_if_it_is_better_than_each_other(tmp_path: Path) -> Non
     assert "| jpu | 3 | **70.00" in page.read_text()
 
 
+@pytest.mark.slow
 def test_the_study_names_the_baseline(tmp_path: Path) -> None:
     study = _study(tmp_path / "runs", {"jpu": 0.7, "none": 0.5}, baseline="model/neck=none")
     _, page = write([study], tmp_path)

@@ -31,6 +31,7 @@ def test_a_worker_that_dies_while_it_hands_over_a_batch_is_one_line(error: Excep
     assert line.startswith(f"a data worker (pid {worker.pid}) was killed by signal Killed")
 
 
+@pytest.mark.slow
 def test_a_broken_connection_of_something_else_is_not_explained() -> None:
     error, rank = ConnectionResetError(104, "Connection reset by peer"), SimpleNamespace(is_global_zero=False)
     EndWorkers().on_exception(rank, rank, error)  # type: ignore[arg-type]

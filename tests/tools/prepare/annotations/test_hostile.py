@@ -276,6 +276,7 @@ def test_rectangles_circles_and_ellipses_are_regions(tmp_path: Path) -> None:
     assert np.allclose(ring, [(10, 7), (10, 11), (3, 11), (3, 7)])
 
 
+@pytest.mark.slow
 def test_an_entity_bomb_is_one_line(tmp_path: Path) -> None:
     write_images(tmp_path)
     entities = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 30}">' for i in range(9))

@@ -182,6 +182,7 @@ def test_an_image_without_annotations_is_background(tmp_path: Path) -> None:
     assert not np.asarray(Image.open(tmp_path / OUTPUT / "masks" / "images" / "first.png")).min() < 255
 
 
+@pytest.mark.slow
 def test_labels_are_ordered_and_ignored_as_the_user_says(tmp_path: Path) -> None:
     write_coco(tmp_path)
     run(tmp_path, "data.classes=[dog,background,bird,cat]")
