@@ -83,6 +83,8 @@ def _model(overrides: tuple[str, ...]) -> Segmenter:
     for module in model.neck.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
+            with torch.no_grad():
+                module.weight /= 2  # offsets of few pixels: those of many enlarge rounding errors
     return model
 
 
@@ -115,9 +117,7 @@ def test_a_network_trains_and_predicts_faster(overrides: tuple[str, ...], capsys
         expected = logits(model.eval(), images)
         assert expected.shape == (2, CLASSES, 97, 129)
         faster = optimize_for_inference(model, device=torch.device("cpu"))
-        # SAPA's softmax is steep with random weights: float32 alone is off by 1e-4 of the spread.
-        tolerance = (3e-4 if "model/neck/upsampler=sapa" in overrides else 1e-4) * float(expected.std())
-        torch.testing.assert_close(logits(faster, images), expected, rtol=0, atol=tolerance)
+        torch.testing.assert_close(logits(faster, images), expected, rtol=0, atol=1e-4 * float(expected.std()))
     assert capsys.readouterr().out == "", "acceleration gave up"
 
 
@@ -147,6 +147,5 @@ def test_a_file_gives_equal_labels_at_any_size(overrides: tuple[str, ...], form:
         with torch.no_grad():
             expected = logits(model, (images - mean) / std)
         actual = run(images)
-        # Random offsets of many pixels, as DySample has here, enlarge rounding errors.
         assert (actual - expected).abs().max() < 1e-3 * expected.std()
         assert (actual.argmax(1) == expected.argmax(1)).double().mean() >= 0.999
