@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from omegaconf import DictConfig
@@ -33,6 +34,7 @@ _REJECTED: dict[str, tuple[tuple[object, ...], str]] = {
     "use_distributed_sampler": ((None, False), "our samplers already distribute images to ranks: leave this flag out"),
 }
 """Allowed values, and the reason to reject any other."""
+_SHARDING = ("fsdp", "deepspeed")
 _NONZERO = (
     *("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval", "limit_train_batches"),
     *("limit_test_batches", "max_epochs", "max_steps", "devices", "num_nodes"),
@@ -47,6 +49,7 @@ def check(cfg: DictConfig) -> None:
     """Raise UserError for the first invalid value of `cfg.trainer`, or for an invalid seed."""
     if not 0 <= cfg.seed <= _MAX_SEED:
         raise UserError(f"seed={cfg.seed}: use a whole number from 0 to {_MAX_SEED}")
+    check_devices(cfg)
     for name, (allowed, reason) in _REJECTED.items():
         if (value := cfg.trainer.get(name)) not in allowed:
             raise UserError(f"trainer.{name}={str(value).lower() if isinstance(value, bool) else value}: {reason}")
@@ -60,6 +63,22 @@ def check(cfg: DictConfig) -> None:
             raise UserError(f"trainer.{name}={value}: use {minimum} or more")
     if (deterministic := cfg.trainer.get("deterministic")) not in (None, True, False, "warn"):
         raise UserError(f"trainer.deterministic={deterministic}: use true, false or warn")
+
+
+def check_devices(cfg: DictConfig) -> None:
+    """Raise UserError for a strategy that shards parameters, or for devices that a CPU does not have."""
+    accelerator, strategy, devices = cfg.trainer.accelerator, cfg.trainer.strategy, cfg.trainer.devices
+    if isinstance(strategy, str) and strategy.startswith(_SHARDING):
+        raise UserError(
+            f"trainer.strategy={strategy}: optimizer groups, averaged weights and checkpoints take whole parameters, "
+            "not shards: use trainer.strategy=ddp"
+        )
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
+    if on_cpu and devices != "auto" and not str(devices).isdigit():
+        raise UserError(
+            f"trainer.devices={devices}: CPUs are not numbered: use a number of processes, or auto, which is one"
+        )
 
 
 def profiler_override(cfg: DictConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ def evaluate(cfg: DictConfig) -> float:
     trained = Checkpoint.read(cfg.checkpoint, trust, cfg.data if "_target_" in cfg.data else None)
     run = as_trained(trained, cfg)
     validation.check(run)
+    trainer_flags.check_devices(run)
     module = trained.build(run)
     datamodule = build.datamodule(run)
     trained.check_classes(datamodule.spec)

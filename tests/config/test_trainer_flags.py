@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lightning as L
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import build, schema, trainer_flags, validation
@@ -50,6 +51,11 @@ def test_the_defaults_are_accepted(make_config: Make) -> None:
         ("trainer.max_epochs=0", "leaves nothing to do"),
         ("trainer.max_steps=0", "leaves nothing to do"),
         ("trainer.devices=0", "leaves nothing to do"),
+        ("trainer.devices=[0,1]", "CPUs are not numbered"),
+        ("trainer.devices=-1", "CPUs are not numbered"),
+        ("trainer.strategy=fsdp", "use trainer.strategy=ddp"),
+        ("trainer.strategy=fsdp_cpu_offload", "use trainer.strategy=ddp"),
+        ("trainer.strategy=deepspeed_stage_2", "use trainer.strategy=ddp"),
         ("trainer.accumulate_grad_batches=-1", "use 1 or more"),
         ("trainer.check_val_every_n_epoch=-1", "use 1 or more"),
         ("trainer.gradient_clip_val=-0.5", "use 0 or more"),
@@ -92,6 +98,19 @@ def test_strategies_that_give_nothing_back_are_refused(strategy: str, make_confi
         trainer_flags.check_strategy(
             build.trainer(make_config(*SMALL, f"trainer.strategy={strategy}", "trainer.devices=2"))
         )
+
+
+@pytest.mark.parametrize(("devices", "ranks"), [("auto", 1), ("1", 1), ("2", 2), ("'2'", 2)])
+def test_processes_on_cpus_are_a_number(devices: str, ranks: int, make_config: Make) -> None:
+    cfg = make_config(*SMALL, f"trainer.devices={devices}")
+    trainer_flags.check(cfg)
+    assert build.trainer(cfg).world_size == ranks
+
+
+def test_a_gpu_is_chosen_by_its_number(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for devices in ("[0,1]", "-1", "auto"):
+        trainer_flags.check(make_config(*SMALL, "trainer.accelerator=auto", f"trainer.devices={devices}"))
 
 
 @pytest.mark.slow
