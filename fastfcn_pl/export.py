@@ -1,4 +1,4 @@
-"""Write a network to an ONNX or PyTorch file: `python -m fastfcn_pl.export checkpoint=<path> format=onnx`.
+"""Write a network to a file: `python -m fastfcn_pl.export checkpoint=<path> format=onnx`, openvino, executorch, ...
 
 The file runs without this package; `predict` takes it instead of a checkpoint.
 """

@@ -141,6 +141,7 @@ class ExportConfig:
     count: int = MISSING
     least_equal: float = MISSING
     largest_difference: float = MISSING
+    max_size: int = MISSING
     int8: bool = MISSING
     quantization: Any = MISSING
     accelerate: bool = MISSING

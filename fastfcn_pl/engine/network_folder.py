@@ -21,7 +21,7 @@ CONFIG = "config.json"
 _PARTS = ("model", "protocol", "channels_last", "data", "seed")
 """Parts of a run's configuration that scoring and prediction need."""
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
-_FILE = re.compile(r"\.(ckpt|pth|pt|pt2|tar|bin|onnx|safetensors)$", re.IGNORECASE)
+_FILE = re.compile(r"\.(ckpt|pth|pt|pt2|tar|bin|onnx|xml|pte|torchscript|safetensors)$", re.IGNORECASE)
 
 
 def find(source: str | Path) -> Path | None:

@@ -29,7 +29,7 @@ COMMANDS = {
     "evaluate": Usage("score a checkpoint", f"{_BEST} split=val"),
     "predict": Usage("label images and videos", f"{_BEST} input=photos output=labels"),
     "demo": Usage("label images on a local web page", _BEST),
-    "export": Usage("write a network to an ONNX or PyTorch file", f"{_BEST} format=onnx"),
+    "export": Usage("write a network to a file of ONNX, OpenVINO, ExecuTorch or PyTorch", f"{_BEST} format=onnx"),
     "convert": Usage(
         "turn a published checkpoint into one of ours", "source=encnet_jpu.pth.tar output=encnet_jpu.ckpt"
     ),

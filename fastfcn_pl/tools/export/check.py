@@ -41,8 +41,11 @@ class Agreement:
 class Check:
     """Comparison of an exported network with a checkpoint's on real and random images of many sizes."""
 
-    def __init__(self, module: SegmentationModule, real_images: Sequence[Tensor]) -> None:
-        self.module, real, noise = module, _real_batches(real_images), _random_batches()
+    def __init__(self, module: SegmentationModule, real_images: Sequence[Tensor], max_size: int | None = None) -> None:
+        """Compare on `real_images` `(3, H, W)`, of which parts of up to `max_size` pixels a side are used."""
+        sizes = [size for size in _SIZES if max_size is None or max(size[1:]) <= max_size]
+        real = _real_batches([image[:, :max_size, :max_size] for image in real_images], sizes)
+        self.module, noise = module, _random_batches(sizes)
         self.batches, self._real_count = [*real, *noise], len(real)
         self.sizes = len({batch.shape[2:] for batch in self.batches})
         self._labels: list[Tensor] = []
@@ -82,19 +85,19 @@ class Check:
         return Agreement(min(shares[: self._real_count]), min(shares[self._real_count :]), difference)
 
 
-def _real_batches(images: Sequence[Tensor]) -> list[Tensor]:
-    """Return `images` `(3, H, W)` in their own sizes, and batches of them resized to `_SIZES`."""
+def _real_batches(images: Sequence[Tensor], sizes: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+    """Return `images` `(3, H, W)` in their own sizes, and batches of them resized to `sizes`."""
     batches = [image[None] for image in images]
-    for i, (count, height, width) in enumerate(_SIZES):
+    for i, (count, height, width) in enumerate(sizes):
         selected = [images[(i + k) % len(images)][None].float() for k in range(count)]
         resized = [F.interpolate(x, (height, width), mode="bilinear", antialias=True) for x in selected]
         batches.append(torch.cat(resized).round().clamp(0, 255).to(torch.uint8))
     return batches
 
 
-def _random_batches() -> list[Tensor]:
+def _random_batches(sizes: Sequence[tuple[int, int, int]]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shapes = [(count, 3, height, width) for count, height, width in _SIZES]
+    shapes = [(count, 3, height, width) for count, height, width in sizes]
     return [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from fastfcn_pl.data.datasets.shapes import ShapesSource
 from fastfcn_pl.data.io.find_images import find_images
 from fastfcn_pl.data.io.image_files import read_image
 from fastfcn_pl.engine.checkpoint import Checkpoint
-from fastfcn_pl.tools.export import formats, writers
+from fastfcn_pl.tools.export import formats, openvino_ir, writers
 from fastfcn_pl.tools.export.check import Agreement, Check
 from fastfcn_pl.tools.export.formats import GIVES, SUFFIXES
 from fastfcn_pl.tools.export.quantize import quantize
+
+_MIN_MAX_SIZE = 160
+"""Smallest limit of ExecuTorch's images with which a file is still compared at several sizes."""
 
 
 def export(cfg: DictConfig) -> None:
@@ -43,11 +48,12 @@ def export(cfg: DictConfig) -> None:
     metadata: dict[str, Any] = {"spec": module.spec.to_dict(), "gives": cfg.gives, "protocol": "native"}
     metadata |= {"mean": module.mean.flatten().tolist(), "std": module.std.flatten().tolist()}
     metadata |= {"checkpoint": Path(cfg.checkpoint).name, **provenance.environment()}
-    with atomic_io.atomic_write(output) as staged:
-        hidden = staged.with_suffix(output.suffix)
+    metadata |= {"opset": writers.OPSET} if cfg.format == "onnx" else {}
+    metadata |= {"max_size": cfg.max_size} if cfg.format == "executorch" else {}
+    with _staged(output) as hidden:
         with _exporting(cfg.format):
-            writers.write(network, cfg.format, hidden)
-        check = Check(module, real_images)
+            writers.write(network, cfg.format, hidden, cfg.max_size)
+        check = Check(module, real_images, metadata.get("max_size"))
         agreement = check.logits(formats.runner(hidden))
         _require_equal(agreement.least, "least_equal", cfg.least_equal, cfg.format)
         if agreement.difference > cfg.largest_difference:
@@ -64,25 +70,65 @@ def export(cfg: DictConfig) -> None:
         summary = {"images": len(real_images), "sizes": check.sizes, "equal_labels": _equal_labels(cfg, agreement)}
         summary |= {"equal_labels_of_noise": agreement.noise, "largest_difference": agreement.difference}
         with _exporting(cfg.format), torch.no_grad():
-            if cfg.gives == "labels":
-                writers.give_labels(hidden)
-            writers.describe(hidden, {**metadata, "check": summary})
+            writers.finish(network, hidden, cfg.gives, {**metadata, "check": summary}, cfg.max_size)
         # Check the finished file once more, read as its users read it.
         equal = _equal_labels(cfg, check.labels(formats.load(hidden, trust=True).labels))
         if cfg.int8:
             _require_equal(equal, "quantization.least_equal", cfg.quantization.least_equal, cfg.format)
         else:
             _require_equal(equal, "least_equal", cfg.least_equal, cfg.format)
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {cfg.gives} of {module.spec.name}, protocol native")
+        in_openvino = _compare_in_openvino(cfg, hidden, check) if cfg.format == "onnx" else ""
+    size = sum(path.stat().st_size for path in _files(output)) / 2**20
+    limits = "".join(f", {key} {metadata[key]}" for key in ("opset", "max_size") if key in metadata)
+    print(f"{output}: {size:.1f} MiB, {cfg.gives} of {module.spec.name}, protocol native{limits}")
     print(
         f"compared with the checkpoint on {summary['images']} images{'' if cfg.int8 else ' and on noise'} in "
         f"{check.sizes} sizes: at least {100 * equal:.4f} % of labels are equal in each, and logits differ by at most "
-        f"{agreement.difference:.2g} standard deviations"
+        f"{agreement.difference:.2g} standard deviations{in_openvino}"
     )
     if cfg.int8:
         float_score, score = metadata["int8"]["mIoU_float"], metadata["int8"]["mIoU"]
         loss = 100 * (float_score - score)
         print(f"int8: mIoU {100 * score:.2f} on {module.spec.name} val, {loss:.2f} points below float32")
+
+
+@contextmanager
+def _staged(output: Path) -> Iterator[Path]:
+    """Yield a hidden path for `output`, which replaces it at the end, after any weights beside it."""
+    with atomic_io.atomic_write(output) as staged:
+        hidden = staged.with_suffix(output.suffix)
+        *beside, _ = _files(hidden)
+        try:
+            yield hidden
+            for source, target in zip(beside, _files(output), strict=False):
+                with atomic_io.atomic_write(target) as staged_weights:
+                    source.replace(staged_weights)
+        finally:
+            for source in beside:
+                source.unlink(missing_ok=True)
+
+
+def _files(output: Path) -> list[Path]:
+    """Return the files of an export, the named one last."""
+    return [*([openvino_ir.weights_of(output)] if output.suffix == SUFFIXES["openvino"] else []), output]
+
+
+def _compare_in_openvino(cfg: DictConfig, path: Path, check: Check) -> str:
+    """Return how an ONNX file agrees in OpenVINO, if that is installed; prints a note if it does not."""
+    if find_spec("openvino") is None:
+        return ""
+    runtime = f"OpenVINO {version('openvino')}"
+    try:
+        run = openvino_ir.runner(path.read_bytes())
+        labels = run if cfg.gives == "labels" else lambda images: run(images).argmax(1)
+        equal = _equal_labels(cfg, check.labels(labels))
+    except Exception as error:  # OpenVINO raises errors of many kinds
+        print(f"note: {runtime} does not run this file: {formats.reason_of(error)}", file=sys.stderr)
+        return ""
+    if equal < (cfg.quantization.least_equal if cfg.int8 else cfg.least_equal):
+        print(f"note: {runtime} labels only {100 * equal:.3f} % of an image's pixels equally", file=sys.stderr)
+        return ""
+    return f"; in {runtime}, at least {100 * equal:.4f} % of labels are equal"
 
 
 @contextmanager
@@ -93,7 +139,7 @@ def _exporting(file_format: str) -> Iterator[None]:
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # exporters raise errors of any kind for an unsupported operation
-        reason = " ".join(str(error).split())[:200]
+        reason = formats.reason_of(error)
         raise UserError(f"format={file_format} does not support this network ({reason}): try another format") from error
 
 
@@ -120,8 +166,11 @@ def _output_path(cfg: DictConfig) -> Path:
     output = Path(cfg.output) if cfg.output else Path(cfg.checkpoint).with_suffix(suffix)
     if output.suffix != suffix:
         raise UserError(f"output={output}: a file of format={cfg.format} ends in {suffix}")
-    if output.exists() and not cfg.overwrite:
-        raise UserError(f"{output} exists already: set overwrite=true, or another output=")
+    for path in _files(output):
+        if path.exists() and not cfg.overwrite:
+            raise UserError(f"{path} exists already: set overwrite=true, or another output=")
+    if cfg.format == "executorch" and cfg.max_size < _MIN_MAX_SIZE:
+        raise UserError(f"max_size={cfg.max_size}: use {_MIN_MAX_SIZE} or more")
     return output
 
 

@@ -1,8 +1,9 @@
 """Exported networks: reading of the formats that `export` writes, without the classes of the model.
 
-An ONNX file is data. The other formats can run code. torch unpickles the example input of a `.pt2` file, evaluates its
-sizes as Python expressions and compiles its guards. A TorchScript file may call operators that write files. These two
-are read only if the user trusts them.
+ONNX files and OpenVINO's are data. The other formats can run code. torch unpickles the example input of a `.pt2` file,
+evaluates its sizes as Python expressions and compiles its guards. A TorchScript file may call operators that write
+files. ExecuTorch executes the instructions of a `.pte` file without verifying where they write. These three are read
+only if the user trusts them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,27 @@ import torch
 from torch import Tensor
 
 from fastfcn_pl.core.types import DatasetSpec, UserError
+from fastfcn_pl.tools.export import executorch_program, openvino_ir
+from fastfcn_pl.tools.export.libraries import import_library
 
-SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".torchscript"}
+SUFFIXES = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "executorch": ".pte",
+    "torch_export": ".pt2",
+    "torchscript": ".torchscript",
+}
 """File suffix of each format."""
 GIVES = ("labels", "logits")
 METADATA = "fastfcn_pl.json"
 """Name of the metadata inside a file."""
-_CODE_SUFFIXES = (".pt2", ".torchscript")
+_CODE_SUFFIXES = (".pte", ".pt2", ".torchscript")
 _MAX_METADATA = 2**20
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Exported network. `run` takes RGB uint8 images `(B, 3, H, W)` of any size.
+    """Exported network. `run` takes RGB uint8 images `(B, 3, H, W)` of any size, or up to `max_size` of the metadata.
 
     It returns uint8 class indices `(B, H, W)` if `gives` is `labels`, and `(B, num_classes, H, W)` if it is `logits`.
     """
@@ -64,7 +72,7 @@ def load(path: str | Path, device: torch.device | str = "cpu", trust: Sequence[s
     if path.suffix in _CODE_SUFFIXES and trust is not True:
         raise UserError(
             f"checkpoint={path}: a {path.suffix} file can run code when it is read; set trust=true if you trust it, or "
-            "export to .onnx, which is data"
+            "export to .onnx or .xml, which are data"
         )
     try:
         text, run = _READERS[path.suffix](path, torch.device(device))
@@ -80,7 +88,8 @@ def load(path: str | Path, device: torch.device | str = "cpu", trust: Sequence[s
         raise UserError(
             f"checkpoint={path} has invalid metadata in {METADATA} ({reason_of(error)}): export it again"
         ) from error
-    return Exported(spec, metadata["gives"], metadata, _check_results(run, path, metadata["gives"], spec.num_classes))
+    checked = _check_results(run, path, metadata["gives"], spec.num_classes, metadata.get("max_size"))
+    return Exported(spec, metadata["gives"], metadata, checked)
 
 
 def runner(path: Path) -> Callable[[Tensor], Tensor]:
@@ -102,14 +111,6 @@ def quiet_torchscript() -> Iterator[None]:
         yield
 
 
-def import_onnx_library(name: str) -> Any:
-    """Import a library that ONNX files need; raises UserError with the command that installs it."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UserError(f"ONNX files need {name}: pip install 'fastfcn-pl[export]'") from error
-
-
 def _parse_metadata(text: str) -> tuple[dict[str, Any], DatasetSpec]:
     """Return the metadata and its classes; invalid metadata raises errors of several types."""
     if len(text) > _MAX_METADATA:
@@ -117,6 +118,8 @@ def _parse_metadata(text: str) -> tuple[dict[str, Any], DatasetSpec]:
     metadata = json.loads(text)
     if not isinstance(metadata, dict) or metadata["gives"] not in GIVES:
         raise ValueError(f"gives has to be {' or '.join(GIVES)}")
+    if type(metadata.get("max_size", 1)) is not int:
+        raise ValueError("max_size has to be a whole number")
     spec = DatasetSpec.from_dict(metadata["spec"])
     names, colors = [spec.name, *spec.classes], [value for color in spec.palette for value in color]
     if not all(isinstance(name, str) and name.isprintable() for name in names):
@@ -129,12 +132,17 @@ def _parse_metadata(text: str) -> tuple[dict[str, Any], DatasetSpec]:
 
 
 def _check_results(
-    run: Callable[[Tensor], Tensor], path: Path, gives: str, num_classes: int
+    run: Callable[[Tensor], Tensor], path: Path, gives: str, num_classes: int, max_size: int | None
 ) -> Callable[[Tensor], Tensor]:
     """Wrap `run` so that it raises UserError if the network fails or returns something else than the metadata says."""
 
     def run_checked(images: Tensor) -> Tensor:
         batch, _, height, width = images.shape
+        if max_size is not None and max(height, width) > max_size:
+            raise UserError(
+                f"checkpoint={path} takes images of up to {max_size}x{max_size}, not {height}x{width}: export it with "
+                "a larger max_size, or make the images smaller"
+            )
         try:
             result = run(images)
         except Exception as error:  # runtimes raise errors of many kinds
@@ -151,7 +159,7 @@ def _check_results(
 
 
 def _read_onnx(path: Path, device: torch.device) -> tuple[str, Callable[[Tensor], Tensor]]:
-    onnx, runtime = import_onnx_library("onnx"), import_onnx_library("onnxruntime")
+    onnx, runtime = import_library("onnx", "export"), import_library("onnxruntime", "export")
     content = path.read_bytes()
     if any(t.data_location == t.EXTERNAL or t.external_data for t in _tensors(onnx.load_model_from_string(content))):
         raise UserError(f"checkpoint={path} reads weights from other files, unlike exported files: export it again")
@@ -194,4 +202,10 @@ def _read_torchscript(path: Path, device: torch.device) -> tuple[str, Callable[[
     return text.decode() if isinstance(text, bytes) else text, network
 
 
-_READERS = {".onnx": _read_onnx, ".pt2": _read_torch_export, ".torchscript": _read_torchscript}
+_READERS = {
+    ".onnx": _read_onnx,
+    ".xml": openvino_ir.read,
+    ".pte": executorch_program.read,
+    ".pt2": _read_torch_export,
+    ".torchscript": _read_torchscript,
+}

@@ -11,23 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.acceleration.fold import IntervalPool
+from fastfcn_pl.acceleration.fold import ImageSegmenter, IntervalPool
 from fastfcn_pl.acceleration.known_modules import is_untouched
-from fastfcn_pl.tools.export.formats import METADATA, import_onnx_library, quiet_torchscript
+from fastfcn_pl.tools.export import executorch_program, openvino_ir
+from fastfcn_pl.tools.export.formats import METADATA, quiet_torchscript
+from fastfcn_pl.tools.export.libraries import import_library
 
-_OPSET = 18
+OPSET = 18
+"""Version of the operators in ONNX files."""
 _EXAMPLE = (2, 3, 97, 129)  # no multiple of a stride, and with another size at each level
 _LOGITS = "result.logits"
 
 
-def write(network: nn.Module, file_format: str, path: Path) -> None:
+def write(network: nn.Module, file_format: str, path: Path, max_size: int | None = None) -> None:
     """Write `network`, which takes uint8 images `(B, 3, H, W)`, in `file_format`, without metadata.
 
-    Adaptive pools are replaced by matrix products, which all exporters support for any size.
+    `max_size` limits the sides of images, for ExecuTorch only. Adaptive pools are replaced by matrix products, which
+    all exporters support for any size.
     """
     for module in network.modules():
         if type(module) is nn.AdaptiveAvgPool2d and is_untouched(module):
             module.__class__ = IntervalPool  # type: ignore[assignment]
+    if file_format == "executorch":
+        assert max_size is not None
+        executorch_program.write(network, path, max_size)
+        return
     images, buffer = _example_images(), io.BytesIO()
     if file_format == "torchscript":
         with quiet_torchscript():
@@ -35,22 +43,36 @@ def write(network: nn.Module, file_format: str, path: Path) -> None:
     elif file_format == "torch_export":
         torch.export.save(_export_program(network), buffer)
     else:
-        import_onnx_library("onnx")
+        import_library("onnx", "export")
         axes = {"images": {0: "batch", 2: "height", 3: "width"}, "result": {0: "batch"}}
         # With dynamic sizes, the exporter based on torch.export (dynamo=True) is very slow for deep networks.
-        torch.onnx.register_custom_op_symbolic("aten::_upsample_bicubic2d_aa", _resize_bicubic, _OPSET)
+        torch.onnx.register_custom_op_symbolic("aten::_upsample_bicubic2d_aa", _resize_bicubic, OPSET)
         with warnings.catch_warnings(action="ignore"):
             torch.onnx.export(
                 network,
                 (images,),
                 buffer,  # type: ignore[arg-type]
                 dynamo=False,
-                opset_version=_OPSET,
+                opset_version=OPSET,
                 input_names=["images"],
                 output_names=["result"],
                 dynamic_axes=axes,
             )
+        if file_format == "openvino":
+            openvino_ir.convert(buffer.getvalue(), path)
+            return
     path.write_bytes(buffer.getbuffer())
+
+
+def finish(network: ImageSegmenter, path: Path, gives: str, metadata: dict[str, Any], max_size: int) -> None:
+    """Change a file that `write` made of `network` so that it returns `gives` and has `metadata`."""
+    if path.suffix == ".pte":  # it cannot be changed
+        network.output = gives
+        executorch_program.write(network, path, max_size, json.dumps(metadata))
+        return
+    if gives == "labels":
+        give_labels(path)
+    describe(path, metadata)
 
 
 def _resize_bicubic(graph: Any, x: Any, size: Any, align_corners: Any, scales: Any) -> Any:
@@ -77,8 +99,8 @@ def _resize_bicubic(graph: Any, x: Any, size: Any, align_corners: Any, scales: A
 def give_labels(path: Path) -> None:
     """Change a file from `write` so that it returns uint8 labels `(B, H, W)` instead of logits."""
     buffer = io.BytesIO()
-    if path.suffix == ".onnx":
-        _append_argmax(path)
+    if path.suffix in (".onnx", ".xml"):
+        (_append_argmax if path.suffix == ".onnx" else openvino_ir.give_labels)(path)
         return
     if path.suffix == ".pt2":
         torch.export.save(_export_program(_Labels(torch.export.load(path).module())), buffer)
@@ -92,10 +114,13 @@ def describe(path: Path, metadata: dict[str, Any]) -> None:
     """Add `metadata` to a file from `write`."""
     text, buffer = json.dumps(metadata), io.BytesIO()
     if path.suffix == ".onnx":
-        onnx = import_onnx_library("onnx")
+        onnx = import_library("onnx", "export")
         model = onnx.load(path)
         onnx.helper.set_model_props(model, {METADATA: text})
         onnx.save(model, path)
+        return
+    if path.suffix == ".xml":
+        openvino_ir.describe(path, text)
         return
     if path.suffix == ".pt2":
         torch.export.save(torch.export.load(path), buffer, extra_files={METADATA: text})
@@ -128,7 +153,7 @@ def _export_program(network: nn.Module) -> torch.export.ExportedProgram:
 
 
 def _append_argmax(path: Path) -> None:
-    onnx = import_onnx_library("onnx")
+    onnx = import_library("onnx", "export")
     model = onnx.load(path)
     for node in model.graph.node:
         for names in (node.input, node.output):

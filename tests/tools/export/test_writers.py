@@ -52,11 +52,14 @@ def _module(make_config: Callable[..., DictConfig], *overrides: str) -> Segmenta
     return module
 
 
-def _differences(
+def differences(
     module: SegmentationModule, form: str, path: Path, accelerate: bool = True
 ) -> list[tuple[float, float]]:
     """Export a module; return the share of equal labels and the relative difference of logits for each size."""
-    writers.write(ImageSegmenter(module.model, module.mean, module.std, "logits", accelerate).eval(), form, path)
+    if form in ("openvino", "executorch"):
+        pytest.importorskip(form)
+    network = ImageSegmenter(module.model, module.mean, module.std, "logits", accelerate).eval()
+    writers.write(network, form, path, max_size=352)
     run, found = formats.runner(path), []
     for batch, height, width in SIZES:
         images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
@@ -74,6 +77,11 @@ def _differences(
         ("onnx", ["model.backbone.name=test_convnext"]),
         ("onnx", ["model.backbone.name=test_mambaout", "model/head=encnet"]),
         ("torchscript", ["model.backbone.name=test_convnext"]),
+        *(
+            pytest.param(form, ["model.backbone.name=test_convnext", *head], marks=pytest.mark.slow)
+            for form in ("openvino", "executorch")
+            for head in ([], ["model/head=encnet"])
+        ),
         ("onnx", ["model/backbone=vit_pyramid", "model.backbone.name=test_vit", "model.backbone.width=8"]),
         pytest.param("torch_export", ["model.backbone.name=test_convnext"], marks=pytest.mark.slow),
         pytest.param("onnx", ["model.backbone.name=swin_tiny_patch4_window7_224"], marks=pytest.mark.exhaustive),
@@ -86,14 +94,14 @@ def test_a_file_computes_what_the_network_does_at_any_size(
 ) -> None:
     head = [] if any("model/head" in o for o in overrides) else ["model/head=uper"]
     module = _module(make_config, "model/neck=none", *head, *overrides)
-    for equal, difference in _differences(module, form, tmp_path / f"net{formats.SUFFIXES[form]}"):
+    for equal, difference in differences(module, form, tmp_path / f"net{formats.SUFFIXES[form]}"):
         assert equal >= 0.999
         assert difference < 1e-4
 
 
 @pytest.mark.slow
 def test_the_network_as_it_is_written_is_exported_too(make_config: Callable[..., DictConfig], tmp_path: Path) -> None:
-    for equal, difference in _differences(_module(make_config, "model/head=psp"), "onnx", tmp_path / "net.onnx", False):
+    for equal, difference in differences(_module(make_config, "model/head=psp"), "onnx", tmp_path / "net.onnx", False):
         assert equal >= 0.999
         assert difference < 1e-4
 
@@ -105,7 +113,7 @@ def test_every_family_of_timm_is_exported_equal_or_seen_to_differ(
 ) -> None:
     module = _module(make_config, f"model.backbone.name={name}", "model.neck.width=8")
     try:
-        largest = max(difference for _, difference in _differences(module, "onnx", tmp_path / "net.onnx"))
+        largest = max(difference for _, difference in differences(module, "onnx", tmp_path / "net.onnx"))
     except Exception:  # onnxruntime's, of a file that does not run at a size
         largest = math.inf
     assert (largest > 1e-3) if name in NOT_AT_EVERY_SIZE else (largest < 1e-4)
@@ -136,12 +144,12 @@ def test_own_parts_with_residuals_and_gates_are_exported_as_they_are(
     module = _module(make_config, "model.neck.width=8")
     module.model.head = OwnHead(module.model.neck.out_info, module.spec.num_classes, True)
     fill_statistics(module.model.eval())
-    for equal, difference in _differences(module, form, tmp_path / f"net{formats.SUFFIXES[form]}"):
+    for equal, difference in differences(module, form, tmp_path / f"net{formats.SUFFIXES[form]}"):
         assert equal >= 0.999
         assert difference < 1e-4
 
 
-@pytest.mark.parametrize("form", ["onnx", "torchscript", "torch_export"])
+@pytest.mark.parametrize("form", formats.SUFFIXES)
 def test_a_full_disk_is_one_line_and_leaves_no_file(form: str, tmp_path: Path) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -151,13 +159,15 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(form: str, tmp_path: Path) -
         def forward(self, images: Tensor) -> Tensor:
             return self.conv(images.float())
 
+    if form in ("openvino", "executorch"):
+        pytest.importorskip(form)
     output, (soft, hard) = tmp_path / f"net{formats.SUFFIXES[form]}", resource.getrlimit(resource.RLIMIT_FSIZE)
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
         stack.enter_context(pytest.raises(UserError, match="cannot be written"))
         staged = stack.enter_context(atomic_io.atomic_write(output))
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # Python ignores the signal of it
-        writers.write(Net().eval(), form, staged.with_suffix(output.suffix))
+        writers.write(Net().eval(), form, staged.with_suffix(output.suffix), max_size=256)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,17 @@
+"""Libraries of the extras that exported files need."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from fastfcn_pl.core.types import UserError
+
+
+def import_library(name: str, extra: str) -> Any:
+    """Import a library; raises UserError with the command that installs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        library = name.partition(".")[0]
+        raise UserError(f"files of this format need {library}: pip install 'fastfcn-pl[{extra}]'") from error
