@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import lightning as L
@@ -34,7 +35,8 @@ _REJECTED: dict[str, tuple[tuple[object, ...], str]] = {
     "use_distributed_sampler": ((None, False), "our samplers already distribute images to ranks: leave this flag out"),
 }
 """Allowed values, and the reason to reject any other."""
-_SHARDING = ("fsdp", "deepspeed")
+_SHARDING = re.compile("fsdp|deepspeed|modelparallel", re.IGNORECASE)
+"""Part of the names of Lightning's strategies that shard parameters, and of their classes."""
 _NONZERO = (
     *("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval", "limit_train_batches"),
     *("limit_test_batches", "max_epochs", "max_steps", "devices", "num_nodes"),
@@ -68,7 +70,7 @@ def check(cfg: DictConfig) -> None:
 def check_devices(cfg: DictConfig) -> None:
     """Raise UserError for a strategy that shards parameters, or for devices that a CPU does not have."""
     accelerator, strategy, devices = cfg.trainer.accelerator, cfg.trainer.strategy, cfg.trainer.devices
-    if isinstance(strategy, str) and strategy.startswith(_SHARDING):
+    if _SHARDING.search(str(strategy)):
         raise UserError(
             f"trainer.strategy={strategy}: optimizer groups, averaged weights and checkpoints take whole parameters, "
             "not shards: use trainer.strategy=ddp"
