@@ -126,9 +126,9 @@ def activations_inside(
 
 
 class ImageSegmenter(nn.Module):
-    """A folded network: uint8 RGB images `(B, 3, H, W)` of any size to labels `(B, H, W)` uint8, or to logits at H x W.
+    """A folded network: images `(B, C, H, W)` as they are read, to labels `(B, H, W)` uint8, or to logits at H x W.
 
-    `mean` and `std` `(1, 3, 1, 1)` are those of pixels of 0 to 255; `output` is `labels` or `logits`.
+    `mean` and `std` `(1, C, 1, 1)` are those of these images; `output` is `labels` or `logits`.
     """
 
     mean: Tensor

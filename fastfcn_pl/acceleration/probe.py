@@ -69,7 +69,7 @@ class _Probe:
         refusal: Exception | None = None
         generator = torch.Generator().manual_seed(0)
         for size in _SIZES:
-            image = torch.randn(1, 3, *size, generator=generator).to(device, weight.dtype)
+            image = torch.randn(1, network.in_chans, *size, generator=generator).to(device, weight.dtype)
             if weight.dim() == 4 and not weight.is_contiguous():
                 image = image.contiguous(memory_format=torch.channels_last)
             try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fastfcn_pl.core.types import UserError
 
@@ -45,6 +45,16 @@ def run_folder(resume: str | None, runs: str, name: str) -> str:
     return str(path.parents[1])
 
 
+def in_chans(bands: Any) -> int:
+    """Return the channels of an image with these `data.bands`: a list, a list for each of several files, null for RGB.
+
+    Values of another kind count as one; the data set refuses them.
+    """
+    if bands is None:
+        return 3
+    return max(1, sum(len(file) if isinstance(file, ListConfig) else 1 for file in bands))
+
+
 def case(value: str, cases: dict[str, Any]) -> Any:
     """Return the entry of `cases` for the last dotted component of `value`, such as the class name of a `_target_`.
 
@@ -75,4 +85,4 @@ def choices() -> DictConfig:
     return OmegaConf.create({k: v for k, v in selected.items() if v is not None and not k.startswith("hydra/")})
 
 
-ALL: tuple[Callable[..., Any], ...] = (run_folder, case, run_group, choices)
+ALL: tuple[Callable[..., Any], ...] = (run_folder, case, in_chans, run_group, choices)

@@ -117,6 +117,7 @@ class PredictConfig:
 
     checkpoint: str = MISSING
     input: str = MISSING
+    modalities: list[str] = MISSING
     output: str = MISSING
     save: Any = MISSING
     frames: int | None = MISSING

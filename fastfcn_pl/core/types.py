@@ -7,6 +7,7 @@ torch takes.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,18 +39,6 @@ def suggest(word: str, known: Iterable[object]) -> str:
 def listed(items: Sequence[object], most: int = 8) -> str:
     """Return `items` joined for a message, cut off after the first `most`."""
     return ", ".join(map(str, items[:most])) + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return the dotted keys at which two nested mappings differ, with both values; None stands for a missing one."""
-    changes: list[tuple[str, Any, Any]] = []
-    for key in [*first, *(key for key in second if key not in first)]:
-        one, other = first.get(key), second.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            changes += [(f"{key}.{inner}", a, b) for inner, a, b in differences(one, other)]
-        elif one != other:
-            changes.append((str(key), one, other))
-    return changes
 
 
 class Box(NamedTuple):
@@ -123,17 +112,70 @@ class ModelOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Bands:
+    """Bands of images `(H, W, C)`, float32, that are no photographs, and their `mean` and `std` in units of the files.
+
+    `files` has the bands, counted from 0, that are taken from each file of an image. `display` has the channels that
+    pictures show as red, green and blue, or one as grey. `mean` and `std` are empty until they are measured.
+    """
+
+    files: tuple[tuple[int, ...], ...]
+    display: tuple[int, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.files or not all(self.files) or not all(_is_index(band) for file in self.files for band in file):
+            raise UserError(f"data.bands={_plain(self.files)}: give positions of bands, counted from 0, of each file")
+        if len(self.display) not in (1, 3) or not all(_is_index(c) and c < self.count for c in self.display):
+            raise UserError(
+                f"data.display_bands={list(self.display)}: give three positions in data.bands for red, green and blue, "
+                f"or one for grey, 0 to {self.count - 1}"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            numbers = all(type(x) in (int, float) and math.isfinite(x) for x in values)
+            if not numbers or len(values) not in (0, self.count) or (name == "std" and min(values, default=1) <= 0):
+                raise UserError(
+                    f"data.{name}={list(values)}: give a number for each of {self.count} bands (std above 0)"
+                )
+
+    @property
+    def count(self) -> int:
+        """Channels of an image."""
+        return sum(map(len, self.files))
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std of each channel; raises UserError if they were not measured."""
+        if not self.mean or not self.std:
+            raise UserError(
+                "data.bands needs data.mean and data.std: add the lines that python -m fastfcn_pl.doctor prints of it"
+            )
+        return self.mean, self.std
+
+
+def _is_index(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 16
+
+
+def _plain(files: tuple[tuple[int, ...], ...]) -> list[Any]:
+    """Return bands as YAML gives them: one list, or one for each of several files."""
+    return [*files[0]] if len(files) == 1 else [[*file] for file in files]
+
+
+@dataclass(frozen=True)
 class DatasetSpec:
     """Classes of a data set: names, colours (RGB, 0 to 255) and the ids that its label files use.
 
-    `remap` maps an id in a label file to a class index or to `IGNORE`. If it is empty, ids are class indices already
-    and 255 is ignored. Reading a label map with any other id is an error.
+    Images are RGB of 8 bits, or have `bands`. `remap` maps an id in a label file to a class index or to `IGNORE`. If it
+    is empty, ids are class indices already and 255 is ignored. Reading a label map with any other id is an error.
     """
 
     name: str
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     remap: dict[int, int] = field(default_factory=dict)
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
         if len(self.palette) != len(self.classes):
@@ -156,13 +198,30 @@ class DatasetSpec:
         return len(self.classes)
 
     @property
+    def channels(self) -> int:
+        return 3 if self.bands is None else self.bands.count
+
+    @property
+    def images(self) -> str:
+        return f"images of {self.channels} bands {_plain(self.bands.files)}" if self.bands else "RGB images"
+
+    def check_images(self, other: DatasetSpec, whose: str) -> None:
+        """Raise UserError if `whose` network, trained on these images, cannot take those of `other`."""
+        if (self.bands and self.bands.files) != (other.bands and other.bands.files):
+            raise UserError(
+                f"{whose} takes {self.images}, not the {other.images} of {other.name}: set data.bands as it was "
+                "trained, or train a new network from its weights with python -m fastfcn_pl.train checkpoint=..."
+            )
+
+    @property
     def labels(self) -> dict[int, int]:
         """Class index, or `IGNORE`, by id in a label file."""
         return self.remap or {**{i: i for i in range(self.num_classes)}, IGNORE: IGNORE}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain containers, to store in a checkpoint."""
-        return asdict(self)
+        """Return plain containers, to store in a checkpoint; those of RGB images name no bands."""
+        plain = asdict(self)
+        return plain if self.bands else {key: value for key, value in plain.items() if key != "bands"}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> DatasetSpec:
@@ -177,4 +236,7 @@ class DatasetSpec:
             classes=tuple(plain["classes"]),
             palette=tuple((r, g, b) for r, g, b in plain["palette"]),
             remap={int(k): int(v) for k, v in plain["remap"].items()},
+            bands=Bands(tuple(map(tuple, bands.pop("files"))), **{key: tuple(bands[key]) for key in bands})
+            if (bands := dict(plain.get("bands") or {}))
+            else None,
         )

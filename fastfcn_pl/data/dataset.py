@@ -18,14 +18,14 @@ from fastfcn_pl.data.samplers import BLANK
 from fastfcn_pl.data.transforms.image_ops import apply_lut
 
 Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
-"""Augments an RGB image `(H, W, 3)` and class indices `(H, W)`, both uint8, with draws from the generator."""
+"""Augments an image `(H, W, C)`, of the kind that `Source` returns, and class indices `(H, W)`, uint8, by draws."""
 
 
 class Sample(TypedDict):
     """An image and its labels, as sent from a worker to the device."""
 
     image: Tensor
-    """`(3, H, W)` uint8, RGB."""
+    """`(3, H, W)` uint8, RGB; with bands `(C, H, W)` float32."""
     target: Tensor
     """`(H, W)` uint8: class indices and `IGNORE`."""
     index: int
@@ -38,7 +38,10 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return an RGB image `(H, W, 3)`, uint8, and its label map `(H, W)` with the original ids, of 8 to 32 bits."""
+        """Return an RGB image `(H, W, 3)`, uint8, and its label map `(H, W)` with the original ids, of 8 to 32 bits.
+
+        An image with bands is `(H, W, C)`, float32.
+        """
 
     def name(self, index: int) -> str:
         """Return a name of the pair for messages and pictures."""
@@ -66,7 +69,9 @@ class SegmentationDataset(Dataset[Sample]):
         epoch, index = key
         if index == BLANK:
             blank = torch.full((3, 32, 32), IGNORE, dtype=torch.uint8)
-            return {"image": blank, "target": blank[0], "index": index}
+            bands = self.spec.bands
+            image = torch.zeros(bands.count, 32, 32) if bands else blank
+            return {"image": image, "target": blank[0], "index": index}
         pixels, ids = self.source.read(index)
         labels = self.relabel(ids, index)
         if self.transform is not None:

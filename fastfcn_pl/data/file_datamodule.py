@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -53,7 +54,7 @@ class FileDataModule(SegmentationDataModule):
         self.root, self._checked = Path(os.path.expanduser(root)), False  # the shell keeps a quoted ~
         self.train_split = train_split
 
-    def pairs(self, split: str) -> list[tuple[Path, Path]]:
+    def pairs(self, split: str) -> Sequence[tuple[Path, ...]]:
         """Return the image and label file of each sample; raises UserError if the split is missing."""
         raise NotImplementedError
 
@@ -90,7 +91,7 @@ class FileDataModule(SegmentationDataModule):
     def source(self, split: str) -> Source:
         return self.reader(self.files(split))
 
-    def reader(self, pairs: list[tuple[Path, Path]]) -> FileSource:
+    def reader(self, pairs: Sequence[tuple[Path, ...]]) -> FileSource:
         """Return the source that reads `pairs` of image and label file."""
         return FileSource(pairs)
 
@@ -104,7 +105,7 @@ class FileDataModule(SegmentationDataModule):
         """Return the images of a split without public labels."""
         return sorted(walk(self.require(self.unlabelled[split]), EXTENSIONS))
 
-    def files(self, split: str) -> list[tuple[Path, Path]]:
+    def files(self, split: str) -> list[tuple[Path, ...]]:
         """Return the pairs of a split; raises UserError if it has no labels or a file is missing."""
         if split == "trainval":
             return self.files("train") + self.files("val")
@@ -113,7 +114,7 @@ class FileDataModule(SegmentationDataModule):
                 f"split {split} of {self.spec.name} has no public labels: use {' or '.join(self.split_sizes)}, or "
                 f"predict its images ({self.unlabelled[split]})"
             )
-        pairs = self._listed(split)
+        pairs = list(self._listed(split))
         if missing := missing_files([str(path) for pair in pairs for path in pair]):
             raise UserError(
                 f"split {split} of {self.spec.name} lacks {len(missing)} files, such as {missing[0]}: "
@@ -121,7 +122,7 @@ class FileDataModule(SegmentationDataModule):
             )
         return pairs
 
-    def _listed(self, split: str) -> list[tuple[Path, Path]]:
+    def _listed(self, split: str) -> Sequence[tuple[Path, ...]]:
         self.check_root()
         if self.split_sizes and split not in self.split_sizes:
             raise UserError(f"{self.spec.name} has no split {split}; {suggest(split, [*self.split_sizes, 'trainval'])}")

@@ -20,6 +20,8 @@ def fingerprint(spec: DatasetSpec, sources: Mapping[str, Source]) -> str:
     spread. Generated images enter by their parameters. A change inside a file of the same size goes unnoticed.
     """
     digest = hashlib.sha256(repr((spec.name, spec.classes, sorted(spec.labels.items()))).encode())
+    if spec.bands is not None:
+        digest.update(repr(spec.bands.files).encode())
     for split, source in sorted(sources.items()):
         digest.update(f"\0{split} {len(source)}".encode())
         paths = [str(path) for index in range(len(source)) for path in source.files(index)]

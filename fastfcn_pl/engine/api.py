@@ -115,6 +115,8 @@ def evaluate(
             f"the network knows the {module.spec.num_classes} classes of {module.spec.name}, not the "
             f"{datamodule.spec.num_classes} of {datamodule.spec.name}: use the data set that it was trained on"
         )
+    else:
+        module.spec.check_images(datamodule.spec, "the network")
     own = module.protocol
     module.protocol = own if protocol is None else _protocol(protocol)
     trainer = L.Trainer(

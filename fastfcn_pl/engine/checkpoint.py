@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ class Checkpoint:
             cfg.data = data
             validation.check(cfg)
             spec = build.datamodule(cfg).spec
+            replace(spec, bands=None).check_images(spec, f"the published network of {path}")
         if spec.num_classes != count:
             raise UserError(f"the network has {count} classes, but data set {spec.name} has {spec.num_classes}")
         state_dict = {f"model.{name}": tensor for name, tensor in published.state.items()}
@@ -138,8 +139,8 @@ class Checkpoint:
         except RuntimeError as error:
             raise unusable(self.path, error) from error
 
-    def check_classes(self, spec: DatasetSpec) -> None:
-        """Raise UserError if its classes are not those of `spec`."""
+    def check_spec(self, spec: DatasetSpec) -> None:
+        """Raise UserError if its classes or bands are not those of `spec`."""
         known = self.spec
         if known.name == _NUMBERED:
             raise UserError(
@@ -151,6 +152,7 @@ class Checkpoint:
                 f"checkpoint={self.path} knows the {known.num_classes} classes of {known.name}, not the "
                 f"{spec.num_classes} of {spec.name}: use the data set that it was trained on"
             )
+        known.check_images(spec, f"checkpoint={self.path}")
 
 
 def read_published(path: str | Path) -> Published:

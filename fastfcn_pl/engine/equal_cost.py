@@ -191,7 +191,7 @@ class TrainMemory(Meter):
         network = self.network(model).to(conditions.device).train()
         options = {"channels_last": conditions.channels_last, "accelerate": conditions.accelerate}
         form = optimize_for_training(network, device=conditions.device, precision=conditions.precision, **options)
-        x = torch.randn(batch, 3, height, width, device=conditions.device).contiguous(memory_format=form)
+        x = torch.randn(batch, network.in_chans, height, width, device=conditions.device).contiguous(memory_format=form)
         dtype = _AUTOCAST.get(conditions.precision)
         with torch.autocast("cuda", dtype, enabled=dtype is not None):
             step(network, x)
@@ -224,7 +224,7 @@ class Latency(Meter):
         conditions, form = self.conditions, memory_format(self.conditions.channels_last)
         network = self.network(model).to(conditions.device).to(memory_format=form)
         batch, *size = conditions.predicted
-        self.x = torch.randn(batch, 3, *size, device=conditions.device).contiguous(memory_format=form)
+        self.x = torch.randn(batch, network.in_chans, *size, device=conditions.device).contiguous(memory_format=form)
         dtype, accelerate = _AUTOCAST.get(conditions.precision), conditions.accelerate
         optimized = optimize_for_inference(network, device=conditions.device, dtype=dtype, accelerate=accelerate)
         self._seconds(optimized, CALLS_BEFORE_RECORDING + 1 if conditions.device.type == "cuda" else 2)

@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from fastfcn_pl.config.moved_targets import is_as_before, upgraded
 from fastfcn_pl.config.plain_data import parse_yaml, read_yaml
 from fastfcn_pl.config.resolvers import KEPT
+from fastfcn_pl.core.differences import differences
 from fastfcn_pl.core.redaction import without_secrets
-from fastfcn_pl.core.types import UserError, differences, listed
+from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.engine.checkpoint_location import LAST
 
 _NOT_COMPARED = ("resume", "debug", "trust", "question", "published", "baseline", "margin")

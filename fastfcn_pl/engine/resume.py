@@ -125,7 +125,7 @@ class StoppedRun:
 
     def prepare(self, trainer: L.Trainer, module: SegmentationModule, datamodule: SegmentationDataModule) -> None:
         """Prepare `trainer.fit` with this checkpoint; raises UserError if its classes or weights do not fit."""
-        self.checkpoint.check_classes(datamodule.spec)
+        self.checkpoint.check_spec(datamodule.spec)
         self.checkpoint.load_into(module)
         datamodule.start = self.position
         # Lightning assumes that a run which is bounded by steps always stopped inside of an epoch.
@@ -190,6 +190,8 @@ def start_from(path: str, module: SegmentationModule) -> str:
     unused = [name for name in given if name not in own]
     hint = f" (resume={path} would continue its own run)" if checkpoint.training_state.get("optimizer_states") else ""
     lines = [f"a new run starts from {path}: {len(fitting)} of {len(own)} tensors loaded{hint}"]
+    if (there := checkpoint.spec.images) != (here := module.spec.images):
+        lines.append(f"its weights are for {there}, and here are {here}: the first layer starts fresh unless it fits")
     for names, what in ((fresh, "start fresh"), (unused, "of the file have no place here")):
         if names:
             lines += [f"{len(names)} {what}:", *(f"  {name}" for name in names)]

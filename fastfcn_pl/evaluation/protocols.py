@@ -20,7 +20,7 @@ from fastfcn_pl.ops.interpolate import resize, resize_logits
 
 Size = tuple[int, int]
 Protocol = Callable[[Segmenter, Tensor, Size], ScoreMap]
-"""Maps a network, normalised images `(B, 3, H, W)` and a size `(h, w)` to class scores at that size."""
+"""Maps a network, normalised images `(B, C, H, W)` and a size `(h, w)` to class scores at that size."""
 
 _MAX_BYTES_PER_INPUT_BYTE = 200
 """Upper bound on a network's memory for each byte of its input; below it, the exact need is not computed."""
@@ -83,7 +83,9 @@ def encoding(
     if crop_size < 2:
         raise UserError(f"protocol.crop_size={crop_size}: give at least 2 pixels; the paper uses 480")
     black = [-mean / std for mean, std in zip(model.backbone.mean, model.backbone.std, strict=True)]
-    blank = x.new_tensor(black).view(1, 3, 1, 1).repeat(len(x), 1, crop_size, crop_size)
+    if model.in_chans != 3:  # bands have no black: their mean, which is 0
+        black = [0.0] * model.in_chans
+    blank = x.new_tensor(black).view(1, -1, 1, 1).repeat(len(x), 1, crop_size, crop_size)
 
     def score(image: Tensor, box: Box) -> ScoreMap:
         window = blank.clone()

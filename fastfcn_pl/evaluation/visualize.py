@@ -14,6 +14,18 @@ _IGNORED = (255, 255, 255)
 _CORRECT, _WRONG = (225, 225, 225), (213, 94, 0)  # Okabe and Ito's vermilion, for colour-blind readers
 _GAP, _LINE, _MIN_WIDTH = 6, 18, 192
 _FONT_SIZE, _SWATCH = 12, 11
+_STRETCH = 2
+"""Standard deviations of a band below and above its mean that pictures show as black and white."""
+
+
+def displayed(image: np.ndarray, spec: DatasetSpec) -> np.ndarray:
+    """Return an image `(H, W, C)` as RGB, uint8; with bands these are the data set's `display_bands`, stretched."""
+    if spec.bands is None:
+        return image
+    chosen = list(spec.bands.display)
+    mean, std = (np.array(values, np.float32)[chosen] for values in spec.bands.statistics)
+    levels = ((image[..., chosen] - mean) / (2 * _STRETCH * std) + 0.5).clip(0, 1)
+    return np.rint(255 * levels).astype(np.uint8).repeat(3 // len(chosen), 2)
 
 
 def colorize(labels: np.ndarray, spec: DatasetSpec) -> np.ndarray:

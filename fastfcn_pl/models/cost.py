@@ -46,7 +46,7 @@ def cost(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
         _around(parts, memory.start, lambda name, before: peaks.update({name: memory.peak_since(before)})),
         torch.no_grad(),
     ):
-        ghost(torch.empty(1, 3, *size, device="meta"))
+        ghost(torch.empty(1, _channels(model), *size, device="meta"))
     flops = {module: sum(ops.values()) for module, ops in counter.get_flop_counts().items()}
     root = type(ghost).__name__
     # Published counts leave out the encoding layer, whose published code has no matrix product.
@@ -76,9 +76,13 @@ def training_mib(model: nn.Module, batch: int, size: tuple[int, int]) -> float:
     memory = _LiveTensors()
     with memory:
         started = memory.start()
-        step(ghost, torch.empty(batch, 3, *size, device="meta"))
+        step(ghost, torch.empty(batch, _channels(model), *size, device="meta"))
         peak = memory.peak_since(started)
     return (peak + sum(tensor.nbytes for tensor in ghost.state_dict().values())) / 2**20
+
+
+def _channels(model: nn.Module) -> int:
+    return getattr(model, "in_chans", 3)
 
 
 def step(model: nn.Module, x: Tensor) -> None:

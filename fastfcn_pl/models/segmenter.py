@@ -11,7 +11,7 @@ from fastfcn_pl.core.types import FeatureInfo, ModelOutput
 
 
 class Backbone(nn.Module):
-    """The interface of a backbone: an image `(B, 3, H, W)` to levels, finest first, as `out_info` describes them.
+    """The interface of a backbone: an image `(B, C, H, W)` to levels, finest first, as `out_info` describes them.
 
     It may have a method `parameter_depths()` that returns `ParameterDepths`, without which `optimizer.layer_decay` and
     `freeze=backbone.stem` are refused, and one `no_weight_decay()` that returns the names of parameters which weight
@@ -20,6 +20,8 @@ class Backbone(nn.Module):
     """
 
     out_info: FeatureInfo
+    in_chans: int = 3
+    """Channels of an image."""
     mean: tuple[float, ...]
     """Mean of the images that it was trained on, of channels R, G, B with values 0 to 1; `std` likewise."""
     std: tuple[float, ...]
@@ -36,7 +38,7 @@ HeadFactory = Callable[[FeatureInfo, int, bool], nn.Module]
 
 
 class Segmenter(nn.Module):
-    """A segmentation network: `(B, 3, H, W)` normalised floats to `ModelOutput`, logits at the head's stride.
+    """A segmentation network: `(B, in_chans, H, W)` normalised floats to `ModelOutput`, logits at the head's stride.
 
     The neck is built as `neck(backbone.out_info, align_corners)`, a head as
     `head(levels' info, num_classes, align_corners)`; the head sees the neck's levels, the auxiliary head the
@@ -60,6 +62,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.num_classes, self.align_corners = num_classes, align_corners
         self.backbone = backbone
+        self.in_chans: int = getattr(backbone, "in_chans", 3)
         self.neck = neck(backbone.out_info, align_corners)
         self.head = head(self.neck.out_info, num_classes, align_corners)
         self.head_outputs: tuple[str, ...] | None = getattr(self.head, "extra_outputs", None)

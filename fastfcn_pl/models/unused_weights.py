@@ -22,7 +22,8 @@ def freeze_unused(model: Segmenter) -> list[str]:
     }
     state |= {name: torch.empty_like(b, device="meta") for name, b in model.named_buffers()}
     try:
-        output = functional_call(model, state, (torch.zeros(2, 3, 128, 128, device="meta"),), {"extras": True})
+        images = torch.zeros(2, model.in_chans, 128, 128, device="meta")
+        output = functional_call(model, state, (images,), {"extras": True})
         losses = torch.stack([value.sum() for value in output.named().values()]).sum()
         gradients = torch.autograd.grad(losses, [state[name] for name in trainable], allow_unused=True)
     except (NotImplementedError, RuntimeError, TypeError, ValueError):

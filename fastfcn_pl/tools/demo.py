@@ -49,7 +49,12 @@ def _uploads() -> Iterator[None]:
 
 
 def _serve(cfg: DictConfig) -> None:
-    blocks = page(Predictor(cfg.checkpoint, cfg.device, trust=cfg.trust, accelerate=cfg.accelerate))
+    predictor = Predictor(cfg.checkpoint, cfg.device, trust=cfg.trust, accelerate=cfg.accelerate)
+    if predictor.spec.bands is not None:
+        raise UserError(
+            f"demo is for RGB images, and checkpoint={cfg.checkpoint} takes {predictor.spec.images}: predict"
+        )
+    blocks = page(predictor)
     try:
         blocks.launch(
             server_name=cfg.host,

@@ -21,7 +21,7 @@ def evaluate(cfg: DictConfig) -> float:
     trainer_flags.check_devices(run)
     module = trained.build(run)
     datamodule = build.datamodule(run)
-    trained.check_classes(datamodule.spec)
+    trained.check_spec(datamodule.spec)
     L.seed_everything(run.seed, workers=True, verbose=False)
     trainer = build.trainer(run)
     trainer_flags.check_strategy(trainer)

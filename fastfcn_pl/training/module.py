@@ -25,12 +25,13 @@ from fastfcn_pl.evaluation.protocols import Protocol
 from fastfcn_pl.evaluation.score_map import ScoreMap
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.models.unused_weights import freeze_unused
+from fastfcn_pl.training.normalization import statistics
 from fastfcn_pl.training.parameter_table import print_parameters
 from fastfcn_pl.training.schedules import Warmup
 
 
 class SegmentationModule(L.LightningModule):
-    """Trains and scores `model`. Batches hold uint8 images, which are normalised here, on the device.
+    """Trains and scores `model`. Batches hold images as they are read, which are normalised here, on the device.
 
     `config` is the run's whole configuration as plain containers: it is saved with the weights, so that a checkpoint
     rebuilds itself. `make_optimizer(model, effective_batch_size)` and `make_scheduler(optimizer, steps)` are
@@ -73,12 +74,11 @@ class SegmentationModule(L.LightningModule):
         self.seed: int = config.get("seed", 0)
         self.total_steps: int | None = None
         self.warmup_steps: int | None = None
-        for name in ("mean", "std"):
-            value = torch.tensor(getattr(model.backbone, name)).view(1, 3, 1, 1) * 255
-            self.register_buffer(name, value, persistent=False)
+        for name, values in zip(("mean", "std"), statistics(model, spec), strict=True):
+            self.register_buffer(name, values.view(1, -1, 1, 1), persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return normalised floats of uint8 images `(B, 3, H, W)`, in the memory format of the weights."""
+        """Return normalised floats of images `(B, C, H, W)` as they are read, in the memory format of the weights."""
         normalized = (images.to(self.mean.dtype) - self.mean) / self.std
         return normalized.contiguous(memory_format=self.memory_format)
 

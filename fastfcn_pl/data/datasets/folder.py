@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fastfcn_pl.core.types import DatasetSpec, UserError, listed, suggest
 from fastfcn_pl.data.class_check import BINARY_REMAP, has_binary_masks, require_two_classes
 from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.file_datamodule import FileDataModule
+from fastfcn_pl.data.folder_options import bands_of, check_splits, check_types, expand, is_name
+from fastfcn_pl.data.io.band_files import BandSource
 from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, image_size, memory, read_ids
 from fastfcn_pl.data.io.label_ids import remap_key
-from fastfcn_pl.data.io.pairs import Pairs, pair_folders, pair_list
+from fastfcn_pl.data.io.pairs import BAND_EXTENSIONS, EXTENSIONS, pair_folders, pair_list, stack_folders
 from fastfcn_pl.data.io.palette import voc_colors
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 from fastfcn_pl.data.samplers import UNIFORM, Sampling
 
-SPLITS = ("train", "val", "test")
-KEYS = ("images", "masks", "list")
 _LARGE = 178_956_970
 """Pixels that Pillow takes without asking: a file of more may be made to exhaust the memory."""
-_RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
-_LONGEST_RANGE = 1 << 16
 
 
 class Folder(FileDataModule):
@@ -38,6 +37,9 @@ class Folder(FileDataModule):
     class index, or to 255 to ignore it. If it is null, ids are class indices. With `colors`, `palette` has the colour
     of each class, and `remap` may map other colours (0xRRGGBB) to a class or to 255. `class_weights` are for losses
     that take those of the data set.
+
+    Images are RGB of 8 bits. With `bands` they are these bands of the files, as float32, normalised by `mean` and
+    `std`. Then `images` of a split may be several folders, and `bands` a list for each, whose bands are stacked.
     """
 
     how_to_get = (
@@ -56,7 +58,7 @@ class Folder(FileDataModule):
         remap: dict[int | str, int] | None,
         masks: str,
         mask_suffix: str,
-        splits: dict[str, dict[str, str | None] | None],
+        splits: dict[str, dict[str, str | list[str] | None] | None],
         train_split: str,
         batch_size: int,
         num_workers: int | None,
@@ -65,6 +67,10 @@ class Folder(FileDataModule):
         sampler: Sampling = UNIFORM,
         class_weights: list[float] | None = None,  # missing in checkpoints written before this option existed
         max_pixels: int | None = None,  # missing in checkpoints written before this option existed
+        bands: list[Any] | None = None,  # likewise, as the following ones
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        display_bands: list[int] | None = None,
     ) -> None:
         super().__init__(
             seed,
@@ -76,14 +82,18 @@ class Folder(FileDataModule):
             loader=loader,
             sampler=sampler,
         )
-        if not _is_name(name):
+        if not is_name(name):
             raise UserError(f"data.name={name!r}: give a text, in quotes if YAML reads it as something else")
         if not isinstance(mask_suffix, str):
             raise UserError(f"data.mask_suffix={mask_suffix}: give the text after the image name in mask names, or ''")
-        ids: dict[int, int] | None = _expand(remap)
-        _check_types(classes, palette, ids)
-        _check_splits(splits)
+        ids: dict[int, int] | None = expand(remap)
+        check_types(classes, palette, ids)
+        check_splits(splits)
         self.spec, self.read_mask = _spec_and_reader(name, classes, palette, ids, masks)
+        if (chosen := bands_of(bands, mean, std, display_bands)) is not None:
+            self.spec = replace(self.spec, bands=chosen)
+            if chosen.mean and chosen.std and hasattr(augmentation, "for_bands"):
+                self.augmentation = augmentation.for_bands(chosen)
         self.mask_suffix, self.splits, self.class_weights = mask_suffix, splits, class_weights
         if class_weights is not None and len(class_weights) != self.spec.num_classes:
             raise UserError(
@@ -108,6 +118,8 @@ class Folder(FileDataModule):
             return False
 
     def prepare_data(self) -> None:
+        if self.spec.bands is not None:
+            _ = self.spec.bands.statistics
         if self.max_pixels is not None and not self._checked:
             self.notes += self._memory_note()
         while self.notes:
@@ -116,7 +128,9 @@ class Folder(FileDataModule):
 
     def _memory_note(self) -> list[str]:
         """Return a line about the largest image if it is above Pillow's limit."""
-        images = {image for split in (self.train_split, "val") for image, _ in self.files(split)}
+        if self.spec.bands is not None:  # whose files are read without Pillow, which has the limit
+            return []
+        images = {pair[0] for split in (self.train_split, "val") for pair in self.files(split)}
         sizes = {image: image_size(image, upright=True, max_pixels=self.max_pixels) for image in sorted(images)}
         largest = max(sizes, key=lambda image: math.prod(sizes[image]), default=None)
         if largest is None or math.prod(sizes[largest]) <= _LARGE:
@@ -131,22 +145,40 @@ class Folder(FileDataModule):
     def split_names(self) -> list[str]:
         return [split for split, paths in self.splits.items() if paths]
 
-    def reader(self, pairs: Pairs) -> FileSource:
-        return FileSource(pairs, self.read_mask, upright=True, max_pixels=self.max_pixels)
+    def reader(self, pairs: Sequence[tuple[Path, ...]]) -> FileSource:
+        if self.spec.bands is None:
+            return FileSource(pairs, self.read_mask, upright=True, max_pixels=self.max_pixels)
+        source = BandSource(pairs, self.read_mask, True, self.max_pixels, self.spec.bands.files)
+        return replace(source, reference=source.images(0)) if pairs else source
 
-    def pairs(self, split: str) -> Pairs:
+    def pairs(self, split: str) -> Sequence[tuple[Path, ...]]:
         if split not in self.split_names:
             raise UserError(
                 f"{self.spec.name} has no split {split}, only {listed(self.split_names)}: set data.splits.{split}"
             )
-        paths = {key: self.root / path for key, path in (self.splits[split] or {}).items() if path is not None}
-        if "list" in paths:
-            images, masks = paths.get("images", self.root), paths.get("masks", self.root)
-            return pair_list(paths["list"], self.root, images, masks, self.mask_suffix)
-        for key in ("images", "masks"):
-            if key not in paths:
-                raise UserError(f"data.splits.{split}.{key} is not set: give a folder below data.root, or a list")
-        return pair_folders(paths["images"], paths["masks"], self.mask_suffix)
+        given = {key: path for key, path in (self.splits[split] or {}).items() if path is not None}
+        folders = given.pop("images", None) or []
+        paths = [self.root / path for path in ([folders] if isinstance(folders, str) else folders)]
+        images, others = (paths[0] if paths else None), paths[1:]
+        bands = self.spec.bands
+        if bands is not None and len(others) + 1 != len(bands.files):
+            raise UserError(
+                f"data.bands has bands of {len(bands.files)} files, but data.splits.{split}.images names "
+                f"{len(others) + 1} folders: give a list of bands for each folder, such as [[0, 1, 2], [0]]"
+            )
+        if others and bands is None:
+            raise UserError(f"data.splits.{split}.images names several folders: set data.bands, a list for each folder")
+        masks = self.root / str(given["masks"]) if "masks" in given else None
+        extensions = EXTENSIONS if bands is None else BAND_EXTENSIONS
+        if "list" in given:
+            listing, images, masks = self.root / str(given["list"]), images or self.root, masks or self.root
+            pairs = pair_list(listing, self.root, images, masks, self.mask_suffix, extensions)
+        elif images is None or masks is None:
+            key = "images" if images is None else "masks"
+            raise UserError(f"data.splits.{split}.{key} is not set: give a folder below data.root, or a list")
+        else:
+            pairs = pair_folders(images, masks, self.mask_suffix, extensions)
+        return stack_folders(pairs, images, others) if others else pairs
 
 
 def _spec_and_reader(
@@ -169,57 +201,3 @@ def _spec_and_reader(
     spec = DatasetSpec(name, tuple(classes), display_colors, {**by_color, **(remap or {})})
     require_two_classes(spec)
     return replace(spec, remap={}), ColorReader(spec.remap)
-
-
-def _expand(remap: Any) -> Any:
-    """Return a remap in which each id of a range such as "26000-26999" has a key of its own."""
-    if not isinstance(remap, dict):
-        return remap
-    expanded: dict[Any, Any] = {}
-    for key, label in remap.items():
-        match = _RANGE.fullmatch(key) if isinstance(key, str) else None
-        ids = range(int(match[1]), int(match[2]) + 1) if match else (key,)
-        if match and not 0 < len(ids) <= _LONGEST_RANGE:
-            raise UserError(f"data.remap: {key} is a range of {len(ids)} ids: give 1 to {_LONGEST_RANGE}, lowest first")
-        if repeated := expanded.keys() & set(ids):
-            raise UserError(f"data.remap: {key} contains {min(repeated)}, which another key has, too: remove one")
-        expanded |= dict.fromkeys(ids, label)
-    return expanded
-
-
-def _check_types(classes: Any, palette: Any, remap: Any) -> None:
-    """Raise UserError for values of the wrong type; `DatasetSpec` checks the values themselves."""
-    if not isinstance(classes, list) or not all(map(_is_name, classes)):
-        raise UserError(f"data.classes={classes}: give a list of names, in quotes if YAML reads one as something else")
-    if palette is not None and not (isinstance(palette, list) and all(map(_is_color, palette))):
-        raise UserError(f"data.palette={palette}: give [red, green, blue], 0 to 255, for each class, or null")
-    if remap is not None and not (isinstance(remap, dict) and all(map(_is_id, [*remap, *remap.values()]))):
-        raise UserError(f"data.remap={remap}: map the ids in the files to class indices, all integers, or give null")
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
-
-
-def _is_color(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(x) is int and 0 <= x <= 255 for x in value)
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is int and abs(value) < 2**31
-
-
-def _check_splits(splits: Any) -> None:
-    """Raise UserError for an unknown key or a value that is not a path."""
-    if not isinstance(splits, dict):
-        raise UserError(f"data.splits={splits}: give {listed(SPLITS)}, each with {listed(KEYS)}, or null")
-    for split, paths in splits.items():
-        if split not in SPLITS:
-            raise UserError(f"data.splits.{split}: no such split; {suggest(str(split), SPLITS)}")
-        if paths is not None and not isinstance(paths, dict):
-            raise UserError(f"data.splits.{split}={paths}: give {listed(KEYS)}, or null")
-        for key, path in (paths or {}).items():
-            if key not in KEYS:
-                raise UserError(f"data.splits.{split}.{key}: no such key; {suggest(str(key), KEYS)}")
-            if path is not None and not isinstance(path, str):
-                raise UserError(f"data.splits.{split}.{key}={path}: give a path below data.root, in quotes, or null")

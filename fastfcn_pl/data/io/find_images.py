@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import glob
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.data.io.pairs import EXTENSIONS
+from fastfcn_pl.data.io.pairs import BAND_EXTENSIONS, EXTENSIONS
 from fastfcn_pl.data.io.walk import is_hidden, non_file_kind, walk
 
 FolderTest = Callable[[Path], bool]
@@ -29,12 +30,13 @@ def find_images(
     """Return the files that `source` names, in order, and the folder to which their names are relative.
 
     An existing path is that file or folder, whatever its name; anything else is a glob. A folder yields its images and
-    the files with one of `other_suffixes`, without the subfolders for which `skip` is true. Hidden files are found
-    only if `source` spells them out. Raises UserError if there is no file.
+    the files with one of `other_suffixes`, or its NumPy arrays if there are none, without the subfolders for which
+    `skip` is true. Hidden files are found only if `source` spells them out. Raises UserError if there is no file.
     """
     path = Path(source)
     if os.path.isdir(source):
-        base, files = path, list(walk(path, {*EXTENSIONS, *other_suffixes}, skip=skip, warn=print_note))
+        find = functools.partial(walk, path, skip=skip, warn=print_note)
+        base, files = path, list(find({*EXTENSIONS, *other_suffixes})) or list(find({*BAND_EXTENSIONS}))
     elif os.path.lexists(source):
         if kind := non_file_kind(path):
             raise UserError(f"input={source} is {kind}, not a file: give an image, a video, or a folder of them")

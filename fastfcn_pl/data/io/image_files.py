@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -79,7 +79,7 @@ class FileSource:
     more than `max_pixels` are refused; None means the limit of the environment or of Pillow.
     """
 
-    pairs: list[tuple[Path, Path]]
+    pairs: Sequence[tuple[Path, ...]]
     read_mask: MaskReader = read_ids
     upright: bool = False
     max_pixels: int | None = None
@@ -101,7 +101,7 @@ class FileSource:
         path = self.pairs[index][1]
         if self.read_mask is read_ids and (ids := _read_ids_fast(path, self.max_pixels)) is not None:
             return ids
-        mask = _open(path, self.upright, self.max_pixels)
+        mask = open_image(path, self.upright, self.max_pixels)
         if mask.format in ("JPEG", "MPO"):
             raise UserError(f"{path} is a JPEG, whose compression changes labels: create the masks again as PNG")
         return self.read_mask(mask, path)
@@ -110,10 +110,10 @@ class FileSource:
         """Raise UserError if image and ids of a pair differ in size."""
         if image.shape[:2] == ids.shape:
             return
-        image_path, mask_path = self.pairs[index]
+        image_path, mask_path = self.pairs[index][:2]
         rotated = self.upright and image.shape[:2] == ids.shape[::-1]
         remedy = "label the image as its EXIF orientation shows it" if rotated else "make them equal"
-        raise UserError(f"{mask_path} is {_size(ids)} but its image {image_path} is {_size(image)}: {remedy}")
+        raise UserError(f"{mask_path} is {size_text(ids)} but its image {image_path} is {size_text(image)}: {remedy}")
 
     def name(self, index: int) -> str:
         return str(self.pairs[index][1])
@@ -124,7 +124,7 @@ class FileSource:
 
 def read_image(path: Path, upright: bool, max_pixels: int | None = None) -> Image.Image:
     """Read a file as RGB image, `upright` by its EXIF orientation or as stored; raises UserError if it is not one."""
-    return _rgb(_open(path, upright, max_pixels), path)
+    return _rgb(open_image(path, upright, max_pixels), path)
 
 
 def rgb_pixels(image: object) -> np.ndarray:
@@ -139,7 +139,7 @@ def rgb_pixels(image: object) -> np.ndarray:
             pixels = np.asarray(_rgb(image if image.mode == "RGB" else image.copy(), "the image"))
         except (MemoryError, UserError):
             raise
-        except Exception as error:  # Pillow reads the file only now, see `_open`
+        except Exception as error:  # Pillow reads the file only now, see `open_image`
             raise UserError(f"the image cannot be read ({' '.join(str(error).split())}): restore its file") from error
     elif isinstance(image, np.ndarray):
         pixels = rgb_array(image)
@@ -148,14 +148,14 @@ def rgb_pixels(image: object) -> np.ndarray:
         form = "" if shape is None else f" of {dtype} and shape {tuple(shape)}"
         raise UserError(f"the image is a {type(image).__name__}{form}: {RULE}")
     if pixels.size == 0:
-        raise UserError(f"the image is empty ({_size(pixels)}): give one of at least 1x1")
+        raise UserError(f"the image is empty ({size_text(pixels)}): give one of at least 1x1")
     return pixels
 
 
 def _read_ids_fast(path: Path, max_pixels: int | None) -> np.ndarray | None:
     """Return the ids `(H, W)` of a PNG mask without Pillow; None if the file is missing or needs Pillow."""
     try:
-        content = _content(path)
+        content = file_content(path)
     except (OSError, UserError):  # reading with Pillow then raises the right message
         return None
     pixels = int.from_bytes(content[16:20]) * int.from_bytes(content[20:24])  # in the header of a PNG
@@ -163,7 +163,7 @@ def _read_ids_fast(path: Path, max_pixels: int | None) -> np.ndarray | None:
     return None if limit is not None and pixels > 2 * limit else decode_ids(content)
 
 
-def _content(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
     """Return the bytes of a file; raises UserError for a FIFO or device, which may never end."""
     if (kind := non_file_kind(path)) and not path.is_dir():
         raise UserError(f"{path} cannot be read as an image (it is {kind}): leave it out")
@@ -193,14 +193,14 @@ def _opened(file: BinaryIO, max_pixels: int | None) -> Iterator[Image.Image]:
 
 def image_size(path: Path, upright: bool, max_pixels: int | None = None) -> tuple[int, int]:
     """Return the width and height of an image, from its header alone; raises UserError if it is not one."""
-    with _errors_named(path), path.open("rb") as file, _opened(file, max_pixels) as image:
+    with errors_named(path), path.open("rb") as file, _opened(file, max_pixels) as image:
         turned = upright and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return image.size[::-1] if turned else image.size
 
 
-def _open(path: Path, upright: bool, max_pixels: int | None = None) -> Image.Image:
+def open_image(path: Path, upright: bool, max_pixels: int | None = None) -> Image.Image:
     """Open and decode a file, so that a damaged one is reported by name."""
-    with _errors_named(path), _opened(BytesIO(_content(path)), max_pixels) as image:
+    with errors_named(path), _opened(BytesIO(file_content(path)), max_pixels) as image:
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
@@ -208,7 +208,7 @@ def _open(path: Path, upright: bool, max_pixels: int | None = None) -> Image.Ima
 
 
 @contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
+def errors_named(path: Path) -> Iterator[None]:
     """Raise UserError with the `path` for an error of reading it."""
     try:
         yield
@@ -246,5 +246,5 @@ def memory(pixels: int) -> str:
     return f"{8 * pixels / 2**30:.1f} GiB"
 
 
-def _size(pixels: np.ndarray) -> str:
+def size_text(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 
 from fastfcn_pl.core.types import UserError, listed
@@ -14,6 +14,8 @@ from fastfcn_pl.data.io.name_lists import read_lines
 from fastfcn_pl.data.io.walk import is_hidden, walk
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+BAND_EXTENSIONS = (*EXTENSIONS, ".npy")
+"""Those of images with any number of bands."""
 
 Pairs = list[tuple[Path, Path]]
 FilesByKey = dict[str, Path]
@@ -23,12 +25,12 @@ _FIELD = re.compile(r"""(?:^|(?<=[ \t]))(?:"([^"]*)"|'([^']*)')(?=[ \t]|$)|([^ \
 _QUOTED = re.compile(r"""^(["'])(.*)\1$""")
 
 
-def pair_folders(images: Path, masks: Path, mask_suffix: str) -> Pairs:
+def pair_folders(images: Path, masks: Path, mask_suffix: str, extensions: Sequence[str] = EXTENSIONS) -> Pairs:
     """Pair images with masks of the same relative path, apart from the extension and a `mask_suffix` after the name.
 
     Subfolders and links are followed; hidden files are skipped. Raises UserError if a file has no partner.
     """
-    image_files, mask_files = _files_by_key(images, masks, mask_suffix)
+    image_files, mask_files = _files_by_key(images, masks, mask_suffix, extensions)
     sides = ((image_files, mask_files, "mask", masks), (mask_files, image_files, "image", images))
     for files, partners, missing, folder in sides:
         if unpaired := {key: path for key, path in files.items() if key not in partners}:
@@ -40,14 +42,16 @@ def pair_folders(images: Path, masks: Path, mask_suffix: str) -> Pairs:
     return [(path, mask_files[key]) for key, path in image_files.items()]
 
 
-def pair_list(listing: Path, root: Path, images: Path, masks: Path, mask_suffix: str) -> Pairs:
+def pair_list(
+    listing: Path, root: Path, images: Path, masks: Path, mask_suffix: str, extensions: Sequence[str] = EXTENSIONS
+) -> Pairs:
     """Return the pairs in a text file: on each line one name in `images`, or an image and its mask below `root`.
 
     A tab separates image and mask. So does a space outside quotes, unless the whole line is the name of an image.
     Raises UserError for a line whose files are missing.
     """
     lines = read_lines(listing, "name another in data.splits")
-    files = functools.cache(lambda: _files_by_key(images, masks, mask_suffix))
+    files = functools.cache(lambda: _files_by_key(images, masks, mask_suffix, extensions))
     pairs = []
     for number, line in enumerate(lines, start=1):
         if line:
@@ -56,6 +60,24 @@ def pair_list(listing: Path, root: Path, images: Path, masks: Path, mask_suffix:
             except UserError as error:
                 raise UserError(f"{listing}, line {number}: {error}") from None
     return pairs
+
+
+def stack_folders(pairs: Pairs, images: Path, others: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """Return pairs, each followed by the files of the same name in `others`, whose bands follow those of the image.
+
+    Raises UserError if a folder has no such file.
+    """
+    folders = [(folder, _list_files(folder, BAND_EXTENSIONS)) for folder in others]
+    stacked = []
+    for image, mask in pairs:
+        if not image.is_relative_to(images):
+            raise UserError(f"{image} is not in {images}, so its file in {listed(others)} is unknown: list names only")
+        key = _without_extension(image.relative_to(images))
+        for folder, files in folders:
+            if key not in files:
+                raise UserError(f"{image} has no file of the same name in {folder}: add it, or remove the image")
+        stacked.append((image, mask, *(files[key] for _, files in folders)))
+    return stacked
 
 
 def _parse_line(
@@ -138,20 +160,22 @@ def _case_hint(keys: Iterable[str], files: FilesByKey) -> str:
     return "" if similar is None else f" ({similar} differs in upper and lower case)"
 
 
-def _files_by_key(images: Path, masks: Path, mask_suffix: str) -> tuple[FilesByKey, FilesByKey]:
+def _files_by_key(
+    images: Path, masks: Path, mask_suffix: str, extensions: Sequence[str]
+) -> tuple[FilesByKey, FilesByKey]:
     """Return the images and the masks in two folders, which may be the same, by pairing key."""
-    mask_files = _list_files(masks, mask_suffix)
+    mask_files = _list_files(masks, EXTENSIONS, mask_suffix)
     mask_paths = set(mask_files.values())
-    return {key: path for key, path in _list_files(images).items() if path not in mask_paths}, mask_files
+    return {key: path for key, path in _list_files(images, extensions).items() if path not in mask_paths}, mask_files
 
 
-def _list_files(folder: Path, suffix: str = "") -> FilesByKey:
+def _list_files(folder: Path, extensions: Sequence[str], suffix: str = "") -> FilesByKey:
     """Return the image files in `folder` and below whose key ends in `suffix`, sorted by path."""
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder: create it, or name another in data.splits")
     files: FilesByKey = {}
     suffix = unicodedata.normalize("NFC", suffix)
-    for path in sorted(walk(folder, EXTENSIONS)):
+    for path in sorted(walk(folder, extensions)):
         if not (key := _without_extension(path.relative_to(folder))).endswith(suffix):
             continue
         key = key.removesuffix(suffix)
@@ -161,14 +185,14 @@ def _list_files(folder: Path, suffix: str = "") -> FilesByKey:
     if not files:
         ending = f" whose name ends in {suffix}" if suffix else ""
         raise UserError(
-            f"{folder} has no image file{ending} ({listed(EXTENSIONS)}): name another folder in data.splits"
+            f"{folder} has no image file{ending} ({listed(extensions)}): name another folder in data.splits"
         )
     return files
 
 
 def _without_extension(path: PurePath) -> str:
     """Return a path without its image extension, with accents composed (NFC); macOS decomposes them (NFD)."""
-    text = (path.with_suffix("") if path.suffix.lower() in EXTENSIONS else path).as_posix()
+    text = (path.with_suffix("") if path.suffix.lower() in BAND_EXTENSIONS else path).as_posix()
     return unicodedata.normalize("NFC", text)
 
 

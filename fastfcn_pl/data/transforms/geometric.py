@@ -1,91 +1,19 @@
-"""Geometric augmentation: draw one plan, then resample only the region that the crop keeps, once."""
+"""Geometric augmentation: draw one plan, then apply it once."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import cos, radians, sin
+from typing import Self
 
 import numpy as np
-from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 
-from fastfcn_pl.core.types import IGNORE, Box, UserError
+from fastfcn_pl.core.types import IGNORE, Bands, UserError
 from fastfcn_pl.data.transforms.color import ColorSteps
-from fastfcn_pl.data.transforms.image_ops import gaussian_blur, hflip, histogram, pad, resize_region, select
-
-
-@dataclass(frozen=True)
-class GeometricPlan:
-    """Scale to size `scaled`, rotate by `angle`, crop to size `crop` at `corner`, flip, pad.
-
-    Sizes are `(width, height)` in pixels of the scaled image. Rotation is counter-clockwise in degrees about its
-    centre and keeps its size. If the crop is larger than the image, the result is padded at the right and bottom,
-    flipped or not.
-    """
-
-    scaled: tuple[int, int]
-    corner: tuple[int, int]
-    crop: tuple[int, int]
-    flip: bool
-    angle: float = 0.0
-
-    def apply_to_image(self, image: np.ndarray, fill: Sequence[int]) -> np.ndarray:
-        """Return the augmented image `(H, W, 3)`, resampled once, bilinearly with antialiasing."""
-        return pad(self.apply_without_padding(image, fill), self.crop, fill)
-
-    def apply_without_padding(self, image: np.ndarray, fill: Sequence[int]) -> np.ndarray:
-        """Return the crop without its padding; `fill` is the colour of the corners that rotation leaves empty."""
-        if self.angle:
-            filtered = _box_filter(Image.fromarray(image), self.scaled)
-            pixels = np.asarray(self._rotate(filtered, Image.Resampling.BILINEAR, tuple(fill)))
-        else:
-            pixels = resize_region(image, self.scaled, self._covered_box())
-        return hflip(pixels) if self.flip else pixels
-
-    def apply_to_mask(self, mask: np.ndarray) -> np.ndarray:
-        """Return the augmented mask `(H, W)`, resampled to the nearest neighbour and padded with `IGNORE`."""
-        if self.angle:
-            labels = np.asarray(self._rotate(Image.fromarray(mask), Image.Resampling.NEAREST, IGNORE))
-        else:
-            left, top, right, bottom = self._covered_box()
-            columns = _nearest(mask.shape[1], self.scaled[0])[left:right]
-            labels = select(mask, _nearest(mask.shape[0], self.scaled[1])[top:bottom], columns)
-        return pad(hflip(labels) if self.flip else labels, self.crop, [IGNORE])
-
-    def _rotate(self, image: Image.Image, resample: Image.Resampling, fill: int | tuple[int, ...]) -> Image.Image:
-        """Scale, rotate and crop at once, by the affine map from the crop to `image`."""
-        left, top, right, bottom = self._covered_box()
-        (width, height), angle = self.scaled, radians(self.angle)
-        x, y = image.width / width, image.height / height
-        c, s, u, v = cos(angle), sin(angle), left - width / 2, top - height / 2
-        affine = (x * c, -x * s, x * (c * u - s * v + width / 2), y * s, y * c, y * (s * u + c * v + height / 2))
-        size = (right - left, bottom - top)
-        return image.transform(size, Image.Transform.AFFINE, affine, resample, fillcolor=fill)
-
-    @property
-    def visible(self) -> tuple[slice, slice]:
-        """Rows and columns of the result that are not padding."""
-        left, top, right, bottom = self._covered_box()
-        return slice(bottom - top), slice(right - left)
-
-    def _covered_box(self) -> Box:
-        """Return the part of the crop that the scaled image covers."""
-        (left, top), (width, height) = self.corner, self.crop
-        return Box(left, top, min(left + width, self.scaled[0]), min(top + height, self.scaled[1]))
-
-
-def _nearest(length: int, scaled: int) -> np.ndarray:
-    """Return the source indices `(scaled,)` that Pillow's nearest-neighbour resize would choose."""
-    steps = np.full(scaled, length / scaled)
-    steps[0] /= 2
-    return np.add.accumulate(steps).astype(np.intp)  # rounding errors must add up as in Pillow
-
-
-def _box_filter(image: Image.Image, scaled: tuple[int, int]) -> Image.Image:
-    """Average over the area of a scaled pixel, so that shrinking by sampling does not alias."""
-    width = image.width / scaled[0]
-    return image.filter(ImageFilter.BoxBlur((width - 1) / 2)) if width > 1 else image
+from fastfcn_pl.data.transforms.geometric_plan import GeometricPlan
+from fastfcn_pl.data.transforms.image_ops import gaussian_blur, hflip, histogram, pad
+from fastfcn_pl.data.transforms.photometric import PhotometricDistortion
 
 
 def _size(crop_size: int | Sequence[int]) -> tuple[int, int]:
@@ -116,7 +44,30 @@ def _corner(scaled: tuple[int, int], crop: tuple[int, int], rng: np.random.Gener
     return left, top
 
 
-class RandomScaleCrop:
+class _WithColor:
+    """Augmentation that ends in steps of `color`."""
+
+    color: ColorSteps
+
+    def for_bands(self, bands: Bands) -> Self:
+        """Return a copy for images with `bands`; raises UserError if it changes them in a way that only RGB has."""
+        adapted = copy.copy(self)
+        adapted.color = self.color.for_bands(bands)
+        return adapted
+
+
+class _Cropping(_WithColor):
+    """Augmentation that fills what an image does not cover with the colour `fill`, or with the mean of its bands."""
+
+    fill: Sequence[float]
+
+    def for_bands(self, bands: Bands) -> Self:
+        adapted = super().for_bands(bands)
+        adapted.fill, _ = bands.statistics
+        return adapted
+
+
+class RandomScaleCrop(_Cropping):
     """The paper's augmentation: random scale, crop and flip, then Gaussian blur (official `encoding/datasets/base.py`).
 
     The short side is resized to a random length of `scale` times `base_size` pixels, or times its own length if that
@@ -171,7 +122,7 @@ class RandomScaleCrop:
         return GeometricPlan((width, height), corner, self.crop, flip, angle)
 
 
-class RandomResizeCrop:
+class RandomResizeCrop(_Cropping):
     """mmsegmentation's augmentation (1.2.2): random resize, crop with several classes, flip, colours, padding.
 
     The image is resized to fit into `scale` (long and short side) times a factor from `ratio_range`, keeping its
@@ -223,6 +174,13 @@ class RandomResizeCrop:
             pixels = self.photometric(pixels, rng)
         return self.color(pad(pixels, self.crop, self.fill), rng, plan.visible), labels
 
+    def for_bands(self, bands: Bands) -> Self:
+        if isinstance(self.photometric, PhotometricDistortion):
+            raise UserError(
+                "data.augmentation.photometric changes hue and saturation, which data.bands do not have: set it to null"
+            )
+        return super().for_bands(bands)
+
     def draw_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """Draw the new size `(width, height)` of an image of `size`."""
         ratio = rng.uniform(*self.ratio_range)
@@ -238,7 +196,7 @@ class RandomResizeCrop:
         )
 
 
-class RandomFlip:
+class RandomFlip(_WithColor):
     """Flip image and mask left to right with `probability`, for images of the same size; `color` is as above."""
 
     def __init__(self, *, probability: float, color: Sequence[v2.Transform] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Fast operations on 8-bit images and masks: resize, blur, flip, pad, look up."""
+"""Fast operations on images, of 8 bits or with bands of float32, and on masks: resize, blur, flip, pad, look up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TOLERANCE = 1 / 512
 
 
 def resize_region(image: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
-    """Resize `image` `(H, W, 3)` to `size` (width, height), bilinear with antialiasing, and crop it to `box`.
+    """Resize `image` `(H, W, C)` to `size` (width, height), bilinear with antialiasing, and crop it to `box`.
 
     Only pixels in `box` are computed. They differ from Pillow's resize of the whole image by at most 2 grey levels.
     """
@@ -33,13 +33,14 @@ def resize_region(image: np.ndarray, size: tuple[int, int], box: Box) -> np.ndar
         pixels = cv2.resize(source, None, fx=scales[0], fy=scales[1], interpolation=cv2.INTER_LINEAR)
     else:
         pixels = _resize_antialiased(source, (len(rows), len(columns)), scales)
+    pixels = pixels.reshape(*pixels.shape[:2], image.shape[2])  # OpenCV drops an axis of length 1
     return pixels[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
 
 
 def _resize_antialiased(image: np.ndarray, shape: tuple[int, int], scales: tuple[float, float]) -> np.ndarray:
     """Resize `image` by `scales` (x, y) to `shape` (H, W) with antialiasing, by torch, which is faster than Pillow."""
     source = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)[None]
-    resized = torch.empty((1, 3, *shape), dtype=torch.uint8, memory_format=torch.channels_last)
+    resized = torch.empty((1, source.shape[1], *shape), dtype=source.dtype, memory_format=torch.channels_last)
     torch.ops.aten._upsample_bilinear2d_aa.out(source, shape, False, scales[1], scales[0], out=resized)
     return resized[0].permute(1, 2, 0).numpy()
 
@@ -63,9 +64,9 @@ def _aligned_ranges(first: int, end: int, size: int, length: int) -> tuple[range
 
 
 def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur an image `(H, W, 3)` with a Gaussian of `sigma` pixels, replicating its border.
+    """Blur an image `(H, W, C)` with a Gaussian of `sigma` pixels, replicating its border.
 
-    Channels are blurred one by one, which is faster, and stay contiguous, as a tensor `(3, H, W)` needs them.
+    Channels are blurred one by one, which is faster, and stay contiguous, as a tensor `(C, H, W)` needs them.
     """
     if sigma <= _MIN_SIGMA:
         return image
@@ -77,16 +78,30 @@ def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def hflip(pixels: np.ndarray) -> np.ndarray:
-    """Flip an image `(H, W, 3)` or a mask `(H, W)` left to right."""
-    return cv2.flip(pixels, 1)
+    """Flip an image `(H, W, C)` or a mask `(H, W)` left to right."""
+    return cv2.flip(pixels, 1).reshape(pixels.shape)
 
 
-def pad(pixels: np.ndarray, size: tuple[int, int], fill: Sequence[int]) -> np.ndarray:
+def box_blur(channel: np.ndarray, radius: float) -> np.ndarray:
+    """Average a channel `(H, W)` over squares of `2 * radius + 1` pixels, replicating its border, as Pillow does."""
+    kernel = np.ones(2 * int(radius) + 3)
+    kernel[[0, -1]] = radius - int(radius)
+    kernel /= 2 * radius + 1
+    return cv2.sepFilter2D(channel, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def pad(pixels: np.ndarray, size: tuple[int, int], fill: Sequence[float]) -> np.ndarray:
     """Pad an image or a mask with the colour `fill` at the right and bottom to `size` (width, height)."""
     right, bottom = size[0] - pixels.shape[1], size[1] - pixels.shape[0]
     if not right and not bottom:
         return pixels
-    return cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=tuple(fill))
+    if len(fill) > 4:  # more than OpenCV takes
+        padded = np.empty((size[1], size[0], len(fill)), pixels.dtype)
+        padded[:] = fill
+        padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+        return padded
+    padded = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=tuple(fill))
+    return padded.reshape(*padded.shape[:2], *pixels.shape[2:])
 
 
 def select(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -116,6 +131,6 @@ def histogram(mask: np.ndarray) -> np.ndarray:
 
 
 def _split_channels(image: np.ndarray) -> np.ndarray:
-    channels = np.empty((3, *image.shape[:2]), np.uint8)
+    channels = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
     cv2.split(image, list(channels))
     return channels

@@ -21,6 +21,7 @@ class StridedDilatedResNet(TimmBackbone):
         pretrained: bool | str,
         grad_checkpointing: bool = False,  # missing in checkpoints written before this option existed
         drop_path_rate: float = 0.0,  # likewise
+        in_chans: int = 3,  # likewise
     ) -> None:
         super().__init__(
             name=name,
@@ -28,6 +29,7 @@ class StridedDilatedResNet(TimmBackbone):
             pretrained=pretrained,
             grad_checkpointing=grad_checkpointing,
             drop_path_rate=drop_path_rate,
+            in_chans=in_chans,
         )
         try:
             for stage, dilation in (("layer3", 2), ("layer4", 4)):

@@ -24,7 +24,7 @@ _PYRAMID = (8, 16, 32)
 
 
 class TimmBackbone(TimmFeatures):
-    """The levels of a timm network at strides 4 to 32: `(B, 3, H, W)` normalised floats to a list, finest first.
+    """The levels of a timm network at strides 4 to 32: `(B, in_chans, H, W)` normalised floats to a list, finest first.
 
     `output_stride` 8 or 16 trades the last strides for dilation. Channels and strides are measured by running the
     network once on the meta device. An image of a size that it cannot take is padded at the bottom and right with the
@@ -39,18 +39,19 @@ class TimmBackbone(TimmFeatures):
         pretrained: bool | str,
         grad_checkpointing: bool = False,  # missing in checkpoints written before this option existed
         drop_path_rate: float = 0.0,  # likewise
+        in_chans: int = 3,  # likewise
     ) -> None:
         if output_stride not in _PYRAMID:
             raise UserError(f"model.backbone.output_stride={output_stride}: use 32, 16 or 8")
         super().__init__(
-            name, pretrained, grad_checkpointing, drop_path_rate, lambda: _find_layout(name, output_stride)
+            name, pretrained, grad_checkpointing, drop_path_rate, in_chans, lambda: _find_layout(name, output_stride)
         )
         self.out_info = self._layout.info
 
     def dilated_twin(self) -> TimmBackbone:
         """Return the same network at stride 8, without weights on the meta device: strides after C3 become dilation."""
         with torch.device("meta"):
-            return type(self)(name=self._name, output_stride=8, pretrained=False)
+            return type(self)(name=self._name, output_stride=8, pretrained=False, in_chans=self.in_chans)
 
 
 def _find_layout(name: str, output_stride: int) -> Layout:

@@ -46,7 +46,8 @@ class TimmFeatures(nn.Module):
 
     `find_layout` is called when the hub can be asked. `pretrained` is true (from the hub), a file, or false; missing
     weights raise UserError. With `grad_checkpointing`, training keeps only the inputs of stages and computes the rest
-    again: less memory, more time, the same gradients.
+    again: less memory, more time, the same gradients. Images have `in_chans` channels; timm adapts the weights of the
+    first layer, which were trained on three.
     """
 
     out_info: FeatureInfo
@@ -57,17 +58,20 @@ class TimmFeatures(nn.Module):
         pretrained: bool | str,
         grad_checkpointing: bool,
         drop_path_rate: float,
+        in_chans: int,
         find_layout: Callable[[], Layout],
     ) -> None:
         super().__init__()
         if pretrained is None:
             raise UserError("model.backbone.pretrained=null: use true (from the hub), a file of weights, or false")
+        if in_chans < 1:
+            raise UserError(f"model.backbone.in_chans={in_chans}: give the number of channels of an image, 1 or more")
         _check_name(name)
         with hub.access(name, *_source(name, pretrained)):
             self._layout = find_layout()
             options = timm_layers.drop_path_options(name, self._layout.options, drop_path_rate)
-            self.net = _create(name, options, pretrained)
-        self._name = name
+            self.net = _create(name, options if in_chans == 3 else {**options, "in_chans": in_chans}, pretrained)
+        self._name, self.in_chans = name, in_chans
         if self._layout.axes == "NLC":
             self.net.output_fmt = "NLC"  # type: ignore[assignment]
         cfg: dict[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]

@@ -26,9 +26,9 @@ _MULTIPLE = STRIDES[-1]
 class ViTPyramid(TimmFeatures):
     """Levels at strides 4, 8, 16 and 32 of a network whose maps all have one stride, by a simple feature pyramid.
 
-    `(B, 3, H, W)` normalised floats become four levels of `width` channels. They come from the last block, or from
-    `blocks`, counted from 0: one for all levels, or four, one for each level, finest first. The final norm and later
-    blocks are left out, as in ViTDet (2203.16527, section 3).
+    `(B, in_chans, H, W)` normalised floats become four levels of `width` channels. They come from the last block, or
+    from `blocks`, counted from 0: one for all levels, or four, one for each level, finest first. The final norm and
+    later blocks are left out, as in ViTDet (2203.16527, section 3).
 
     Images are padded at the bottom and right with the mean colour, and timm resamples position embeddings. A network
     that takes one size only (BEiT, MLP-Mixer) sees an image as tiles with sides of `tile_size` pixels; null is the size
@@ -46,9 +46,15 @@ class ViTPyramid(TimmFeatures):
         pretrained: bool | str,
         grad_checkpointing: bool,
         drop_path_rate: float,
+        in_chans: int = 3,  # missing in checkpoints written before this option existed
     ) -> None:
         super().__init__(
-            name, pretrained, grad_checkpointing, drop_path_rate, lambda: _find_layout(name, blocks, tile_size)
+            name,
+            pretrained,
+            grad_checkpointing,
+            drop_path_rate,
+            in_chans,
+            lambda: _find_layout(name, blocks, tile_size),
         )
         tokens = self._layout.info
         self.pyramid = SimpleFeaturePyramid(tokens.channels, tokens.strides[0], width)

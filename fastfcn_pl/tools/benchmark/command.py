@@ -70,7 +70,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> compar
     costs = cost(network, size)
     total = costs.pop("total")
     network.to(device).to(memory_format=form)
-    x = torch.randn(cfg.batch, 3, *size, device=device).contiguous(memory_format=form)
+    x = torch.randn(cfg.batch, network.in_chans, *size, device=device).contiguous(memory_format=form)
     options = {"device": device, "dtype": autocast_dtype(cfg.precision), "accelerate": cfg.accelerate}
     with fast_paths.without("cuda graph"):
         optimized = optimize_for_inference(network, **options)

@@ -23,7 +23,7 @@ from fastfcn_pl.tools.device import autocast_dtype
 
 
 def labels(network: Segmenter, x: Tensor) -> Tensor:
-    """Return class indices `(B, H, W)` of normalised images `(B, 3, H, W)`, computed as in `predict`."""
+    """Return class indices `(B, H, W)` of normalised images `(B, C, H, W)`, computed as in `predict`."""
     with torch.no_grad():
         return ScoreMap.of(network(x).logits).resized((x.shape[-2], x.shape[-1]), network.align_corners).labels()
 
@@ -39,7 +39,8 @@ def peak_mib(cfg: build.Config, device: torch.device, training: bool) -> float |
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(_peak_mib, cfg, str(device), training).result()
+            resolved = build.configuration(build.plain(cfg))  # the new process has no resolvers
+            return pool.submit(_peak_mib, resolved, str(device), training).result()
         except (BrokenProcessPool, torch.OutOfMemoryError) as error:
             setting = f"training.batch={cfg.training.batch}" if training else f"batch={cfg.batch}"
             raise UserError(f"{setting}: not enough memory; lower it, or set memory=false") from error
@@ -67,7 +68,7 @@ def _predict(cfg: build.Config, device: torch.device) -> None:
     network = optimize_for_inference(
         network, device=device, dtype=autocast_dtype(cfg.precision), accelerate=cfg.accelerate
     )
-    x = torch.randn(cfg.batch, 3, *cfg.size, device=device).contiguous(memory_format=form)
+    x = torch.randn(cfg.batch, network.in_chans, *cfg.size, device=device).contiguous(memory_format=form)
     labels(network, x)
 
 
@@ -78,7 +79,7 @@ def _train(cfg: build.Config, device: torch.device) -> None:
     loss = build.build(cfg.loss, network.outputs)
     batch, size, dtype = cfg.training.batch, cfg.training.size, autocast_dtype(cfg.precision)
     optimizer = build.build(cfg.optimizer)(network, batch)
-    x = torch.randn(batch, 3, *size, device=device).contiguous(memory_format=form)
+    x = torch.randn(batch, network.in_chans, *size, device=device).contiguous(memory_format=form)
     target = torch.randint(0, cfg.num_classes, (batch, *size), dtype=torch.uint8, device=device)
     for _ in range(2):
         optimizer.zero_grad()

@@ -48,6 +48,10 @@ def _split_findings(data: SegmentationDataModule, name: str, split: Split) -> It
     for first, second in tally.twins:
         message = f"{second} has the same picture as {first} in the same split: remove one"
         yield Finding("warning", "duplicate", name, message)
+    if data.spec.bands is not None and tally.moments is not None and not tally.moments.variance.all():
+        constant = [c for c, variance in enumerate(tally.moments.variance) if variance == 0]
+        message = f"position {listed(constant)} of data.bands has one value in all images of split {name}: leave it out"
+        yield Finding("fault" if name in trained(data) else "warning", "constant band", name, message)
     if not split.labelled:
         return
     if error := find_label_error(f"split {name}", tally.pixels, data.spec, split.ignored_by_default):

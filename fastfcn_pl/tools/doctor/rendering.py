@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from fastfcn_pl.core.redaction import hide
 from fastfcn_pl.core.types import IGNORE, DatasetSpec, UserError
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.dataset import SegmentationDataset
-from fastfcn_pl.evaluation.visualize import legend, overlay, stack
+from fastfcn_pl.evaluation.visualize import displayed, legend, overlay, stack
 from fastfcn_pl.tools.doctor.findings import Finding
-from fastfcn_pl.tools.doctor.statistics import Split, Tally
+from fastfcn_pl.tools.doctor.statistics import Moments, Split, Tally, joined, trained
 
 _TILE, _LINE = 360, 18
 _MAX_LINES = 10
@@ -25,7 +26,7 @@ _MAX_LINES = 10
 
 
 def to_dict(data: SegmentationDataModule, splits: dict[str, Split], found: list[Finding]) -> dict[str, Any]:
-    """Return the inspection as plain containers; sizes are width and height, mean and std refer to RGB from 0 to 1."""
+    """Return the inspection as plain containers; sizes are width and height, `_mean_std` has their units."""
     wrong = any(finding.level == "fault" for finding in found)
     return {
         "data": data.spec.name,
@@ -68,6 +69,9 @@ def _sizes(tally: Tally) -> list[tuple[int, int]]:
 
 
 def _mean_std(tally: Tally) -> tuple[list[float] | None, list[float] | None]:
+    """Return mean and std of each channel: of RGB from 0 to 1, of bands in the units of the files."""
+    if tally.moments is not None:
+        return tally.moments.mean.tolist(), tally.moments.std.tolist()
     pixels = tally.levels.sum(axis=1)
     if not pixels.all():
         return None, None
@@ -90,8 +94,11 @@ def show(data: SegmentationDataModule, splits: dict[str, Split], found: list[Fin
         console.print(_classes_table(data, counted))
     for name, split in splits.items():
         mean, std = _mean_std(split.tally)
-        if mean and std and split.labelled:
+        if mean and std and split.labelled and data.spec.bands is None:
             print(f"{name}: mean {_numbers(mean)}, std {_numbers(std)} of RGB from 0 to 1")
+    if measured := _moments(data, splits):
+        print(f"of the bands of {data.train_split}, for the YAML file of the data set:")
+        print(f"mean: {_listed(measured.mean)}\nstd: {_listed(measured.std)}")
     kinds = dict.fromkeys((finding.level, finding.kind) for finding in found)
     for level, kind in kinds:
         lines = [finding.message for finding in found if (finding.level, finding.kind) == (level, kind)]
@@ -145,6 +152,26 @@ def _short(count: int) -> str:
     return str(count) if count else "-"
 
 
+def _listed(values: np.ndarray) -> str:
+    """Return numbers as YAML takes them, with six digits."""
+    return f"[{', '.join(f'{value:.6g}' for value in values)}]"
+
+
+def _moments(data: SegmentationDataModule, splits: dict[str, Split]) -> Moments | None:
+    """Return mean and variance of the bands of all training images; None for RGB, or if none could be read."""
+    parts = (splits[name].tally.moments for name in trained(data) if name in splits)
+    return functools.reduce(joined, parts, None)
+
+
+def _displayable(data: SegmentationDataModule, splits: dict[str, Split]) -> DatasetSpec:
+    """Return the classes and bands of a data set, with the statistics that were measured if it has none."""
+    bands, measured = data.spec.bands, _moments(data, splits)
+    if bands is None or measured is None or (bands.mean and bands.std):
+        return data.spec
+    std = np.where(measured.std > 0, measured.std, 1)
+    return replace(data.spec, bands=replace(bands, mean=tuple(measured.mean.tolist()), std=tuple(std.tolist())))
+
+
 def _numbers(values: list[float]) -> str:
     return " ".join(f"{value:.3f}" for value in values)
 
@@ -155,7 +182,7 @@ def picture(data: SegmentationDataModule, splits: dict[str, Split], count: int, 
     order = np.random.default_rng(seed).permutation(len(candidates))
     tiles: list[np.ndarray] = []
     seen: set[int] = set()
-    listing = functools.cache(data.listing)
+    listing, spec = functools.cache(data.listing), _displayable(data, splits)
     for name, index in (candidates[i] for i in order[: 4 * count]):  # some may be unreadable
         source = listing(name)
         try:
@@ -164,7 +191,7 @@ def picture(data: SegmentationDataModule, splits: dict[str, Split], count: int, 
         except UserError:
             continue
         seen |= {int(c) for c in np.unique(labels) if c != IGNORE}
-        tiles.append(_tile(image, labels, data.spec, f"{name}: {source.name(index)[-90:]}"))
+        tiles.append(_tile(displayed(image, spec), labels, spec, f"{name}: {source.name(index)[-90:]}"))
         if len(tiles) == count:
             break
     return stack([*tiles, legend(sorted(seen), data.spec, 2 * _TILE)]) if tiles else None

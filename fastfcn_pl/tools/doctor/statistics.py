@@ -25,6 +25,34 @@ _CHUNK = 8
 """Images that are sent to a process together."""
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Number of pixels, mean and variance of each channel, in float64."""
+
+    count: int
+    mean: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def of(cls, image: np.ndarray) -> Moments:
+        pixels = image.reshape(-1, image.shape[2]).astype(np.float64)
+        return cls(len(pixels), pixels.mean(0), pixels.var(0))
+
+    @property
+    def std(self) -> np.ndarray:
+        return np.sqrt(self.variance)
+
+
+def joined(first: Moments | None, second: Moments | None) -> Moments | None:
+    """Return the moments of all pixels of both (Chan, Golub and LeVeque 1979); None stands for no pixels."""
+    if first is None or second is None:
+        return first or second
+    count = first.count + second.count
+    share, difference = second.count / count, second.mean - first.mean
+    within = (1 - share) * first.variance + share * second.variance
+    return Moments(count, first.mean + share * difference, within + share * (1 - share) * difference**2)
+
+
 @dataclass
 class Tally:
     """Counts over a split or a part of it; classes by index, ignored pixels under `IGNORE`."""
@@ -32,7 +60,9 @@ class Tally:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """Number of images by width and height."""
     levels: np.ndarray = field(default_factory=lambda: np.zeros((3, 256), np.int64))
-    """Number of pixels by channel and value."""
+    """Number of pixels by channel and value, of RGB images."""
+    moments: Moments | None = None
+    """Of the bands of other images."""
     pixels: Counter[int] = field(default_factory=Counter)
     images: Counter[int] = field(default_factory=Counter)
     """Number of images in which a class occurs."""
@@ -55,6 +85,7 @@ class Tally:
             elif isinstance(own, Counter):
                 own.update(added)
         self.levels += other.levels
+        self.moments = joined(self.moments, other.moments)
         for digest, name in other.names.items():
             self._add_name(digest, name)
 
@@ -63,7 +94,10 @@ class Tally:
         image, ids = self._read(source, index, labelled)
         if image is not None:
             self.sizes[image.shape[1], image.shape[0]] += 1
-            self.levels += [np.bincount(image[..., c].ravel(), minlength=256) for c in range(3)]
+            if spec.bands is None:
+                self.levels += [np.bincount(image[..., c].ravel(), minlength=256) for c in range(3)]
+            else:
+                self.moments = joined(self.moments, Moments.of(image))
             digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
             self._add_name(digest, str([*source.files(index), source.name(index)][0]))
         if ids is not None:

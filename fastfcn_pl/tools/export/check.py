@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastfcn_pl.core.types import UserError
+from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.evaluation.protocols import logits
 from fastfcn_pl.tools.export.formats import reason_of
 
@@ -42,10 +42,10 @@ class Check:
     """Comparison of an exported network with a checkpoint's on real and random images of many sizes."""
 
     def __init__(self, module: SegmentationModule, real_images: Sequence[Tensor], max_size: int | None = None) -> None:
-        """Compare on `real_images` `(3, H, W)`, of which parts of up to `max_size` pixels a side are used."""
+        """Compare on `real_images` `(C, H, W)`, of which parts of up to `max_size` pixels a side are used."""
         sizes = [size for size in _SIZES if max_size is None or max(size[1:]) <= max_size]
         real = _real_batches([image[:, :max_size, :max_size] for image in real_images], sizes)
-        self.module, noise = module, _random_batches(sizes)
+        self.module, noise = module, synthetic_images(module.spec, sizes)
         self.batches, self._real_count = [*real, *noise], len(real)
         self.sizes = len({batch.shape[2:] for batch in self.batches})
         self._labels: list[Tensor] = []
@@ -86,19 +86,24 @@ class Check:
 
 
 def _real_batches(images: Sequence[Tensor], sizes: Sequence[tuple[int, int, int]]) -> list[Tensor]:
-    """Return `images` `(3, H, W)` in their own sizes, and batches of them resized to `sizes`."""
+    """Return `images` `(C, H, W)` in their own sizes, and batches of them resized to `sizes`."""
     batches = [image[None] for image in images]
     for i, (count, height, width) in enumerate(sizes):
         selected = [images[(i + k) % len(images)][None].float() for k in range(count)]
         resized = [F.interpolate(x, (height, width), mode="bilinear", antialias=True) for x in selected]
-        batches.append(torch.cat(resized).round().clamp(0, 255).to(torch.uint8))
+        batch = torch.cat(resized)
+        batches.append(batch.round().clamp(0, 255).to(torch.uint8) if images[0].dtype == torch.uint8 else batch)
     return batches
 
 
-def _random_batches(sizes: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+def synthetic_images(spec: DatasetSpec, sizes: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+    """Return batches of noise of `sizes` `(B, H, W)`: bytes of RGB, or bands of the data set's mean and std."""
     generator = torch.Generator().manual_seed(0)
-    shapes = [(count, 3, height, width) for count, height, width in sizes]
-    return [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes]
+    shapes = [(count, spec.channels, height, width) for count, height, width in sizes]
+    if spec.bands is None:
+        return [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes]
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in spec.bands.statistics)
+    return [torch.randn(shape, generator=generator) * std + mean for shape in shapes]
 
 
 def _run_checked(run: Callable[[Tensor], Tensor], images: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -19,14 +19,15 @@ from fastfcn_pl.acceleration.fold import ImageSegmenter
 from fastfcn_pl.config import build
 from fastfcn_pl.config.trust import Trust
 from fastfcn_pl.core import atomic_io, provenance
-from fastfcn_pl.core.types import UserError, suggest
+from fastfcn_pl.core.types import DatasetSpec, UserError, suggest
 from fastfcn_pl.data.datamodule import SegmentationDataModule
 from fastfcn_pl.data.datasets.shapes import ShapesSource
+from fastfcn_pl.data.io.band_files import band_pixels
 from fastfcn_pl.data.io.find_images import find_images
 from fastfcn_pl.data.io.image_files import read_image
 from fastfcn_pl.engine.checkpoint import Checkpoint
 from fastfcn_pl.tools.export import formats, openvino_ir, writers
-from fastfcn_pl.tools.export.check import Agreement, Check
+from fastfcn_pl.tools.export.check import Agreement, Check, synthetic_images
 from fastfcn_pl.tools.export.formats import GIVES, SUFFIXES
 from fastfcn_pl.tools.export.quantize import quantize
 
@@ -43,16 +44,17 @@ def export(cfg: DictConfig) -> None:
     module, datamodule = trained.build(), None
     if cfg.images is None or cfg.int8:
         datamodule = build.datamodule(trained.parts("data", "seed", changes={"data": cfg.data}))
-    real_images = _real_images(cfg, datamodule)
+    real_images = _real_images(cfg, datamodule, module.spec)
     network = ImageSegmenter(module.model, module.mean, module.std, "logits", cfg.accelerate).eval()
     metadata: dict[str, Any] = {"spec": module.spec.to_dict(), "gives": cfg.gives, "protocol": "native"}
     metadata |= {"mean": module.mean.flatten().tolist(), "std": module.std.flatten().tolist()}
     metadata |= {"checkpoint": Path(cfg.checkpoint).name, **provenance.environment()}
     metadata |= {"opset": writers.OPSET} if cfg.format == "onnx" else {}
     metadata |= {"max_size": cfg.max_size} if cfg.format == "executorch" else {}
+    example = synthetic_images(module.spec, [writers.EXAMPLE_SIZE])[0]
     with _staged(output) as hidden:
         with _exporting(cfg.format):
-            writers.write(network, cfg.format, hidden, cfg.max_size)
+            writers.write(network, cfg.format, hidden, example, cfg.max_size)
         check = Check(module, real_images, metadata.get("max_size"))
         agreement = check.logits(formats.runner(hidden))
         _require_equal(agreement.least, "least_equal", cfg.least_equal, cfg.format)
@@ -70,7 +72,7 @@ def export(cfg: DictConfig) -> None:
         summary = {"images": len(real_images), "sizes": check.sizes, "equal_labels": _equal_labels(cfg, agreement)}
         summary |= {"equal_labels_of_noise": agreement.noise, "largest_difference": agreement.difference}
         with _exporting(cfg.format), torch.no_grad():
-            writers.finish(network, hidden, cfg.gives, {**metadata, "check": summary}, cfg.max_size)
+            writers.finish(network, hidden, example, cfg.gives, {**metadata, "check": summary}, cfg.max_size)
         # Check the finished file once more, read as its users read it.
         equal = _equal_labels(cfg, check.labels(formats.load(hidden, trust=True).labels))
         if cfg.int8:
@@ -174,17 +176,20 @@ def _output_path(cfg: DictConfig) -> Path:
     return output
 
 
-def _real_images(cfg: DictConfig, datamodule: SegmentationDataModule | None) -> list[Tensor]:
-    """Return images `(3, H, W)` for the check: the user's, else those of val, else synthetic ones."""
+def _real_images(cfg: DictConfig, datamodule: SegmentationDataModule | None, spec: DatasetSpec) -> list[Tensor]:
+    """Return images `(C, H, W)` for the check: the user's, else those of val, else synthetic ones."""
     if cfg.images is not None:
         _, paths = find_images(cfg.images)
-        arrays = [np.array(read_image(path, upright=True)) for path in paths[: cfg.count]]
+        bands, paths = spec.bands, paths[: cfg.count]
+        arrays = [np.array(read_image(p, upright=True)) if bands is None else band_pixels(p, bands) for p in paths]
     else:
         assert datamodule is not None
         try:
             source = datamodule.dataset("val").source
         except UserError as error:
             print(f"checking with synthetic images, since {error}")
+            if spec.bands is not None:
+                return [*synthetic_images(spec, [(cfg.count, 192, 192)])[0]]
             source = ShapesSource(cfg.count, 192, 0)
         arrays = [np.array(source.read(i)[0]) for i in range(min(cfg.count, len(source)))]
     return [torch.from_numpy(array).permute(2, 0, 1) for array in arrays]

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fastfcn_pl.tools.export.libraries import import_library
 
-_EXAMPLE = (1, 3, 97, 129)
 _FORWARD, _METADATA = "forward", "fastfcn_pl"
 """Methods of a program: the network, and our metadata."""
 _DELEGATED = (
@@ -32,8 +31,8 @@ _DELEGATED = (
 """Operations for XNNPACK. It would take others, and fail at two dynamic sides or at tensors of more than six axes."""
 
 
-def write(network: nn.Module, path: Path, max_size: int, text: str | None = None) -> None:
-    """Write `network`, which takes uint8 images `(1, 3, H, W)` of up to `max_size` pixels a side, and metadata.
+def write(network: nn.Module, path: Path, images: Tensor, max_size: int, text: str | None = None) -> None:
+    """Write `network`, which takes one of such `images` `(B, C, H, W)` of up to `max_size` pixels a side, and metadata.
 
     A program plans its memory for the largest image.
     """
@@ -44,8 +43,7 @@ def write(network: nn.Module, path: Path, max_size: int, text: str | None = None
     ]
     side = torch.export.Dim.DYNAMIC(max=max_size)
     with torch.no_grad():
-        images = torch.randint(0, 256, _EXAMPLE, dtype=torch.uint8)
-        program = torch.export.export(network, (images,), dynamic_shapes=({2: side, 3: side},))
+        program = torch.export.export(network, (images[:1],), dynamic_shapes=({2: side, 3: side},))
         lowered = exir.to_edge_transform_and_lower(
             program,
             partitioner=[xnnpack.XnnpackPartitioner(configs)],

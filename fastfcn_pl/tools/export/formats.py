@@ -40,9 +40,10 @@ _MAX_METADATA = 2**20
 
 @dataclass(frozen=True)
 class Exported:
-    """Exported network. `run` takes RGB uint8 images `(B, 3, H, W)` of any size, or up to `max_size` of the metadata.
+    """Exported network. `run` takes images `(B, C, H, W)`: RGB of uint8, or with bands float32.
 
-    It returns uint8 class indices `(B, H, W)` if `gives` is `labels`, and `(B, num_classes, H, W)` if it is `logits`.
+    Their size is any, or up to `max_size` of the metadata. It returns uint8 class indices `(B, H, W)` if `gives` is
+    `labels`, and `(B, num_classes, H, W)` if it is `logits`.
     """
 
     spec: DatasetSpec
@@ -168,7 +169,8 @@ def _read_onnx(path: Path, device: torch.device) -> tuple[str, Callable[[Tensor]
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well as printed
     session = runtime.InferenceSession(content, options, providers=providers)
-    if [(i.name, i.type) for i in session.get_inputs()] != [("images", "tensor(uint8)")]:
+    inputs = [(i.name, i.type) for i in session.get_inputs()]
+    if inputs not in ([("images", "tensor(uint8)")], [("images", "tensor(float)")]):
         raise UserError(f"checkpoint={path} was not written by fastfcn_pl.export: export it with that command")
 
     def run(images: Tensor) -> Tensor:

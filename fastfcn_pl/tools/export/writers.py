@@ -19,29 +19,31 @@ from fastfcn_pl.tools.export.libraries import import_library
 
 OPSET = 18
 """Version of the operators in ONNX files."""
-_EXAMPLE = (2, 3, 97, 129)  # no multiple of a stride, and with another size at each level
+EXAMPLE_SIZE = (2, 97, 129)  # batch, height and width: no multiple of a stride, and with another size at each level
 _LOGITS = "result.logits"
 
 
-def write(network: nn.Module, file_format: str, path: Path, max_size: int | None = None) -> None:
-    """Write `network`, which takes uint8 images `(B, 3, H, W)`, in `file_format`, without metadata.
+def write(
+    network: nn.Module, file_format: str, path: Path, images: Tensor | None = None, max_size: int | None = None
+) -> None:
+    """Write `network`, which takes such `images` `(B, C, H, W)`, in `file_format`, without metadata.
 
-    `max_size` limits the sides of images, for ExecuTorch only. Adaptive pools are replaced by matrix products, which
-    all exporters support for any size.
+    Without `images` it takes RGB, uint8. Batch, height and width may be any in each case; `max_size` limits the sides,
+    for ExecuTorch only. Adaptive pools are replaced by matrix products, which all exporters support for any size.
     """
     for module in network.modules():
         if type(module) is nn.AdaptiveAvgPool2d and is_untouched(module):
             module.__class__ = IntervalPool  # type: ignore[assignment]
+    images, buffer = _example_images() if images is None else images, io.BytesIO()
     if file_format == "executorch":
         assert max_size is not None
-        executorch_program.write(network, path, max_size)
+        executorch_program.write(network, path, images, max_size)
         return
-    images, buffer = _example_images(), io.BytesIO()
     if file_format == "torchscript":
         with quiet_torchscript():
             torch.jit.save(torch.jit.trace(network, images, check_trace=False), buffer)
     elif file_format == "torch_export":
-        torch.export.save(_export_program(network), buffer)
+        torch.export.save(_export_program(network, images), buffer)
     else:
         import_library("onnx", "export")
         axes = {"images": {0: "batch", 2: "height", 3: "width"}, "result": {0: "batch"}}
@@ -64,11 +66,13 @@ def write(network: nn.Module, file_format: str, path: Path, max_size: int | None
     path.write_bytes(buffer.getbuffer())
 
 
-def finish(network: ImageSegmenter, path: Path, gives: str, metadata: dict[str, Any], max_size: int) -> None:
-    """Change a file that `write` made of `network` so that it returns `gives` and has `metadata`."""
+def finish(
+    network: ImageSegmenter, path: Path, images: Tensor, gives: str, metadata: dict[str, Any], max_size: int
+) -> None:
+    """Change a file that `write` made of `network` and `images` so that it returns `gives` and has `metadata`."""
     if path.suffix == ".pte":  # it cannot be changed
         network.output = gives
-        executorch_program.write(network, path, max_size, json.dumps(metadata))
+        executorch_program.write(network, path, images, max_size, json.dumps(metadata))
         return
     if gives == "labels":
         give_labels(path)
@@ -103,7 +107,9 @@ def give_labels(path: Path) -> None:
         (_append_argmax if path.suffix == ".onnx" else openvino_ir.give_labels)(path)
         return
     if path.suffix == ".pt2":
-        torch.export.save(_export_program(_Labels(torch.export.load(path).module())), buffer)
+        program = torch.export.load(path)
+        images, *_ = program.example_inputs[0]
+        torch.export.save(_export_program(_Labels(program.module()), images), buffer)
     else:
         with quiet_torchscript():
             torch.jit.save(torch.jit.script(_Labels(torch.jit.load(path))), buffer)
@@ -142,14 +148,15 @@ class _Labels(nn.Module):
 
 
 def _example_images() -> Tensor:
-    return torch.randint(0, 256, _EXAMPLE, dtype=torch.uint8)
+    count, height, width = EXAMPLE_SIZE
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
 
 
-def _export_program(network: nn.Module) -> torch.export.ExportedProgram:
+def _export_program(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     dynamic = torch.export.Dim.DYNAMIC
     shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
     with torch.no_grad():
-        return torch.export.export(network, (_example_images(),), dynamic_shapes=shapes)
+        return torch.export.export(network, (images,), dynamic_shapes=shapes)
 
 
 def _append_argmax(path: Path) -> None:

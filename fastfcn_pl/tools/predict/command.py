@@ -7,6 +7,7 @@ import traceback
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -16,14 +17,19 @@ from rich.progress import Progress
 
 from fastfcn_pl.core import atomic_io
 from fastfcn_pl.core.types import UserError, suggest
+from fastfcn_pl.data.io.band_files import band_pixels
 from fastfcn_pl.data.io.find_images import find_images
 from fastfcn_pl.data.io.image_files import read_image
+from fastfcn_pl.data.io.pairs import stack_folders
+from fastfcn_pl.evaluation.visualize import displayed
 from fastfcn_pl.tools.predict import output_folder, prediction, video
 from fastfcn_pl.tools.predict.output_folder import Targets
 from fastfcn_pl.tools.predict.prediction import Prediction, save_probabilities
 from fastfcn_pl.tools.predict.predictor import Predictor
 
 _VIDEO_SUFFIXES = {"labels": ".mkv", "colors": ".mp4", "overlays": ".mp4"}
+Stacked = dict[str, list[Path]]
+"""Further files of an image, by its path."""
 _MAX_NAMED = 20
 """Failed images that the final message names."""
 
@@ -42,18 +48,28 @@ def predict(cfg: DictConfig) -> None:
         raise UserError(f"frames={cfg.frames}: give 1 or more, or null for all")
     output = Path(cfg.output)
     base, targets = _targets(cfg.input, output, kinds)
-    made_by = {"checkpoint": Path(cfg.checkpoint).name, "sha256": output_folder.fingerprint(cfg.checkpoint)}
+    made_by: dict[str, Any] = {
+        "checkpoint": Path(cfg.checkpoint).name,
+        "sha256": output_folder.fingerprint(cfg.checkpoint),
+    }
     made_by |= {"precision": cfg.precision}
+    others: Stacked = {}
+    if cfg.modalities:
+        made_by |= {"modalities": list(cfg.modalities)}
+        images = [(Path(name), Path(name)) for name in targets]
+        others = {str(path): files for path, _, *files in stack_folders(images, base, list(map(Path, cfg.modalities)))}
     if any(map(video.is_video, targets)):
         made_by |= {"frames": cfg.frames}
     with output_folder.opened(output, made_by, base, targets, cfg.overwrite) as pending:
         if len(pending) < len(targets):
             print(f"{len(targets) - len(pending)} images are done already (overwrite=true repeats them)")
         if pending:
-            _label(Predictor(cfg.checkpoint, cfg.device, cfg.precision, cfg.trust, cfg.accelerate), pending, cfg)
+            _label(
+                Predictor(cfg.checkpoint, cfg.device, cfg.precision, cfg.trust, cfg.accelerate), pending, others, cfg
+            )
 
 
-def _label(predictor: Predictor, pending: Targets, cfg: DictConfig) -> None:
+def _label(predictor: Predictor, pending: Targets, others: Stacked, cfg: DictConfig) -> None:
     """Write the files of each input; collect failures for the end, but stop at a full disk."""
     failed: dict[str, str] = {}
     unexpected: Exception | None = None
@@ -64,7 +80,7 @@ def _label(predictor: Predictor, pending: Targets, cfg: DictConfig) -> None:
                 if video.is_video(name):
                     _label_video(predictor, name, pending[name], cfg.frames, progress)
                 else:
-                    _label_image(predictor, Path(name), pending[name])
+                    _label_image(predictor, [Path(name), *others.get(name, ())], pending[name])
             except UserError as error:
                 failed[name] = str(error)
                 if getattr(error.__cause__, "errno", None) in atomic_io.DISK_FULL_ERRORS:
@@ -117,21 +133,28 @@ def _targets(source: str, output: Path, kinds: list[str]) -> tuple[Path, Targets
     return base, targets
 
 
-def _label_image(predictor: Predictor, path: Path, targets: dict[str, Path]) -> None:
-    image = np.asarray(read_image(path, upright=True))
+def _label_image(predictor: Predictor, paths: list[Path], targets: dict[str, Path]) -> None:
+    bands = predictor.spec.bands
+    if bands is None and len(paths) > 1:
+        raise UserError(
+            "modalities is for networks that take several files, and this one takes RGB images: leave it out"
+        )
+    image = np.asarray(read_image(paths[0], upright=True)) if bands is None else band_pixels(paths, bands)
     remaining = dict(targets)
     if probabilities := remaining.pop("probabilities", None):
         labels = save_probabilities(predictor.scores(image), probabilities)
     else:
         labels = predictor(image)
     for kind, target in remaining.items():
-        Prediction(image, labels, predictor.spec).save(kind, target)
+        Prediction(displayed(image, predictor.spec), labels, predictor.spec).save(kind, target)
 
 
 def _label_video(
     predictor: Predictor, source: str, targets: dict[str, Path], frames: int | None, progress: Progress
 ) -> None:
     """Write a video of each kind from the first `frames` frames; Ctrl-C ends a camera and keeps its video."""
+    if predictor.spec.bands is not None:
+        raise UserError(f"{source} is an RGB video, and the network takes {predictor.spec.images}: give such images")
     with ExitStack() as stack:
         reader = stack.enter_context(video.reading(source))
         writers = {

@@ -32,7 +32,7 @@ class CostSummary(L.Callback):
         model = pl_module.model
         costs, seconds = cost(model, self.size), {}
         if self.repeats > 0:
-            x = torch.zeros(1, 3, *self.size, device=pl_module.device)
+            x = torch.zeros(1, model.in_chans, *self.size, device=pl_module.device)
             seconds = latency(model, x.contiguous(memory_format=pl_module.memory_format), self.repeats, warm_up=1)
         title = f"{type(model).__name__} at {self.size[0]}x{self.size[1]} on {pl_module.device}"
         table = Table("part", title=title, title_justify="left")

@@ -82,7 +82,7 @@ class ImageScores(L.Callback):
         else:
             _, dropped = heapq.heapreplace(self._worst, entry)
             self._scores[dropped] = self._scores[dropped]._replace(sample=None)
-        self._scores[-1] = self._scores[-1]._replace(sample=Sample(outputs, batch, _MAX_SIDE))
+        self._scores[-1] = self._scores[-1]._replace(sample=Sample(outputs, batch, pl_module.spec, _MAX_SIDE))
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:  # type: ignore[override]
         scores = sorted(gather(trainer, self._scores), key=lambda s: (math.isnan(s.mean_iou), s.mean_iou, s.position))

@@ -9,8 +9,9 @@ from typing import Any
 import lightning as L
 import torch.distributed as dist
 
+from fastfcn_pl.core.differences import differences
 from fastfcn_pl.core.redaction import without_secrets
-from fastfcn_pl.core.types import UserError, differences, listed
+from fastfcn_pl.core.types import UserError, listed
 
 
 class RankAgreement(L.Callback):

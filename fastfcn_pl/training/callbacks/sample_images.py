@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastfcn_pl.core.atomic_io import atomic_write
 from fastfcn_pl.core.types import IGNORE, DatasetSpec
-from fastfcn_pl.evaluation.visualize import METADATA_KEY, comparison, error_labels, zoom_factor
+from fastfcn_pl.evaluation.visualize import METADATA_KEY, comparison, displayed, error_labels, zoom_factor
 from fastfcn_pl.training.callbacks import log_media
 from fastfcn_pl.training.module import SegmentationModule
 
@@ -45,7 +45,7 @@ class Samples(L.Callback):
         position = self._position(trainer, trainer.num_val_batches[0], batch_idx)
         if position is None or trainer.sanity_checking:
             return
-        key, spec, sample = f"val/samples/{position}", pl_module.spec, Sample(outputs, batch)
+        key, spec, sample = f"val/samples/{position}", pl_module.spec, Sample(outputs, batch, pl_module.spec)
         if log_media.wandb_run(trainer) is not None:
             log_media.log_wandb(trainer, {key: sample.wandb_image(spec)})
         if log_media.takes_pictures(trainer):
@@ -62,7 +62,7 @@ class Samples(L.Callback):
     ) -> None:
         position = self._position(trainer, trainer.num_test_batches[0], batch_idx)
         if position is not None:
-            sample = Sample(outputs, batch)
+            sample = Sample(outputs, batch, pl_module.spec)
             metadata = PngInfo()
             metadata.add_text(METADATA_KEY, json.dumps(sample.metadata(pl_module.spec)))
             image = Image.fromarray(sample.comparison(pl_module.spec))
@@ -80,12 +80,15 @@ class Samples(L.Callback):
 class Sample:
     """The first image of a batch, on the CPU: `image` `(H, W, 3)`, `target` and `prediction` `(H, W)`, all uint8.
 
-    An image with a side longer than `max_side` is subsampled by an integer stride.
+    Of bands it shows those that the data set displays. An image with a side longer than `max_side` is subsampled by an
+    integer stride.
     """
 
-    def __init__(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], max_side: int = _MAX_SIDE) -> None:
+    def __init__(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor], spec: DatasetSpec, max_side: int = _MAX_SIDE
+    ) -> None:
         step = -(-max(batch["target"].shape[-2:]) // max_side)
-        self.image = batch["image"][0, :, ::step, ::step].permute(1, 2, 0).cpu().numpy()
+        self.image = displayed(batch["image"][0, :, ::step, ::step].permute(1, 2, 0).cpu().numpy(), spec)
         self.target = batch["target"][0, ::step, ::step].cpu().numpy()
         self.prediction = outputs["prediction"][0, ::step, ::step].cpu().numpy().astype(np.uint8)
 

@@ -115,11 +115,11 @@ def test_executorch_refuses_larger_images_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("executorch")
     path = tmp_path / "net.pte"
     network = ImageSegmenterOfColors().eval()
-    writers.finish(network, path, "labels", {**DESCRIBED, "gives": "labels", "max_size": 160}, 160)
+    images = torch.randint(0, 256, (2, 3, 160, 33), dtype=torch.uint8)
+    writers.finish(network, path, images, "labels", {**DESCRIBED, "gives": "labels", "max_size": 160}, 160)
     with pytest.raises(UserError, match="trust=true"):
         formats.load(path)
     run = formats.load(path, trust=True).run
-    images = torch.randint(0, 256, (2, 3, 160, 33), dtype=torch.uint8)
     assert torch.equal(run(images), network(images))
     with pytest.raises(UserError, match="up to 160x160, not 161x33: export it with a larger max_size"):
         run(torch.zeros(1, 3, 161, 33, dtype=torch.uint8))

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from fastfcn_pl.core.types import UserError, differences
+from fastfcn_pl.core.differences import differences
+from fastfcn_pl.core.types import UserError
 from fastfcn_pl.training.callbacks.rank_agreement import RankAgreement
 
 
