@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import hydra
@@ -40,6 +39,7 @@ from fastfcn_pl.engine.error_messages import one_line
 from fastfcn_pl.engine.folder_claim import Claim
 from fastfcn_pl.engine.frozen_job import FLAG, FrozenJob, received, thaw
 from fastfcn_pl.engine.hydra_job import overrides
+from fastfcn_pl.engine.job_imports import imported
 from fastfcn_pl.engine.job_state import check_start, has_work
 from fastfcn_pl.engine.shutdown import orderly, stoppable
 from fastfcn_pl.training.distributed import (
@@ -230,7 +230,7 @@ def _run_frozen(module: str, job: str, text: str) -> None:
 
 def _import_and_run(job: str, cfg: DictConfig) -> Any:
     def run(cfg: DictConfig) -> Any:
-        function = resolve_name(job)
+        function = imported(job)
         checkpoint_location.say_choice(cfg)
         return function(cfg)
 

@@ -106,7 +106,8 @@ def test_the_loop_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.exhaustive
 def test_the_start_is_measured() -> None:
-    assert startup.main(rounds=1).count("fastfcn_pl.train") == 2
+    text = startup.main(rounds=1)
+    assert (text.count("fastfcn_pl.train"), text.count("fastfcn_pl.predict")) == (2, 1)
 
 
 def _cells(row: str) -> list[str]:

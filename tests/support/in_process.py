@@ -6,6 +6,7 @@ ranks, the exit of an interpreter) is tested with `tests.support.processes`.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -153,6 +154,7 @@ def _libraries() -> Iterator[None]:
             warnings.showwarning = _show_warning
             yield
     finally:
+        gc.unfreeze()
         if wandb.sdk.wandb_setup._singleton is not None:
             wandb.teardown()
         for owner, name, value in hooks:
