@@ -11,7 +11,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[lite,fast,video,demo,export,dashboard,joblib,slurm,optuna,dev]'
+		--editable '.[lite,fast,parquet,video,demo,export,dashboard,joblib,slurm,optuna,dev]'
 	touch $@
 
 quickstart: install ## train FastFCN on generated shapes: about a minute on two cores, nothing is downloaded

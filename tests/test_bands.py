@@ -20,6 +20,7 @@ from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import checkpoint
 from fastfcn_pl.tools.export import formats
 from fastfcn_pl.tools.export.command import export
+from fastfcn_pl.tools.predict.command import predict
 from fastfcn_pl.tools.train import train
 from tests.conftest import TINY, composed
 from tests.fakes.bands import scene, write_bands
@@ -45,6 +46,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "checkpoints" / "best.ckpt"
 
 
+@pytest.mark.slow
 def test_doctor_prints_mean_and_std_to_paste(data: Path, command: Command, tmp_path: Path) -> None:
     done = command("doctor", *DATA, f"data.root={data}", "num_workers=0", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -144,6 +146,7 @@ def test_three_bands_of_8_bits_are_those_of_a_photograph(data: Path, tmp_path: P
     assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
 
 
+@pytest.mark.slow
 def test_modalities_are_stacked(data: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         for folder in ("color", "depth"):
@@ -163,5 +166,13 @@ def test_modalities_are_stacked(data: Path, tmp_path: Path) -> None:
     train(cfg)
     predictor = Predictor(tmp_path / "run" / "checkpoints" / "best.ckpt", "cpu")
     pixels, _ = scene(sum(b"val") * 1000)
+    keys = [
+        f"checkpoint={tmp_path}/run/checkpoints/best.ckpt",
+        f"input={tmp_path}/color/val",
+        f"modalities=[{tmp_path}/depth/val]",
+    ]
+    predict(composed(*keys, f"output={tmp_path}/out", "device=cpu", "save=[labels,overlays]", name="predict"))
     array = np.concatenate([pixels[..., :3] // 16, pixels[..., 3:4]], axis=2)
-    assert np.array_equal(predictor([tmp_path / "color/val/000.png", tmp_path / "depth/val/000.tif"]), predictor(array))
+    labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "000.png"))
+    assert np.array_equal(labels, predictor(array))
+    assert np.array_equal(labels, predictor([tmp_path / "color/val/000.png", tmp_path / "depth/val/000.tif"]))

@@ -66,25 +66,40 @@ class Output:
         num_workers: int | None,
     ) -> Tally:
         """Write masks, lists, classes and option, and return the counts of the masks."""
-        if os.path.lexists(self.folder) and not is_output(self.folder):
-            raise UserError(f"{self.folder} exists and was not written by this command: rename or remove it")
         tally, names = Tally(), _mask_names(self.root, files)
-        with disk_errors_reported(self.folder), _replaced(self.folder) as folder:
+        with self.replaced() as folder:
             tasks = [(image, file, folder / name) for image, file, name in zip(images, files, names, strict=True)]
             with bar("drawing masks", of_bytes=False) as update:
                 for done, counts in enumerate(parallel_map(draw, tasks, num_workers), start=1):
                     tally.add(counts)
                     update(done, len(tasks))
-            lines: dict[str, list[str]] = {}
-            for file, name, split in zip(files, names, splits, strict=True):
-                lines.setdefault(split, []).append(f"{file.relative_to(self.root).as_posix()}\t{OUTPUT}/{name}")
-            for split, pairs in {**lines, "classes": self.classes}.items():
-                (folder / f"{split}.txt").write_text("".join(f"{pair}\n" for pair in pairs), encoding="utf-8")
-            (folder / "data").mkdir()
-            (folder / "data" / f"{self.option}.yaml").write_text(self._yaml([*lines]), encoding="utf-8")
-            report = "".join(f"{line}\n" for line in [_MARK, *self.shares(tally), *self.overlaps(tally)])
-            (folder / _REPORT).write_text(report, encoding="utf-8")
+            paths = [file.relative_to(self.root).as_posix() for file in files]
+            self.write_option(folder, paths, names, splits, [*self.shares(tally), *self.overlaps(tally)])
         return tally
+
+    @contextmanager
+    def replaced(self) -> Iterator[Path]:
+        """Yield a new folder that replaces `prepared` at the end; raises UserError if that is somebody else's."""
+        if os.path.lexists(self.folder) and not is_output(self.folder):
+            raise UserError(f"{self.folder} exists and was not written by this command: rename or remove it")
+        with disk_errors_reported(self.folder), _replaced(self.folder) as folder:
+            yield folder
+
+    def write_option(
+        self, folder: Path, images: Sequence[str], masks: Sequence[str], splits: Sequence[str], report: Sequence[str]
+    ) -> None:
+        """Write lists, classes, the option and the report to `folder`.
+
+        `images` are paths below the root, and `masks` paths in `folder`.
+        """
+        lines: dict[str, list[str]] = {}
+        for image, mask, split in zip(images, masks, splits, strict=True):
+            lines.setdefault(split, []).append(f"{image}\t{OUTPUT}/{mask}")
+        for split, pairs in {**lines, "classes": self.classes}.items():
+            (folder / f"{split}.txt").write_text("".join(f"{pair}\n" for pair in pairs), encoding="utf-8")
+        (folder / "data").mkdir()
+        (folder / "data" / f"{self.option}.yaml").write_text(self._yaml([*lines]), encoding="utf-8")
+        (folder / _REPORT).write_text("".join(f"{line}\n" for line in [_MARK, *report]), encoding="utf-8")
 
     def print(self, tally: Tally, skipped: Counter[str], splits: Sequence[str]) -> None:
         """Print what was written, and the command that trains on it."""
@@ -96,6 +111,10 @@ class Output:
             print(f"overlap: {more} more pairs of classes are in {self.folder / _REPORT}")
         if tally.empty:
             print(f"{tally.empty} annotations cover the centre of no pixel")
+        self.print_next(skipped, splits)
+
+    def print_next(self, skipped: Counter[str], splits: Sequence[str]) -> None:
+        """Print what was left out, the sizes of the splits and the command that trains on them."""
         for reason, count in skipped.items():
             print(f"left out: {count} {reason}")
         for split in sorted(set(splits)):
