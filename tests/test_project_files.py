@@ -102,7 +102,7 @@ def _filled(word: str) -> str:
     return f"{key}={value if value[:1] in '[{' else value.split(',')[0]}"
 
 
-def _example(page: str, name: str) -> str:
+def example(page: str, name: str) -> str:
     """Return the block of code of a page that begins with a comment holding the name of its file."""
     return (ROOT / page).read_text().partition(f"# {name}\n")[2].partition("```")[0]
 
@@ -125,10 +125,10 @@ def test_the_example_of_an_own_part_trains(
 ) -> None:
     """As a part in a folder of the reader's own, whatever the folder that the page names."""
     module = Path(code).stem
-    (tmp_path / f"{module}.py").write_text(_example(page, code))
+    (tmp_path / f"{module}.py").write_text(example(page, code))
     file = tmp_path / "own" / option.partition("conf/")[2]
     file.parent.mkdir(parents=True)
-    file.write_text(_example(page, option).replace(f"fastfcn_pl.models.heads.{module}", module))
+    file.write_text(example(page, option).replace(f"fastfcn_pl.models.heads.{module}", module))
     small = ["data.train_images=4", "data.val_images=2", "data.batch_size=2", "data.num_workers=0", "logger=none"]
     small += ["trainer.max_steps=2", "trainer.accelerator=cpu", "callbacks.cost.repeats=0", "run_dir=run"]
     done = command("train", "-cd", "own", "-cn", "quickstart", choice, *small)
@@ -160,3 +160,13 @@ def test_ci_runs_on_every_python_that_the_package_claims() -> None:
 def test_each_page_of_the_documentation_is_in_its_contents() -> None:
     nav = (ROOT / "mkdocs.yml").read_text().partition("nav:\n")[2]
     assert set(re.findall(r"(\w+\.md)$", nav, re.MULTILINE)) == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize("part", ["neck", "head"])
+def test_each_neck_and_head_has_a_figure(part: str) -> None:
+    """Options that differ in numbers alone share one."""
+    text = (ROOT / "docs" / f"{part}s.md").read_text()
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    assert all("```mermaid" in body for body in sections.values())
+    for option in (ROOT / "conf" / "model" / part).glob("*.yaml"):
+        assert option.stem.removesuffix("_128") in sections or f"`{option.stem}`" in text, option.stem

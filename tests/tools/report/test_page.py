@@ -129,6 +129,31 @@ def test_two_data_sets_have_two_tables(study: Path, going: Path, tmp_path: Path)
     assert html.read_text().count('id="part-') == 2
 
 
+def test_a_folder_of_unlike_runs_is_a_readable_page(tmp_path: Path) -> None:
+    """Other classes, other data, failed, running: each is compared with its like alone, and none is lost."""
+    runs = write_sweep(tmp_path / "runs", ["jpu", "fpn"], [0, 1], overlays=1)
+    alone = {"study": "train", "multirun": False}
+    write_run(runs / "fewer images", images=7, score=0.9, **alone)
+    other = write_run(runs / "other classes", score=0.8, overlays=1, **alone)
+    results = json.loads((other / "results.json").read_text())
+    by_class = {name: dict.fromkeys(("sky", "road"), 0.5) for name in ("IoU", "share")}
+    (other / "results.json").write_text(json.dumps({**results, **by_class}))
+    write_run(runs / "going", data="shapes", score=None, steps=20, overlays=1, **alone)
+    failed = write_run(runs / "failed", data="shapes", overrides=["optimizer.lr=9"], score=None, **alone)
+    (failed / "error.txt").write_text("the loss is not finite")
+    html, page = write([runs], tmp_path / "pages")
+    text = page.read_text()
+    assert "8 runs: 6 finished, 1 running, 1 failed." in text
+    titles = re.findall(r"^## (.+, protocol native.*)$", text, re.MULTILINE)
+    assert len(titles) == 4
+    scores = {title: [row[1] for row in _rows(text, title)[2:]] for title in titles}
+    assert sorted(map(len, scores.values())) == [1, 1, 2, 2], "one row for seeds, one for each other run"
+    assert "Not written yet." in text
+    checked = _Outside()
+    checked.feed(html.read_text())
+    assert (checked.fetched, checked.open) == ([], [])
+
+
 def test_a_study_that_nobody_ran_yet_shows_what_was_published(tmp_path: Path) -> None:
     (tmp_path / "paper.yaml").write_text(json.dumps({"question": "Is it true?", "published": PUBLISHED}))
     html, page = write([tmp_path / "paper.yaml"], tmp_path / "out")
