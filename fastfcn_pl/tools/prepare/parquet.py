@@ -88,7 +88,7 @@ class Parquet:
         image = self.image or next((name for name in holding if name in _IMAGE_NAMES), None)
         others = [name for name in holding if name != image]
         mask = self.mask or (others[0] if len(others) == 1 else None)
-        if image not in holding or mask not in holding or image == mask:
+        if image is None or mask is None or not {image, mask} <= {*holding} or image == mask:
             raise UserError(
                 f"{path} has the columns {listed(holding) or 'none'} of images, of which prepare.image={image} and "
                 f"prepare.mask={mask} were taken: set both"
