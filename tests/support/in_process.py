@@ -148,13 +148,13 @@ def _libraries() -> Iterator[None]:
     rank_zero_only.rank = 0
     _forget_styles()
     try:
-        with warnings.catch_warnings():
+        # A command keeps what it has imported; here it would keep what tests left.
+        with warnings.catch_warnings(), mock.patch.object(gc, "freeze"):
             warnings.filters[:] = _FILTERS  # type: ignore[index]
             warnings._filters_mutated()  # type: ignore[attr-defined]
             warnings.showwarning = _show_warning
             yield
     finally:
-        gc.unfreeze()
         if wandb.sdk.wandb_setup._singleton is not None:
             wandb.teardown()
         for owner, name, value in hooks:
