@@ -131,12 +131,12 @@ PALETTE = FastPath(
 REGION = FastPath(
     "resize of the crop alone",
     "augmentation",
-    replaced("data.transforms.geometric.resize_region", _region_of_whole),
+    replaced("data.transforms.geometric_plan.resize_region", _region_of_whole),
 )
 RESIZE = FastPath(
     "resize by OpenCV and torch",
     "augmentation; Pillow's in its place",
-    replaced("data.transforms.geometric.resize_region", _region_by_pillow),
+    replaced("data.transforms.geometric_plan.resize_region", _region_by_pillow),
 )
 BLUR = FastPath(
     "blur by OpenCV",
@@ -144,7 +144,7 @@ BLUR = FastPath(
     replaced("data.transforms.geometric.gaussian_blur", _blurred_by_pillow),
 )
 TAKEN = FastPath(
-    "masks resized by whole rows", "augmentation", replaced("data.transforms.geometric.select", _taken_by_index)
+    "masks resized by whole rows", "augmentation", replaced("data.transforms.geometric_plan.select", _taken_by_index)
 )
 BYTES = FastPath(
     "8 bits to the device, which normalises",
