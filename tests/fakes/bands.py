@@ -6,7 +6,8 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+from tests.fakes.folder import write_pairs
 
 BANDS = 5
 SIZE = (64, 80)
@@ -51,11 +52,10 @@ def write_tiff(path: Path, pixels: np.ndarray) -> None:
 
 def write_bands(root: Path, **counts: int) -> Path:
     """Write `counts` scenes a split, `images/<split>/<i>.tif` and `masks/<split>/<i>.png`; return `root`."""
-    for split, count in counts.items():
-        for kind in ("images", "masks"):
-            (root / kind / split).mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            image, ids = scene(sum(split.encode()) * 1000 + i)
-            write_tiff(root / "images" / split / f"{i:03d}.tif", image)
-            Image.fromarray(ids).save(root / "masks" / split / f"{i:03d}.png")
-    return root
+
+    def write(path: Path, seed: int) -> np.ndarray:
+        image, ids = scene(seed)
+        write_tiff(path.with_suffix(".tif"), image)
+        return ids
+
+    return write_pairs(root, counts, write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,21 @@ def photograph(seed: int, size: tuple[int, int] = (60, 80)) -> tuple[np.ndarray,
 
 def write_folder(root: Path, **counts: int) -> Path:
     """Write `counts` photographs a split, `images/<split>/<i>.jpg` and `masks/<split>/<i>.png`; return `root`."""
+
+    def write(path: Path, seed: int) -> np.ndarray:
+        image, ids = photograph(seed)
+        Image.fromarray(image).save(path.with_suffix(".jpg"), quality=90)
+        return ids
+
+    return write_pairs(root, counts, write)
+
+
+def write_pairs(root: Path, counts: dict[str, int], write: Callable[[Path, int], np.ndarray]) -> Path:
+    """Write images by `write`, which takes a path without a suffix and a seed and returns ids, and these as masks."""
     for split, count in counts.items():
         for kind in ("images", "masks"):
             (root / kind / split).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            image, ids = photograph(sum(split.encode()) * 1000 + i)
-            Image.fromarray(image).save(root / "images" / split / f"{i:03d}.jpg", quality=90)
+            ids = write(root / "images" / split / f"{i:03d}", sum(split.encode()) * 1000 + i)
             Image.fromarray(ids).save(root / "masks" / split / f"{i:03d}.png")
     return root

@@ -42,8 +42,8 @@ class ColorSteps:
             raise UserError(f"{_KEY}={steps}: give a list of transforms, [] for none")
         self.steps = {f"{_KEY}.{position}": step for position, step in enumerate(steps)}
         with _reproducible(0):
-            for key, step in self.steps.items():
-                _check(key, step)
+            for place, step in _leaves(self.steps):
+                _check(place, step)
 
     def for_bands(self, bands: Bands) -> ColorSteps:
         """Return these steps for images with `bands`; raises UserError for a step that is for RGB or 8 bits only."""
@@ -79,8 +79,8 @@ class BandColorSteps(ColorSteps):
         mean, std = (np.array(values, np.float32) for values in bands.statistics)
         self._low, self._range = mean - _SPREAD * std, 2 * _SPREAD * std
         with _reproducible(0):
-            for key, step in self.steps.items():
-                _check_bands(key, step)
+            for place, step in _leaves(self.steps):
+                _check_bands(place, step)
 
     def __call__(
         self, image: np.ndarray, rng: np.random.Generator, visible: tuple[slice, slice] = _WHOLE
@@ -110,13 +110,19 @@ def _reproducible(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _check(key: str, step: Any) -> None:
+def _leaves(steps: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the transforms of `steps` and of containers among them, with the key and the name of each for messages."""
+    for key, step in steps.items():
+        if isinstance(step, _CONTAINERS):
+            yield from _leaves(
+                {f"{key}.transforms.{position}": inner for position, inner in enumerate(step.transforms)}
+            )
+        else:
+            yield f"{key}: {type(step).__name__}", step
+
+
+def _check(place: str, step: Any) -> None:
     """Raise UserError unless `step` changes colours only; a transform that acts at random is tried for certain."""
-    if isinstance(step, _CONTAINERS):
-        for position, inner in enumerate(step.transforms):
-            _check(f"{key}.transforms.{position}", inner)
-        return
-    place = f"{key}: {type(step).__name__}"
     if not isinstance(step, _COLOR):
         names = ", ".join(known.__name__ for known in (*_COLOR, *_CONTAINERS))
         raise UserError(
@@ -126,13 +132,8 @@ def _check(key: str, step: Any) -> None:
     _try(step, torch.zeros(3, 64, 64, dtype=torch.uint8), place)
 
 
-def _check_bands(key: str, step: Any) -> None:
+def _check_bands(place: str, step: Any) -> None:
     """Raise UserError unless `step` changes grey images of floats."""
-    if isinstance(step, _CONTAINERS):
-        for position, inner in enumerate(step.transforms):
-            _check_bands(f"{key}.transforms.{position}", inner)
-        return
-    place = f"{key}: {type(step).__name__}"
     if isinstance(step, _RGB) or (isinstance(step, v2.ColorJitter) and (step.saturation or step.hue)):
         what = "with saturation or hue " if isinstance(step, v2.ColorJitter) else ""
         raise UserError(f"{place} {what}is for red, green and blue, which data.bands are not: remove it")
