@@ -139,6 +139,13 @@ class Bands:
                     f"data.{name}={list(values)}: give a number for each of {self.count} bands (std above 0)"
                 )
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Bands:
+        """Rebuild the bands from plain containers; raises errors of several types for anything else."""
+        return cls(
+            **{**{key: tuple(values) for key, values in plain.items()}, "files": tuple(map(tuple, plain["files"]))}
+        )
+
     @property
     def count(self) -> int:
         """Channels of an image."""
@@ -236,7 +243,5 @@ class DatasetSpec:
             classes=tuple(plain["classes"]),
             palette=tuple((r, g, b) for r, g, b in plain["palette"]),
             remap={int(k): int(v) for k, v in plain["remap"].items()},
-            bands=Bands(tuple(map(tuple, bands.pop("files"))), **{key: tuple(bands[key]) for key in bands})
-            if (bands := dict(plain.get("bands") or {}))
-            else None,
+            bands=Bands.from_dict(plain["bands"]) if plain.get("bands") else None,
         )

@@ -1,4 +1,4 @@
-"""Libraries of the extras that exported files need."""
+"""Libraries that only an extra installs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from fastfcn_pl.core.types import UserError
 
 
-def import_library(name: str, extra: str) -> Any:
-    """Import a library; raises UserError with the command that installs it."""
+def import_library(name: str, extra: str, files: str = "files of this format") -> Any:
+    """Import a library that `files` need; raises UserError with the command that installs it."""
     try:
         return import_module(name)
     except ImportError as error:
         library = name.partition(".")[0]
-        raise UserError(f"files of this format need {library}: pip install 'fastfcn-pl[{extra}]'") from error
+        raise UserError(f"{files} need {library}: pip install 'fastfcn-pl[{extra}]'") from error

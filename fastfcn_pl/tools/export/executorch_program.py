@@ -8,25 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastfcn_pl.tools.export.libraries import import_library
+from fastfcn_pl.tools.libraries import import_library
 
 _FORWARD, _METADATA = "forward", "fastfcn_pl"
 """Methods of a program: the network, and our metadata."""
 _DELEGATED = (
-    *(
-        "Addmm",
-        "Add",
-        "AvgPooling",
-        "Convolution",
-        "Gelu",
-        "Hardswish",
-        "Hardtanh",
-        "Linear",
-        "MaxPool2d",
-        "Mul",
-        "ReLU",
-    ),
-    "Sigmoid",
+    *("Addmm", "Add", "AvgPooling", "Convolution", "Gelu", "Hardswish"),
+    *("Hardtanh", "Linear", "MaxPool2d", "Mul", "ReLU", "Sigmoid"),
 )
 """Operations for XNNPACK. It would take others, and fail at two dynamic sides or at tensors of more than six axes."""
 

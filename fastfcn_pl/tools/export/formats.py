@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.tools.export import executorch_program, openvino_ir
-from fastfcn_pl.tools.export.libraries import import_library
+from fastfcn_pl.tools.libraries import import_library
 
 SUFFIXES = {
     "onnx": ".onnx",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.tools.export.libraries import import_library
+from fastfcn_pl.tools.libraries import import_library
 
 _METADATA, _DIGEST = "fastfcn_pl", "fastfcn_pl_weights"
 """Entries of the graph's runtime information: our metadata, and the SHA-256 of the weights."""

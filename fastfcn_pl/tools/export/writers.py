@@ -15,7 +15,7 @@ from fastfcn_pl.acceleration.fold import ImageSegmenter, IntervalPool
 from fastfcn_pl.acceleration.known_modules import is_untouched
 from fastfcn_pl.tools.export import executorch_program, openvino_ir
 from fastfcn_pl.tools.export.formats import METADATA, quiet_torchscript
-from fastfcn_pl.tools.export.libraries import import_library
+from fastfcn_pl.tools.libraries import import_library
 
 OPSET = 18
 """Version of the operators in ONNX files."""

@@ -15,6 +15,7 @@ from PIL import Image
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.image_files import FORMATS
 from fastfcn_pl.data.io.walk import walk
+from fastfcn_pl.tools.libraries import import_library
 from fastfcn_pl.tools.prepare.annotations.annotated import AnnotatedImage, file_split, is_list_of_names
 from fastfcn_pl.tools.prepare.annotations.output import OUTPUT, Output, is_output
 from fastfcn_pl.tools.prepare.annotations.splits import assign_splits
@@ -73,7 +74,7 @@ class Parquet:
     def _rows(self, path: Path) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield the encoded image and mask of each row, None for a missing mask."""
         with _reading(path):
-            file = _library().ParquetFile(path)
+            file = import_library("pyarrow.parquet", "parquet", "Parquet files").ParquetFile(path)
             columns = self._columns(file.schema_arrow, path)
             for batch in file.iter_batches(_ROWS, columns=list(columns)):
                 for row in batch.to_pylist():
@@ -94,13 +95,6 @@ class Parquet:
                 f"prepare.mask={mask} were taken: set both"
             )
         return image, mask
-
-
-def _library() -> Any:
-    try:
-        return import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise UserError("Parquet files need pyarrow: pip install 'fastfcn-pl[parquet]'") from error
 
 
 @contextmanager

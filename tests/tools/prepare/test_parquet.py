@@ -16,7 +16,7 @@ from PIL import Image
 
 from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
-from fastfcn_pl.tools.prepare import parquet
+from fastfcn_pl.tools import libraries
 from fastfcn_pl.tools.prepare.command import prepare
 from tests.conftest import composed
 from tests.fakes.folder import photograph
@@ -157,6 +157,6 @@ def test_the_extra_is_named(run: Callable[..., None], tmp_path: Path, monkeypatc
     with pytest.raises(UserError, match=r"has no Parquet file: give the folder"):
         run()
     (tmp_path / "train.parquet").write_bytes(b"")
-    monkeypatch.setattr(parquet, "import_module", absent)
+    monkeypatch.setattr(libraries, "import_module", absent)
     with pytest.raises(UserError, match=r"^Parquet files need pyarrow: pip install 'fastfcn-pl\[parquet\]'$"):
         run()
