@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fastfcn_pl.core.types import IGNORE
 
@@ -39,7 +38,7 @@ class Scores:
     def of(cls, matrix: Tensor) -> Scores:
         """Compute the scores of `matrix` `(num_classes, num_classes)`, rows true, columns predicted."""
         side = math.isqrt(matrix.numel())
-        matrix = matrix.cpu().view(side, side)  # torchmetrics returns a single class's matrix as a scalar
+        matrix = matrix.cpu().view(side, side)  # torchmetrics makes a scalar of a single class's matrix
         counts = matrix.double()
         hit, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         iou, accuracy = hit / (true + predicted - hit), hit / true  # 0 / 0 is NaN
@@ -64,8 +63,14 @@ class Scores:
 
 
 def confusion(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Return the pixel counts `(num_classes, num_classes)`, int64, rows true, columns predicted."""
-    return multiclass_confusion_matrix(prediction, target.long(), num_classes, ignore_index=IGNORE, validate_args=False)
+    """Return the pixel counts `(num_classes, num_classes)`, int64, rows true, columns predicted.
+
+    torchmetrics compares each pixel with each pair of classes if algorithms have to be deterministic: 60 GB for an
+    image of ADE20K. Counts of integers are the same in any order.
+    """
+    labelled = target != IGNORE
+    pairs = target[labelled].long() * num_classes + prediction[labelled]
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 class ConfusionMatrix(Metric):

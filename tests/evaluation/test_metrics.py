@@ -76,6 +76,15 @@ def test_ignored_pixels_are_not_counted() -> None:
     assert metric.compute()[0].sum() == 0
 
 
+def test_an_image_of_many_classes_is_counted_by_deterministic_algorithms_too() -> None:
+    """A comparison of each pixel with each pair of classes would take 61 GB."""
+    torch.use_deterministic_algorithms(True)
+    target = torch.arange(512 * 512).view(1, 512, 512) % 171
+    metric = ConfusionMatrix(171)
+    metric.update(target, target.to(torch.uint8))
+    assert torch.equal(metric.compute()[0].diagonal(), target.flatten().bincount())
+
+
 def test_counts_beyond_float32_are_exact() -> None:
     metric = ConfusionMatrix(2)
     metric.matrix += 2**30

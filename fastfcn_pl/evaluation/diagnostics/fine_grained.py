@@ -34,7 +34,7 @@ class FineGrained(Diagnostic):
 
     def update(self, prediction: Tensor, target: Tensor, confidence: Tensor) -> None:
         for predicted, labels in zip(prediction, target, strict=True):
-            matrix = confusion(predicted, labels, self.num_classes).view(self.num_classes, -1)
+            matrix = confusion(predicted, labels, self.num_classes)
             self.counts.append(torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)])[None])
 
     def compute(self) -> Findings:
