@@ -84,11 +84,14 @@ def run(command: Sequence[str], folder: Path, env: Mapping[str, str] = os.enviro
     return CompletedProcess(list(command), process.wait(), *process.said())
 
 
-def wait(process: Process, reached: Callable[[], bool]) -> bool:
-    """Wait until `reached` or until the process ended; return which."""
+def wait(process: Process, reached: Callable[[], bool], timeout: float = 300) -> bool:
+    """Wait until `reached`, or until the process ended or was ended for its time; return whether it was reached."""
+    deadline = time.monotonic() + timeout
     while process.poll() is None:
         if reached():
             return True
+        if time.monotonic() > deadline:
+            process.kill()
         time.sleep(0.001)
     return False
 
