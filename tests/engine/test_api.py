@@ -197,7 +197,7 @@ TYPES = [
 ]
 
 
-@pytest.mark.slow  # mypy reads torch and Lightning
+@pytest.mark.exhaustive  # mypy reads torch and Lightning
 def test_a_users_script_is_typed(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     (tmp_path / "script.py").write_text(SCRIPT)

@@ -114,7 +114,7 @@ def test_a_sweep_shows_what_was_chosen(command: Command, tmp_path: Path) -> None
     assert "Equal cost: the neck's width is chosen for the GMACs of model/neck=own, within 3 %" in page
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_resumed_run_keeps_the_width_that_was_chosen(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = [*TRAIN, MATCH, "model/neck=fpn", "hydra.run.dir=run", "resume=auto"]

@@ -107,11 +107,19 @@ def _inside_of_an_epoch(checkpoint: Path) -> bool:
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param([], id="epochs"),
-        pytest.param(["trainer.max_epochs=-1", "trainer.max_steps=8", "warmup.epochs=0.5"], id="steps"),
-        pytest.param(["callbacks=ema", "callbacks.last.every_n_steps=3"], id="averaged weights"),
-        pytest.param(["trainer.accumulate_grad_batches=2"], id="accumulated batches"),
-        pytest.param(["trainer.val_check_interval=0.5"], id="validation inside of an epoch"),
+        pytest.param([], id="epochs", marks=pytest.mark.exhaustive),
+        pytest.param(
+            ["trainer.max_epochs=-1", "trainer.max_steps=8", "warmup.epochs=0.5"],
+            id="steps",
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(
+            ["callbacks=ema", "callbacks.last.every_n_steps=3"], id="averaged weights", marks=pytest.mark.exhaustive
+        ),
+        pytest.param(["trainer.accumulate_grad_batches=2"], id="accumulated batches", marks=pytest.mark.exhaustive),
+        pytest.param(
+            ["trainer.val_check_interval=0.5"], id="validation inside of an epoch", marks=pytest.mark.exhaustive
+        ),
         pytest.param([*MODERN, "callbacks.last.every_n_steps=3"], id="modern recipe"),
         pytest.param(["data.num_workers=2", "trainer.check_val_every_n_epoch=2"], id="workers"),
     ],

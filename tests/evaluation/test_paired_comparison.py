@@ -35,7 +35,7 @@ def _estimate(rng: np.random.Generator, seeds: int, shift: float) -> Difference:
     return result
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_intervals_cover_the_truth(seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paired_comparison, "RESAMPLES", 300)
@@ -52,7 +52,7 @@ def test_intervals_cover_the_truth(seeds: int, monkeypatch: pytest.MonkeyPatch) 
     assert found == pytest.approx(power, abs=0.06)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_networks_that_are_equal_are_seldom_called_better_or_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paired_comparison, "RESAMPLES", 300)
     rng = np.random.default_rng(1)
