@@ -1,10 +1,9 @@
-"""Pages and metadata of the project: links lead somewhere, commands compose, versions agree."""
+"""Pages and metadata of the project: links lead somewhere, examples train, versions agree."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -12,16 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
 import fastfcn_pl
-from fastfcn_pl.config import schema
-from fastfcn_pl.engine.usage import COMMANDS
 from tests.conftest import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-RECORDS = "records"
-"""Folder of the runs behind a study's page."""
 PAGES = [
     *ROOT.glob("*.md"),
     *(ROOT / "docs").glob("*.md"),
@@ -29,20 +23,19 @@ PAGES = [
     *(ROOT / ".github").rglob("*.md"),
 ]
 REPOSITORY = "https://github.com/fastfcn-pl/fastfcn_pl/blob/main/"
-STUDIES = [path for path in (ROOT / "experiments").rglob("*.y*ml") if RECORDS not in path.parts]
-STUDIES.append(ROOT / "experiments" / "cluster" / "train.sbatch")
 
 
-def _name(path: Path) -> str:
+def page_name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
 def _anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)  # a comment is no heading
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         folder = ROOT if target.startswith(REPOSITORY) else page.parent
@@ -53,85 +46,29 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
             assert not anchor or anchor in _anchors(file), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_paths_that_a_page_names_exist(page: Path) -> None:
     """Only those without a placeholder such as `<study>`."""
     for path in re.findall(r"`((?:\.github|conf|experiments|fastfcn_pl|tests)/[\w./-]*)`", page.read_text()):
         assert (ROOT / path).exists(), path
 
 
-LINES = sorted(
-    {
-        (_name(page), line.partition(" #")[0].rstrip("`. "))
-        for page in [*PAGES, *STUDIES]
-        for line in re.findall(r"python -m (fastfcn_pl(?:\.\w+)? ?[^`\n]*)", page.read_text().replace("\\\n", " "))
-    }
-)
-"""Each command line of a page or a study, and where it stands."""
-MEANS = {"<run>": "run", "<dir>": "dir", "<file>": "file", "<file.ckpt>": "file.ckpt", "$DATA": "data"}
+def _example(name: str) -> str:
+    """Return the block of code of CONTRIBUTING.md that begins with a comment holding the name of its file."""
+    return (ROOT / "CONTRIBUTING.md").read_text().partition(f"# {name}\n")[2].partition("```")[0]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "line"), LINES)
-def test_a_command_that_a_page_names_composes(page: str, line: str) -> None:
-    """Of a sweep, its first job. Skip commands that need the reader's own files, a plugin or no configuration."""
-    module, *words = shlex.split(re.sub(r" \[.*\]$", "", line))
-    command = module.removeprefix("fastfcn_pl").removeprefix(".")
-    assert command in {"", *COMMANDS}
-    if command in ("", "report", "dashboard") or not words:
-        return
-    if any(word in line for word in ("-cd my_conf", "hydra/launcher", "residual")):
-        return
-    config, overrides, words = command, [], iter(words)
-    for word in words:
-        if word == "-cn":
-            config = next(words)
-        elif word == "-cd":
-            assert next(words) == "experiments"
-        elif word not in ("-m", "--help") and "=" in word:
-            overrides.append(_filled(word))
-    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
-        compose(config, [*overrides, *(["run_dir=."] if command in ("train", "evaluate", "benchmark") else [])])
-
-
-def _filled(word: str) -> str:
-    """Return an override with its placeholders filled, and the first of several values."""
-    for placeholder, text in MEANS.items():
-        word = word.replace(placeholder, text)
-    key, _, value = word.partition("=")
-    return f"{key}={value if value[:1] in '[{' else value.split(',')[0]}"
-
-
-def example(page: str, name: str) -> str:
-    """Return the block of code of a page that begins with a comment holding the name of its file."""
-    return (ROOT / page).read_text().partition(f"# {name}\n")[2].partition("```")[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("page", "code", "option", "choice"),
-    [
-        ("README.md", "my_parts.py", "my_conf/model/neck/mixer.yaml", "model/neck=mixer"),
-        (
-            "CONTRIBUTING.md",
-            "fastfcn_pl/models/heads/residual.py",
-            "conf/model/head/residual.yaml",
-            "model/head=residual",
-        ),
-    ],
-)
-def test_the_example_of_an_own_part_trains(
-    page: str, code: str, option: str, choice: str, command: Command, tmp_path: Path
-) -> None:
-    """As a part in a folder of the reader's own, whatever the folder that the page names."""
-    module = Path(code).stem
-    (tmp_path / f"{module}.py").write_text(example(page, code))
-    file = tmp_path / "own" / option.partition("conf/")[2]
-    file.parent.mkdir(parents=True)
-    file.write_text(example(page, option).replace(f"fastfcn_pl.models.heads.{module}", module))
+def test_the_example_of_an_own_part_trains(command: Command, tmp_path: Path) -> None:
+    """That of CONTRIBUTING.md, as a part in a folder of the reader's own."""
+    (tmp_path / "residual.py").write_text(_example("fastfcn_pl/models/heads/residual.py"))
+    option = tmp_path / "own" / "model" / "head" / "residual.yaml"
+    option.parent.mkdir(parents=True)
+    text = _example("conf/model/head/residual.yaml")
+    option.write_text(text.replace("fastfcn_pl.models.heads.residual", "residual"))
     small = ["data.train_images=4", "data.val_images=2", "data.batch_size=2", "data.num_workers=0", "logger=none"]
     small += ["trainer.max_steps=2", "trainer.accelerator=cpu", "callbacks.cost.repeats=0", "run_dir=run"]
-    done = command("train", "-cd", "own", "-cn", "quickstart", choice, *small)
+    done = command("train", "-cd", "own", "-cn", "quickstart", "model/head=residual", *small)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 2
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from fastfcn_pl.data.datasets.folder import Folder
 from fastfcn_pl.data.io.image_files import memory
 from fastfcn_pl.data.transforms.geometric import RandomFlip
 from fastfcn_pl.tools.doctor.command import doctor
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT
 from tests.fakes.folder import COLORS, write_folder
 
 CLASSES = ["ground", "red thing", "blue thing"]
@@ -214,18 +213,6 @@ def test_the_data_set_of_the_documentation(own_data: Path, make_config: Callable
     assert [len(data.dataset(split)) for split in ("train", "val")] == [2, 1]
     assert data.dataset("val")[0, 0]["target"].unique().tolist() == [0, 1, 2, IGNORE]
     assert next(iter(data.train_dataloader()))["image"].shape[:2] == (2, 3)
-
-
-@pytest.mark.slow
-def test_the_command_of_the_readme_trains_on_it(own_data: Path, command: Callable[..., Any], tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text().partition("## Your own data")[2]
-    given = text.partition("`python -m fastfcn_pl.train ")[2].partition("`")[0].split()
-    keys = ["data.batch_size=2", "data.num_workers=0", "data.augmentation.crop_size=48", "trainer.max_epochs=1"]
-    done = command("train", *given, *TINY, *keys, "run_dir=run")
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert (results["data"], results["images"]) == ("pets", 1)
-    assert list(results["share"]) == ["background", "cat", "dog"]
 
 
 def test_an_unreadable_root_or_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
