@@ -102,12 +102,12 @@ class ImageScores(L.Callback):
             if s.sample is not None
         ]
         if worst:
-            sheet = stack([add_title(sample.comparison(pl_module.spec), title) for sample, title in worst])
+            sheet = stack([add_title(sample.comparison(), title) for sample, title in worst])
             with atomic_write(self.folder / "worst.png") as hidden:
                 Image.fromarray(sheet).save(hidden, format="PNG")
             log_media.log_picture(trainer, "final/worst", sheet)
         if worst and log_media.wandb_run(trainer) is not None:
-            images = [sample.wandb_image(pl_module.spec, Path(title).name) for sample, title in worst]
+            images = [sample.wandb_image(Path(title).name) for sample, title in worst]
             log_media.log_wandb(trainer, {"final/worst": images})
 
 

@@ -45,11 +45,11 @@ class Samples(L.Callback):
         position = self._position(trainer, trainer.num_val_batches[0], batch_idx)
         if position is None or trainer.sanity_checking:
             return
-        key, spec, sample = f"val/samples/{position}", pl_module.spec, Sample(outputs, batch, pl_module.spec)
+        key, sample = f"val/samples/{position}", Sample(outputs, batch, pl_module.spec)
         if log_media.wandb_run(trainer) is not None:
-            log_media.log_wandb(trainer, {key: sample.wandb_image(spec)})
+            log_media.log_wandb(trainer, {key: sample.wandb_image()})
         if log_media.takes_pictures(trainer):
-            log_media.log_picture(trainer, key, sample.comparison(spec))
+            log_media.log_picture(trainer, key, sample.comparison())
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -64,8 +64,8 @@ class Samples(L.Callback):
         if position is not None:
             sample = Sample(outputs, batch, pl_module.spec)
             metadata = PngInfo()
-            metadata.add_text(METADATA_KEY, json.dumps(sample.metadata(pl_module.spec)))
-            image = Image.fromarray(sample.comparison(pl_module.spec))
+            metadata.add_text(METADATA_KEY, json.dumps(sample.metadata()))
+            image = Image.fromarray(sample.comparison())
             with atomic_write(self.folder / f"{position}.png") as hidden:
                 image.save(hidden, format="PNG", pnginfo=metadata)
 
@@ -87,28 +87,29 @@ class Sample:
     def __init__(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor], spec: DatasetSpec, max_side: int = _MAX_SIDE
     ) -> None:
+        self.spec = spec
         step = -(-max(batch["target"].shape[-2:]) // max_side)
         self.image = displayed(batch["image"][0, :, ::step, ::step].permute(1, 2, 0).cpu().numpy(), spec)
         self.target = batch["target"][0, ::step, ::step].cpu().numpy()
         self.prediction = outputs["prediction"][0, ::step, ::step].cpu().numpy().astype(np.uint8)
 
-    def metadata(self, spec: DatasetSpec) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Return the panel height and the colours of the visible classes, for the report that splits the image."""
         visible = np.union1d(np.unique(self.target), np.unique(self.prediction))
         return {
             "height": self.image.shape[0] * zoom_factor(self.image.shape[1]),
-            "colors": {spec.classes[c]: spec.palette[c] for c in visible if c != IGNORE},
+            "colors": {self.spec.classes[c]: self.spec.palette[c] for c in visible if c != IGNORE},
         }
 
-    def comparison(self, spec: DatasetSpec) -> np.ndarray:
-        return comparison(self.image, self.target, self.prediction, spec)
+    def comparison(self) -> np.ndarray:
+        return comparison(self.image, self.target, self.prediction, self.spec)
 
-    def wandb_image(self, spec: DatasetSpec, caption: str | None = None) -> wandb.Image:
+    def wandb_image(self, caption: str | None = None) -> wandb.Image:
         """Return the image with the masks `truth`, `prediction` and `error`.
 
         It is a JPEG, since compressing a PNG takes noticeable training time.
         """
-        classes = {**dict(enumerate(spec.classes)), IGNORE: "ignored"}
+        classes = {**dict(enumerate(self.spec.classes)), IGNORE: "ignored"}
         masks = {
             "truth": {"mask_data": self.target, "class_labels": classes},
             "prediction": {"mask_data": self.prediction, "class_labels": classes},
