@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from fastfcn_pl.core.types import FeatureInfo, ModelOutput
@@ -35,3 +36,8 @@ def fill_statistics(model: nn.Module) -> None:
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
             norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+
+
+def example_images() -> Tensor:
+    """Return RGB images to export a network with, of a size that no stride divides."""
+    return torch.randint(0, 256, (2, 3, 97, 129), dtype=torch.uint8)

@@ -20,7 +20,7 @@ from fastfcn_pl.models.unused_weights import freeze_unused
 from fastfcn_pl.ops.interpolate import resize
 from fastfcn_pl.tools.export import formats, writers
 from tests.conftest import composed
-from tests.fakes.network import fill_statistics
+from tests.fakes.network import example_images, fill_statistics
 
 FOLDER = schema.CONF_DIR / "model" / "neck"
 WIDTHS = {"width": 8, "groups": 4, "norm_groups": 4, "channels": 8, "pool_channels": 4}
@@ -140,7 +140,7 @@ def test_a_file_gives_equal_labels_at_any_size(overrides: tuple[str, ...], form:
     model = _model(overrides).eval()
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (model.backbone.mean, model.backbone.std))
     path = tmp_path / f"network{formats.SUFFIXES[form]}"
-    writers.write(ImageSegmenter(model, mean, std, "logits").eval(), form, path)
+    writers.write(ImageSegmenter(model, mean, std, "logits").eval(), form, path, example_images())
     run = formats.runner(path)
     for size in ((97, 129), (64, 128)):
         images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)

@@ -23,22 +23,20 @@ EXAMPLE_SIZE = (2, 97, 129)  # batch, height and width: no multiple of a stride,
 _LOGITS = "result.logits"
 
 
-def write(
-    network: nn.Module, file_format: str, path: Path, images: Tensor | None = None, max_size: int | None = None
-) -> None:
+def write(network: nn.Module, file_format: str, path: Path, images: Tensor, max_size: int | None = None) -> None:
     """Write `network`, which takes such `images` `(B, C, H, W)`, in `file_format`, without metadata.
 
-    Without `images` it takes RGB, uint8. Batch, height and width may be any in each case; `max_size` limits the sides,
-    for ExecuTorch only. Adaptive pools are replaced by matrix products, which all exporters support for any size.
+    Batch, height and width may be any; `max_size` limits the sides, for ExecuTorch only. Adaptive pools are replaced by
+    matrix products, which all exporters support for any size.
     """
     for module in network.modules():
         if type(module) is nn.AdaptiveAvgPool2d and is_untouched(module):
             module.__class__ = IntervalPool  # type: ignore[assignment]
-    images, buffer = _example_images() if images is None else images, io.BytesIO()
     if file_format == "executorch":
         assert max_size is not None
         executorch_program.write(network, path, images, max_size)
         return
+    buffer = io.BytesIO()
     if file_format == "torchscript":
         with quiet_torchscript():
             torch.jit.save(torch.jit.trace(network, images, check_trace=False), buffer)
@@ -145,11 +143,6 @@ class _Labels(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images).argmax(1).to(torch.uint8)
-
-
-def _example_images() -> Tensor:
-    count, height, width = EXAMPLE_SIZE
-    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
 
 
 def _export_program(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram:

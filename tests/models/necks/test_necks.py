@@ -14,6 +14,7 @@ from fastfcn_pl.config import build
 from fastfcn_pl.core.types import FeatureInfo, UserError
 from fastfcn_pl.models.segmenter import Neck
 from fastfcn_pl.tools.export import formats, writers
+from tests.fakes.network import example_images
 
 INFO = FeatureInfo((5, 2, 3, 4), (4, 8, 16, 32))
 NECKS = ["segformer_mlp", "semantic_fpn", "pan", "uafm", "sfnet", "alignseg", "fapn"]
@@ -111,7 +112,7 @@ def test_one_exported_file_gives_equal_labels_at_any_size(overrides: list[str], 
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-    writers.write(network, "torch_export", tmp_path / "network.pt2")
+    writers.write(network, "torch_export", tmp_path / "network.pt2", example_images())
     run = formats.runner(tmp_path / "network.pt2")
     for size in ((2, 3, 97, 129), (1, 3, 160, 64), (1, 3, 280, 300)):
         images = torch.randint(0, 256, size, dtype=torch.uint8)

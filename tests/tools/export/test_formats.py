@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fastfcn_pl import Predictor
 from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.tools.export import formats, writers
+from tests.fakes.network import example_images
 
 SPEC = DatasetSpec("things", ("one", "two"), ((0, 0, 0), (255, 0, 0)))
 DESCRIBED = {"spec": SPEC.to_dict(), "gives": "logits"}
@@ -50,7 +51,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     def written(form: str = "onnx", metadata: Any = DESCRIBED, gives: str = "logits") -> Path:
         torch.manual_seed(0)
         path = tmp_path / f"net{formats.SUFFIXES[form]}"
-        writers.write(Net().eval(), form, path)
+        writers.write(Net().eval(), form, path, example_images())
         if gives == "labels":
             writers.give_labels(path)
         writers.describe(path, metadata)

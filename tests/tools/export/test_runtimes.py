@@ -17,7 +17,7 @@ from fastfcn_pl.core.types import UserError
 from fastfcn_pl.tools.export import formats, openvino_ir, writers
 from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import ROOT, TINY
-from tests.fakes.network import fill_statistics
+from tests.fakes.network import example_images, fill_statistics
 from tests.tools.export.test_formats import DESCRIBED, Net
 from tests.tools.export.test_writers import SMALL, differences
 
@@ -76,7 +76,7 @@ def test_the_documented_operators_are_those_of_the_files(
     for option in OPTIONS:
         module = _module(make_config, option)
         network = ImageSegmenter(module.model, module.mean, module.std, "logits").eval()
-        writers.write(network, "onnx", tmp_path / "net.onnx")
+        writers.write(network, "onnx", tmp_path / "net.onnx", example_images())
         writers.give_labels(tmp_path / "net.onnx")
         names = {node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node}
         assert common <= names
@@ -90,7 +90,7 @@ def pair(tmp_path: Path) -> Path:
     pytest.importorskip("openvino")
     torch.manual_seed(0)
     path = tmp_path / "net.xml"
-    writers.write(Net().eval(), "openvino", path)
+    writers.write(Net().eval(), "openvino", path, example_images())
     writers.describe(path, DESCRIBED)
     return path
 

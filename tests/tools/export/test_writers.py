@@ -22,7 +22,7 @@ from fastfcn_pl.evaluation.protocols import logits
 from fastfcn_pl.tools.export import formats, writers
 from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import TINY
-from tests.fakes.network import fill_statistics
+from tests.fakes.network import example_images, fill_statistics
 
 SIZES = [(1, 97, 129), (3, 65, 97), (1, 64, 128), (3, 96, 96), (1, 224, 352)]
 SMALL = ["data=shapes", "model.head.channels=8", "model.aux_head.channels=8"]
@@ -59,7 +59,7 @@ def differences(
     if form in ("openvino", "executorch"):
         pytest.importorskip(form)
     network = ImageSegmenter(module.model, module.mean, module.std, "logits", accelerate).eval()
-    writers.write(network, form, path, max_size=352)
+    writers.write(network, form, path, example_images(), max_size=352)
     run, found = formats.runner(path), []
     for batch, height, width in SIZES:
         images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
@@ -167,7 +167,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(form: str, tmp_path: Path) -
         stack.enter_context(pytest.raises(UserError, match="cannot be written"))
         staged = stack.enter_context(atomic_io.atomic_write(output))
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # Python ignores the signal of it
-        writers.write(Net().eval(), form, staged.with_suffix(output.suffix), max_size=256)
+        writers.write(Net().eval(), form, staged.with_suffix(output.suffix), example_images(), max_size=256)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,7 +182,7 @@ class _Bright(nn.Module):
 def test_torchscript_is_written_and_read_without_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "net.torchscript"
     with warnings.catch_warnings(record=True) as said:
-        writers.write(_Bright().eval(), "torchscript", path)
+        writers.write(_Bright().eval(), "torchscript", path, example_images())
         writers.give_labels(path)
         writers.describe(path, {"gives": "labels"})
         labels = formats.runner(path)(torch.full((1, 3, 4, 5), 120, dtype=torch.uint8))
