@@ -72,7 +72,7 @@ def encoding(
 
     1. Resize the image's long side to `base_size * scale`.
     2. Cut it into windows of `crop_size`, 2/3 of that apart. The last window is cut off at the border, not shifted,
-       and padded with black at the right and bottom.
+       and padded with black at the right and bottom; bands, which have no black, with their mean.
     3. Score a window as `exp(logits)`, or with `flip` as `exp(logits + logits of the flipped window)`.
     4. Average overlapping windows.
     5. Resize the result to `size` and sum it over `scales`.
@@ -83,9 +83,8 @@ def encoding(
     if crop_size < 2:
         raise UserError(f"protocol.crop_size={crop_size}: give at least 2 pixels; the paper uses 480")
     black = [-mean / std for mean, std in zip(model.backbone.mean, model.backbone.std, strict=True)]
-    if model.in_chans != 3:  # bands have no black: their mean, which is 0
-        black = [0.0] * model.in_chans
-    blank = x.new_tensor(black).view(1, -1, 1, 1).repeat(len(x), 1, crop_size, crop_size)
+    fill = black if model.takes_rgb else [0.0] * model.in_chans  # the mean of bands, as in training
+    blank = x.new_tensor(fill).view(1, -1, 1, 1).repeat(len(x), 1, crop_size, crop_size)
 
     def score(image: Tensor, box: Box) -> ScoreMap:
         window = blank.clone()

@@ -63,6 +63,7 @@ class Segmenter(nn.Module):
         self.num_classes, self.align_corners = num_classes, align_corners
         self.backbone = backbone
         self.in_chans: int = getattr(backbone, "in_chans", 3)
+        self.takes_rgb = self.in_chans == 3  # a data set of three other bands changes it
         self.neck = neck(backbone.out_info, align_corners)
         self.head = head(self.neck.out_info, num_classes, align_corners)
         self.head_outputs: tuple[str, ...] | None = getattr(self.head, "extra_outputs", None)

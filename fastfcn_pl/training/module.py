@@ -74,6 +74,7 @@ class SegmentationModule(L.LightningModule):
         self.seed: int = config.get("seed", 0)
         self.total_steps: int | None = None
         self.warmup_steps: int | None = None
+        model.takes_rgb = spec.bands is None
         for name, values in zip(("mean", "std"), statistics(model, spec), strict=True):
             self.register_buffer(name, values.view(1, -1, 1, 1), persistent=False)
 
@@ -174,10 +175,7 @@ class SegmentationModule(L.LightningModule):
         if not self.trainer.sanity_checking:
             self.scored_step = self.global_step
         self.log(f"{stage}/mIoU", self.scores.mean_iou, prog_bar=True)
-        values = {
-            f"{stage}/pixel_accuracy": self.scores.pixel_accuracy,
-            f"{stage}/mean_accuracy": self.scores.mean_accuracy,
-        }
+        values = {f"{stage}/{key}": getattr(self.scores, key) for key in ("pixel_accuracy", "mean_accuracy")}
         per_class = zip(self.spec.classes, self.scores.iou.tolist(), strict=True)
         values |= {f"{stage}/IoU/{name}": iou for name, iou in per_class}
         if self.diagnostics:

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastfcn_pl.core.types import UserError
+from fastfcn_pl.core.types import Bands, DatasetSpec, UserError
 from fastfcn_pl.evaluation import protocols, score_map
 from fastfcn_pl.evaluation.metrics import ConfusionMatrix
 from fastfcn_pl.evaluation.protocols import encoding, logits, mmseg, mmseg_slide, native, sliding
 from fastfcn_pl.evaluation.score_map import ScoreMap
+from fastfcn_pl.training.module import SegmentationModule
 from tests.conftest import ROOT
 from tests.fakes.network import Network
 
@@ -148,6 +149,22 @@ def test_encoding_is_the_published_evaluation(
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         assert (encoding(model, x, shape, **options).labels() == expected.argmax(1)).double().mean() > 0.9999
+
+
+@pytest.mark.parametrize("bands", [None, Bands(((0, 1, 2),), (0,), (7.0, 8, 9), (1.0, 2, 3))])
+def test_encoding_pads_rgb_with_black_and_three_bands_with_their_mean(model: Any, bands: Bands | None) -> None:
+    spec = DatasetSpec("six", tuple("abcdef"), ((0, 0, 0),) * 6, bands=bands)
+    protocol = partial(encoding, base_size=40, crop_size=48, scales=[1.0], flip=False)
+    module = SegmentationModule(model, nn.Identity(), protocol, spec, None, None, False, False, {})
+    windows: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, inputs: windows.append(inputs[0]))
+    image = torch.full((1, 3, 30, 40), 99, dtype=torch.uint8 if bands is None else torch.float32)
+    module.predict({"image": image, "target": torch.zeros(1, 30, 40)}).labels()
+    (window,) = windows
+    assert window[..., :30, :40].unique().numel() == 3
+    padding = module.normalize(torch.zeros(1, 3, 1, 1)) if bands is None else torch.zeros(1, 3, 1, 1)
+    torch.testing.assert_close(window[..., 30:, :], padding.expand(1, 3, 18, 48))
+    torch.testing.assert_close(window[..., 40:], padding.expand(1, 3, 48, 8))
 
 
 def test_encoding_does_not_depend_on_the_order_of_scales(model: Any) -> None:

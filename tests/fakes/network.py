@@ -23,7 +23,7 @@ class Network(nn.Module):
     def __init__(self, num_classes: int, align_corners: bool) -> None:
         super().__init__()
         self.num_classes, self.align_corners = num_classes, align_corners
-        self.backbone, self.in_chans = _Camera(), 3
+        self.backbone, self.in_chans, self.takes_rgb = _Camera(), 3, True
         self.head = nn.Conv2d(3, num_classes, 8, 8, 4)
 
     def forward(self, x: Tensor) -> ModelOutput:
