@@ -118,6 +118,29 @@ def test_all_files_have_the_bands_of_the_first(tmp_path: Path) -> None:
     assert "000.tif has 5: give files of one kind" in fault[1]
 
 
+def test_val_has_the_bands_of_training(tmp_path: Path) -> None:
+    """Said at set-up, although all bands that are taken exist in both."""
+    root = write_bands(tmp_path, train=2, val=1)
+    write_tiff(root / "images/val/000.tif", scene(0)[0][..., [0, 0, 1, 2, 3, 4]])
+    splits = {"train": SPLIT, "val": {"images": "images/val", "masks": "masks/val"}}
+    data = _folder(root, splits=splits)
+    with pytest.raises(
+        UserError, match=r"val/000\.tif has 6 bands, but .*train/000\.tif has 5: give files of one kind"
+    ):
+        data.prepare_data()
+
+
+def test_the_memory_of_large_images_with_bands_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastfcn_pl.data.datasets.folder._LARGE", 4000)
+    monkeypatch.setattr("fastfcn_pl.data.datasets.folder.memory", "{} values".format)
+    splits = {"train": SPLIT, "val": {"images": "images/val", "masks": "masks/val"}}
+    data = _folder(write_bands(tmp_path, train=2, val=1), splits=splits, max_pixels=64 * 80)
+    with pytest.warns(
+        UserWarning, match=r"the largest image, .*\.tif, has 80x64 pixels: reading it takes 25600 values"
+    ):
+        data.prepare_data()
+
+
 def test_a_cache_keeps_bands_apart(tmp_path: Path) -> None:
     source = _folder(write_bands(tmp_path, train=1)).source("train")
     assert isinstance(source, BandSource)

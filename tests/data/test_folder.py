@@ -16,7 +16,7 @@ from PIL import Image
 from fastfcn_pl.config import build, validation
 from fastfcn_pl.core.types import IGNORE, UserError
 from fastfcn_pl.data.datasets.folder import Folder
-from fastfcn_pl.data.io.image_files import memory
+from fastfcn_pl.data.io.pixel_limit import memory
 from fastfcn_pl.data.transforms.geometric import RandomFlip
 from fastfcn_pl.tools.doctor.command import doctor
 from tests.conftest import ROOT

@@ -14,11 +14,12 @@ from fastfcn_pl.data.class_check import BINARY_REMAP, has_binary_masks, require_
 from fastfcn_pl.data.dataset import Transform
 from fastfcn_pl.data.file_datamodule import FileDataModule
 from fastfcn_pl.data.folder_options import bands_of, check_splits, check_types, expand, is_name
-from fastfcn_pl.data.io.band_files import BandSource
-from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, image_size, memory, read_ids
+from fastfcn_pl.data.io.band_files import BandSource, stored_size
+from fastfcn_pl.data.io.image_files import ColorReader, FileSource, MaskReader, image_size, read_ids
 from fastfcn_pl.data.io.label_ids import remap_key
 from fastfcn_pl.data.io.pairs import BAND_EXTENSIONS, EXTENSIONS, pair_folders, pair_list, stack_folders
 from fastfcn_pl.data.io.palette import voc_colors
+from fastfcn_pl.data.io.pixel_limit import memory
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 from fastfcn_pl.data.samplers import UNIFORM, Sampling
 
@@ -118,27 +119,36 @@ class Folder(FileDataModule):
             return False
 
     def prepare_data(self) -> None:
-        if self.spec.bands is not None:
-            _ = self.spec.bands.statistics
-        if self.max_pixels is not None and not self._checked:
-            self.notes += self._memory_note()
+        if not self._checked:
+            if self.spec.bands is not None:
+                _ = self.spec.bands.statistics
+                self._check_bands()
+            if self.max_pixels is not None:
+                self.notes += self._memory_note()
         while self.notes:
             warnings.warn(self.notes.pop(), stacklevel=2)
         super().prepare_data()
 
+    def _check_bands(self) -> None:
+        """Raise UserError if the first image of val is unusable, or has other bands than that of training."""
+        train, val = (self.source(split) for split in (self.train_split, "val"))
+        if isinstance(train, BandSource) and isinstance(val, BandSource) and len(train) and len(val):
+            replace(val, reference=train.images(0)).image(0)
+
     def _memory_note(self) -> list[str]:
         """Return a line about the largest image if it is above Pillow's limit."""
-        if self.spec.bands is not None:  # whose files are read without Pillow, which has the limit
-            return []
+        bands = self.spec.bands
+        read_size = image_size if bands is None else stored_size
         images = {pair[0] for split in (self.train_split, "val") for pair in self.files(split)}
-        sizes = {image: image_size(image, upright=True, max_pixels=self.max_pixels) for image in sorted(images)}
+        sizes = {image: read_size(image, upright=True, max_pixels=self.max_pixels) for image in sorted(images)}
         largest = max(sizes, key=lambda image: math.prod(sizes[image]), default=None)
         if largest is None or math.prod(sizes[largest]) <= _LARGE:
             return []
         (width, height), pixels = sizes[largest], math.prod(sizes[largest])
         return [
-            f"the largest image, {largest}, has {width}x{height} pixels: reading it takes {memory(pixels)} in each "
-            "of data.num_workers, besides what the network needs for it"
+            f"the largest image, {largest}, has {width}x{height} pixels: reading it takes "
+            f"{memory(pixels * (bands.count if bands else 1))} in each of data.num_workers, besides what the network "
+            "needs for it"
         ]
 
     @property

@@ -6,23 +6,32 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from numpy.lib.format import read_array
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from PIL import Image
 
 from fastfcn_pl.core.types import Bands, UserError
-from fastfcn_pl.data.io.image_files import FileSource, errors_named, file_content, open_image, size_text
+from fastfcn_pl.data.io.image_files import (
+    FileSource,
+    errors_named,
+    file_content,
+    image_size,
+    open_image,
+    require_file,
+    size_text,
+)
+from fastfcn_pl.data.io.pixel_limit import is_above_limit, too_large
+from fastfcn_pl.data.io.tiff_header import SIGNATURES, tiff_size
 
 try:
     from imagecodecs import png_decode, tiff_decode
 except ImportError:
     png_decode = tiff_decode = None
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""First bytes of TIFF and BigTIFF in both byte orders."""
 _DEEP_COLOR = (b"\x10\x02", b"\x10\x04", b"\x10\x06")
 """Bit depth and colour type in the header of a PNG with several channels of 16 bits, which Pillow cuts to 8."""
 
@@ -57,8 +66,8 @@ def read_bands(
 ) -> np.ndarray:
     """Return the `bands` of each of `paths` as one image `(H, W, C)`, float32.
 
-    Raises UserError if a file lacks a band, has values that are no numbers, has another size than the first one, or
-    another number of bands than its counterpart in `reference`.
+    Raises UserError if a file lacks a band, has too many pixels or values that are no numbers, has another size than
+    the first one, or another number of bands than its counterpart in `reference`.
     """
     if len(paths) != len(bands):
         raise UserError(f"{paths[0]}: data.bands takes bands of {len(bands)} files, and {len(paths)} are given")
@@ -109,7 +118,8 @@ def select_bands(pixels: np.ndarray, chosen: Sequence[int], name: str) -> np.nda
             f"{name} has {pixels.shape[2]} bands, so there is no band {max(chosen)} (they count from 0), which "
             f"data.bands={[*chosen]} takes: give images like those of the data set, or other bands to train with"
         )
-    image = np.ascontiguousarray(pixels[..., list(chosen)], dtype=np.float32)
+    with np.errstate(over="ignore"):  # the check below names what becomes infinite
+        image = np.ascontiguousarray(pixels[..., list(chosen)], dtype=np.float32)
     finite = np.isfinite(image)
     if not finite.all():
         count, bands = int((~finite.all(2)).sum()), [chosen[i] for i in np.flatnonzero(~finite.all((0, 1))).tolist()]
@@ -136,13 +146,39 @@ def _numeric(pixels: np.ndarray, name: str) -> np.ndarray:
     return pixels
 
 
+def stored_size(path: Path, upright: bool, max_pixels: int | None) -> tuple[int, int]:
+    """Return the width and height of an image, from its header alone; raises UserError above the limit on pixels."""
+    with errors_named(path):
+        require_file(path)
+        with path.open("rb") as file:
+            if path.suffix.lower() == ".npy":
+                size = _array_size(file, path)
+            elif file.read(4) in SIGNATURES:
+                with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+                    size = tiff_size(content)
+            else:
+                return image_size(path, upright, max_pixels)
+    if is_above_limit(size[0] * size[1], max_pixels):
+        raise too_large(path, size[0] * size[1], " for each band")
+    return size
+
+
+def _array_size(file: BinaryIO, path: Path) -> tuple[int, int]:
+    """Return the width and height in the header of a NumPy file; raises UserError if it holds no image."""
+    read_header = read_array_header_1_0 if read_magic(file) == (1, 0) else read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    height, width, _ = bands_last(np.broadcast_to(np.zeros((), dtype), shape), str(path)).shape
+    return width, height
+
+
 def _read_all(path: Path, upright: bool, max_pixels: int | None) -> np.ndarray:
     """Return all bands of a file as `(H, W, C)`: NumPy arrays and TIFF as stored, others as Pillow reads them."""
+    stored_size(path, upright, max_pixels)
     with errors_named(path):
-        content = file_content(path)
         if path.suffix.lower() == ".npy":
-            return bands_last(read_array(BytesIO(content)), str(path))
-        if content.startswith(_TIFF):
+            return bands_last(np.load(path), str(path))
+        content = file_content(path)
+        if content.startswith(SIGNATURES):
             return bands_last(_decoder(tiff_decode, path)(content, index=None), str(path))
         if content[24:26] in _DEEP_COLOR and content.startswith(b"\x89PNG"):
             return bands_last(_decoder(png_decode, path)(content), str(path))

@@ -18,13 +18,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from fastfcn_pl.core.types import UserError, listed
 from fastfcn_pl.data.io.label_ids import look_up
 from fastfcn_pl.data.io.pixel_arrays import RULE, rgb_array
+from fastfcn_pl.data.io.pixel_limit import half_pixel_limit, is_above_limit, too_large
 from fastfcn_pl.data.io.png import decode_ids
 from fastfcn_pl.data.io.walk import non_file_kind
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 """Pillow's names of the accepted formats; it knows others, and for EPS it starts another program."""
-MAX_PIXELS = "FASTFCN_MAX_PIXELS"
-"""Environment variable for the maximum number of pixels of an image; the default is Pillow's limit."""
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about recoverable damage and half of the pixel limit
 
 MaskReader = Callable[[Image.Image, Path], np.ndarray]
@@ -159,24 +158,19 @@ def _read_ids_fast(path: Path, max_pixels: int | None) -> np.ndarray | None:
     except (OSError, UserError):  # reading with Pillow then raises the right message
         return None
     pixels = int.from_bytes(content[16:20]) * int.from_bytes(content[20:24])  # in the header of a PNG
-    limit = _half_pixel_limit(max_pixels)
-    return None if limit is not None and pixels > 2 * limit else decode_ids(content)
+    return None if is_above_limit(pixels, max_pixels) else decode_ids(content)
 
 
 def file_content(path: Path) -> bytes:
     """Return the bytes of a file; raises UserError for a FIFO or device, which may never end."""
-    if (kind := non_file_kind(path)) and not path.is_dir():
-        raise UserError(f"{path} cannot be read as an image (it is {kind}): leave it out")
+    require_file(path)
     return path.read_bytes()
 
 
-def _half_pixel_limit(max_pixels: int | None) -> int | None:
-    """Return half of the limit, which is how Pillow stores it: of `max_pixels`, else of `MAX_PIXELS`, else Pillow's."""
-    if max_pixels is None and (limit := os.environ.get(MAX_PIXELS)):
-        if not limit.isdecimal() or int(limit) == 0:
-            raise UserError(f"{MAX_PIXELS}={limit}: give the largest number of pixels of an image, such as 400000000")
-        max_pixels = int(limit)
-    return Image.MAX_IMAGE_PIXELS if max_pixels is None else -(-max_pixels // 2)
+def require_file(path: Path) -> None:
+    """Raise UserError for a FIFO or device."""
+    if (kind := non_file_kind(path)) and not path.is_dir():
+        raise UserError(f"{path} cannot be read as an image (it is {kind}): leave it out")
 
 
 @contextmanager
@@ -184,7 +178,7 @@ def _opened(file: BinaryIO, max_pixels: int | None) -> Iterator[Image.Image]:
     """Open an image in one of `FORMATS`, with the limit on pixels that also counts while it is decoded."""
     default = Image.MAX_IMAGE_PIXELS
     try:
-        Image.MAX_IMAGE_PIXELS = _half_pixel_limit(max_pixels)
+        Image.MAX_IMAGE_PIXELS = half_pixel_limit(max_pixels)
         with Image.open(file, formats=FORMATS) as image:
             yield image
     finally:
@@ -219,11 +213,7 @@ def errors_named(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{path} does not fit into memory: shrink it, or leave it out") from error
     except Image.DecompressionBombError as error:
-        pixels = (re.findall(r"\d+", str(error)) or ["0"])[0]
-        raise UserError(
-            f"{path} has {pixels} pixels, too many for a file of unknown origin, and takes {memory(int(pixels))}: "
-            f"if you trust it, set data.max_pixels (data=folder) or the environment variable {MAX_PIXELS}={pixels}"
-        ) from error
+        raise too_large(path, int((re.findall(r"\d+", str(error)) or ["0"])[0])) from error
     except Exception as error:  # decoders raise anything for a damaged file
         unknown = f"not one of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else ""
         reason = unknown or " ".join(str(error).split()) or type(error).__name__
@@ -239,11 +229,6 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
         raise UserError(f"{path} has 32 bits a channel, whose range is unknown: store 8 or 16 bits a channel")
     image.info.pop("transparency", None)  # Pillow would warn about dropping it
     return image.convert("RGB")
-
-
-def memory(pixels: int) -> str:
-    """Return the memory for an image and its mask: 4 bytes a pixel in Pillow, 3 in an array, 1 for the label."""
-    return f"{8 * pixels / 2**30:.1f} GiB"
 
 
 def size_text(pixels: np.ndarray) -> str:

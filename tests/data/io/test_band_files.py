@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.lib.format import write_array_header_1_0
 from PIL import Image
 
 from fastfcn_pl.core.types import Bands, UserError
 from fastfcn_pl.data.io import band_files
-from fastfcn_pl.data.io.band_files import BandSource, band_pixels, read_bands
+from fastfcn_pl.data.io.band_files import BandSource, band_pixels, read_bands, stored_size
+from fastfcn_pl.data.io.tiff_header import tiff_size
 from tests.fakes.bands import scene, write_tiff
 
 PIXELS, _ = scene(0, (20, 30))
@@ -85,9 +90,23 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "text.npy": (lambda path: path.write_text("no array"), r"text\.npy cannot be read as an image \(.*\): restore it"),
     "objects.npy": (
-        lambda path: np.save(path, np.array([{}, 1], object)),
-        r"objects\.npy cannot be read as an image \(Object arrays",
+        lambda path: np.save(path, np.full((4, 5, 5), {}, object)),
+        r"objects\.npy holds object of shape \(4, 5, 5\): give real numbers",
     ),
+    "pickle.npy": (
+        lambda path: path.write_bytes(pickle.dumps(PIXELS)),
+        r"pickle\.npy cannot be read as an image \(the magic string",
+    ),
+    "infinite.npy": (
+        lambda path: np.save(path, np.full((5, 4, 5), 1e300)),
+        r"infinite\.npy has 20 pixels that are NaN or infinite, in band 0, 2, 4: fill them",
+    ),
+    "none.npy": (
+        lambda path: np.save(path, PIXELS[..., :0]),
+        r"none\.npy holds uint16 of shape \(20, 30, 0\): give real numbers",
+    ),
+    "fifo.npy": (os.mkfifo, r"fifo\.npy cannot be read as an image \(it is a FIFO\): leave it out"),
+    "fifo.tif": (os.mkfifo, r"fifo\.tif cannot be read as an image \(it is a FIFO\): leave it out"),
     "complex.npy": (
         lambda path: np.save(path, np.zeros((4, 5, 5), np.complex64)),
         r"complex\.npy holds complex64 of shape \(4, 5, 5\): give real numbers",
@@ -105,6 +124,64 @@ def test_mistakes_are_told_in_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as caught:
         read_bands([tmp_path / name], [[0, 2, 4]], True, None, reference)
     assert "\n" not in str(caught.value)
+
+
+def _claim(width: int, height: int, path: Path) -> None:
+    """Write an image of 20x30 whose header claims another size."""
+    if path.suffix == ".npy":
+        with path.open("wb") as file:
+            write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": (height, width, 5)})
+    else:
+        write_tiff(path, PIXELS)
+        content = path.read_bytes()
+        for tag, side, claimed in ((256, 30, width), (257, 20, height)):
+            content = content.replace(struct.pack("<HHII", tag, 4, 1, side), struct.pack("<HHII", tag, 4, 1, claimed))
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["image.tif", "image.npy"])
+def test_a_header_that_claims_too_many_pixels_allocates_nothing(name: str, tmp_path: Path) -> None:
+    _claim(100_000, 100_000, tmp_path / name)
+    refused = r"has 10000000000 pixels, too many .*takes 74\.5 GiB for each band: if you trust it, set data\.max_pixels"
+    with pytest.raises(UserError, match=refused):
+        read_bands([tmp_path / name], [[0]], True)
+    with pytest.raises(UserError, match=r"cannot be read as an image|does not fit into memory"):  # as it is too short
+        read_bands([tmp_path / name], [[0]], True, max_pixels=10**10)
+
+
+@pytest.mark.parametrize("name", [*WRITERS, "deep.png"])
+def test_the_limit_counts_pixels_not_bands(name: str, tmp_path: Path) -> None:
+    write = WRITERS.get(name, lambda path, pixels: cv2.imwrite(str(path), pixels[..., :3]))
+    write(tmp_path / name, PIXELS)
+    with pytest.raises(UserError, match=r"has 600 pixels, too many for a file of unknown origin"):
+        read_bands([tmp_path / name], [[0]], True, max_pixels=598)
+    assert read_bands([tmp_path / name], [[0]], True, max_pixels=600).shape == (20, 30, 1)
+    assert stored_size(tmp_path / name, True, 600) == (30, 20)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_sizes_of_bigtiff_in_both_byte_orders(order: str) -> None:
+    content = b"".join(
+        [
+            {"<": b"II+\0", ">": b"MM\0+"}[order],
+            struct.pack(f"{order}HHQQ", 8, 0, 16, 2),
+            struct.pack(f"{order}HHQQ", 256, 16, 1, 123_456),
+            struct.pack(f"{order}HHQHHI", 257, 3, 1, 789, 0, 0),
+            struct.pack(f"{order}Q", 0),
+        ]
+    )
+    assert tiff_size(content) == (123_456, 789)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_files_that_are_cut_off_are_refused_wherever_they_end(name: str, tmp_path: Path) -> None:
+    """A decoder of TIFF would take the end of a file for that of its pages."""
+    WRITERS[name](tmp_path / name, PIXELS)
+    content = (tmp_path / name).read_bytes()
+    for length in range(9, len(content), 211):
+        (tmp_path / name).write_bytes(content[:length])
+        with pytest.raises(UserError, match=rf"{name} cannot be read as an image \(.*\): restore it"):
+            read_bands([tmp_path / name], [[0]], True)
 
 
 def test_modalities_have_one_size(tmp_path: Path) -> None:
