@@ -89,15 +89,26 @@ def test_predicted_files(trained: Path, data: Path, command: Command, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "form", ["onnx", *(pytest.param(form, marks=pytest.mark.exhaustive) for form in ("torch_export", "torchscript"))]
+    "form", [pytest.param(form, marks=[pytest.mark.exhaustive] if form != "onnx" else []) for form in formats.SUFFIXES]
 )
 def test_exported_files_label_as_the_checkpoint(form: str, trained: Path, data: Path, tmp_path: Path) -> None:
+    if form in ("openvino", "executorch"):
+        pytest.importorskip(form)
     file, predictor = tmp_path / f"network{formats.SUFFIXES[form]}", Predictor(trained, "cpu")
     export(composed(f"checkpoint={trained}", f"format={form}", f"output={file}", "count=2", name="export"))
     exported = Predictor(file, "cpu", trust=True)
     assert exported.spec == predictor.spec
     for path in (data / "images" / "val").glob("*.tif"):
         assert np.array_equal(exported(path), predictor(path))
+
+
+@pytest.mark.exhaustive
+def test_a_file_of_8_bits_is_calibrated_on_bands(trained: Path, data: Path, tmp_path: Path) -> None:
+    file, predictor = tmp_path / "network.onnx", Predictor(trained, "cpu")
+    export(composed(f"checkpoint={trained}", "int8=true", f"output={file}", name="export"))
+    exported = Predictor(file, "cpu")
+    for path in (data / "images" / "val").glob("*.tif"):
+        assert (exported(path) == predictor(path)).mean() > 0.99
 
 
 @pytest.mark.slow
