@@ -24,6 +24,7 @@ from fastfcn_pl.tools.predict.command import predict
 from fastfcn_pl.tools.train import train
 from tests.conftest import TINY, composed
 from tests.fakes.bands import scene, write_bands
+from tests.support.grids import sample
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 MEAN, STD = [900.0, 1100, 1000, 2300, 1540], [60.0, 60, 60, 1150, 760]
@@ -88,9 +89,7 @@ def test_predicted_files(trained: Path, data: Path, command: Command, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "form", [pytest.param(form, marks=[pytest.mark.exhaustive] if form != "onnx" else []) for form in formats.SUFFIXES]
-)
+@pytest.mark.parametrize("form", sample(formats.SUFFIXES, "onnx"))
 def test_exported_files_label_as_the_checkpoint(form: str, trained: Path, data: Path, tmp_path: Path) -> None:
     if form in ("openvino", "executorch"):
         pytest.importorskip(form)
