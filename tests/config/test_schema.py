@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from fastfcn_pl.config import composition, schema, validation
 from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.core.types import UserError
+from tests.support.grids import sample
 
 GROUPS = (
     "data",
@@ -94,7 +95,9 @@ def test_a_base_is_no_option(make_config: Callable[..., DictConfig]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", [o for o in OPTIONS if o.startswith("data/") and o.count("/") == 1])
+@pytest.mark.parametrize(
+    "data", sample([o for o in OPTIONS if o.startswith("data/") and o.count("/") == 1], "data/camvid", "data/folder")
+)
 @pytest.mark.parametrize(
     "augmentation", [o for o in OPTIONS if o.startswith("data/augmentation/") and o.count("/") == 2]
 )
