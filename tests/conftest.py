@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _algorithms() -> Iterator[None]:
-    """Choose algorithms after each test as before: `trainer.deterministic` would make all later ones slow."""
+    """Turn deterministic algorithms off after each test: `trainer.deterministic` leaves them on, which is slow."""
     yield
     torch.use_deterministic_algorithms(False)
 

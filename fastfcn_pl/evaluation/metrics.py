@@ -65,10 +65,10 @@ class Scores:
 def confusion(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Return the pixel counts `(num_classes, num_classes)`, int64, rows true, columns predicted.
 
-    torchmetrics compares each pixel with each pair of classes if algorithms have to be deterministic: 60 GB for an
-    image of ADE20K. Counts of integers are the same in any order.
+    `prediction` and `target` are class indices of one shape; pixels labelled `IGNORE` do not count.
     """
     labelled = target != IGNORE
+    # torchmetrics' count takes pixels x classes^2 of memory with deterministic algorithms; this one always is.
     pairs = target[labelled].long() * num_classes + prediction[labelled]
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 

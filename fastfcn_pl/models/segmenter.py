@@ -63,7 +63,8 @@ class Segmenter(nn.Module):
         self.num_classes, self.align_corners = num_classes, align_corners
         self.backbone = backbone
         self.in_chans: int = getattr(backbone, "in_chans", 3)
-        self.takes_rgb = self.in_chans == 3  # a data set of three other bands changes it
+        self.takes_rgb = self.in_chans == 3
+        """Whether images are photographs, not three other bands; SegmentationModule sets it from the data set."""
         self.neck = neck(backbone.out_info, align_corners)
         self.head = head(self.neck.out_info, num_classes, align_corners)
         self.head_outputs: tuple[str, ...] | None = getattr(self.head, "extra_outputs", None)

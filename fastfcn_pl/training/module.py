@@ -74,9 +74,9 @@ class SegmentationModule(L.LightningModule):
         self.seed: int = config.get("seed", 0)
         self.total_steps: int | None = None
         self.warmup_steps: int | None = None
-        model.takes_rgb = spec.bands is None
         for name, values in zip(("mean", "std"), statistics(model, spec), strict=True):
             self.register_buffer(name, values.view(1, -1, 1, 1), persistent=False)
+        model.takes_rgb = spec.bands is None
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return normalised floats of images `(B, C, H, W)` as they are read, in the memory format of the weights."""

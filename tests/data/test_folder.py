@@ -321,7 +321,7 @@ def test_images_above_pillows_limit_are_an_option(tmp_path: Path, monkeypatch: p
     assert data.dataset("train")[0, 0]["image"].shape == (3, 60, 80)
     assert Image.MAX_IMAGE_PIXELS == 2000  # for all other files
     with pytest.warns(
-        UserWarning, match=r"the largest image, .*/000\.jpg, has 80x60 pixels: reading it takes 0\.0 GiB"
+        UserWarning, match=r"the largest image, .*/000\.jpg, has 80x60 pixels: reading it takes at least 0\.0 GiB"
     ):
         data.prepare_data()
     assert memory(400_000_000) == "3.0 GiB"

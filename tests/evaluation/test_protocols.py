@@ -297,8 +297,8 @@ OPTIONS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_large_image_is_scored_in_4_gib(name: str) -> None:
     """From 8,000 x 8,000 pixels to the confusion matrix of 150 classes; all scores at once would take 36 GiB."""

@@ -1,4 +1,4 @@
-"""Grids of parameters of which a part runs every time, and all of it with the exhaustive tests."""
+"""Samples of grids of parameters; the exhaustive tests run the rest."""
 
 from __future__ import annotations
 

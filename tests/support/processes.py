@@ -38,7 +38,7 @@ class Process:
             self.returncode = int(code)
         return self.returncode
 
-    def wait(self, timeout: float = 600) -> int:
+    def wait(self, timeout: float = 300) -> int:
         deadline = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > deadline:
@@ -48,7 +48,7 @@ class Process:
         assert self.returncode is not None
         return self.returncode
 
-    def communicate(self, timeout: float = 600) -> tuple[str, str]:
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
         self.wait(timeout)
         return self.said()
 
@@ -91,7 +91,8 @@ def wait(process: Process, reached: Callable[[], bool], timeout: float = 300) ->
         if reached():
             return True
         if time.monotonic() > deadline:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
+            break
         time.sleep(0.001)
     return False
 

@@ -143,7 +143,7 @@ def _write_published(folder: Path) -> None:
 
 PETS = {"README.md": _write_masks_of_255, "docs/index.md": _write_three_classes, "docs/data.md": write_coco}
 """Writers of the folder that a page calls pets."""
-PARTS: dict[str, Callable[[Path], Any]] = {
+WRITERS: dict[str, Callable[[Path], Any]] = {
     "<run>": _write_run,
     "checkpoint=<file>": _write_run,
     "checkpoint=<file.ckpt>": lambda folder: write_checkpoint(folder / "ade20k.ckpt", ADE20K.spec),

@@ -146,7 +146,7 @@ class Folder(FileDataModule):
             return []
         (width, height), pixels = sizes[largest], math.prod(sizes[largest])
         return [
-            f"the largest image, {largest}, has {width}x{height} pixels: reading it takes "
+            f"the largest image, {largest}, has {width}x{height} pixels: reading it takes at least "
             f"{memory(pixels * (bands.count if bands else 1))} in each of data.num_workers, besides what the network "
             "needs for it"
         ]

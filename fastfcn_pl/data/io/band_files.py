@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
+from numpy.lib.format import open_memmap
 from PIL import Image
 
 from fastfcn_pl.core.types import Bands, UserError
@@ -122,10 +121,11 @@ def select_bands(pixels: np.ndarray, chosen: Sequence[int], name: str) -> np.nda
         image = np.ascontiguousarray(pixels[..., list(chosen)], dtype=np.float32)
     finite = np.isfinite(image)
     if not finite.all():
-        count, bands = int((~finite.all(2)).sum()), [chosen[i] for i in np.flatnonzero(~finite.all((0, 1))).tolist()]
+        count = int((~finite.all(2)).sum())
+        bands = ", ".join(str(chosen[i]) for i in np.flatnonzero(~finite.all((0, 1))).tolist())
         raise UserError(
-            f"{name} has {count} pixels that are NaN or infinite, in band {', '.join(map(str, bands))}: fill them "
-            "with a number, and give them 255 in the mask if they shall not count"
+            f"{name} has {count} pixels that are NaN, infinite or beyond float32, in band {bands}: fill them with a "
+            "number, and give them 255 in the mask if they shall not count"
         )
     return image
 
@@ -150,24 +150,16 @@ def stored_size(path: Path, upright: bool, max_pixels: int | None) -> tuple[int,
     """Return the width and height of an image, from its header alone; raises UserError above the limit on pixels."""
     with errors_named(path):
         require_file(path)
-        with path.open("rb") as file:
-            if path.suffix.lower() == ".npy":
-                size = _array_size(file, path)
-            elif file.read(4) in SIGNATURES:
+        if path.suffix.lower() == ".npy":
+            height, width, _ = bands_last(open_memmap(path, mode="r"), str(path)).shape
+        else:
+            with path.open("rb") as file:
+                if file.read(4) not in SIGNATURES:
+                    return image_size(path, upright, max_pixels)
                 with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-                    size = tiff_size(content)
-            else:
-                return image_size(path, upright, max_pixels)
-    if is_above_limit(size[0] * size[1], max_pixels):
-        raise too_large(path, size[0] * size[1], " for each band")
-    return size
-
-
-def _array_size(file: BinaryIO, path: Path) -> tuple[int, int]:
-    """Return the width and height in the header of a NumPy file; raises UserError if it holds no image."""
-    read_header = read_array_header_1_0 if read_magic(file) == (1, 0) else read_array_header_2_0
-    shape, _, dtype = read_header(file)
-    height, width, _ = bands_last(np.broadcast_to(np.zeros((), dtype), shape), str(path)).shape
+                    width, height = tiff_size(content)
+    if is_above_limit(width * height, max_pixels):
+        raise too_large(path, width * height, " for each band")
     return width, height
 
 

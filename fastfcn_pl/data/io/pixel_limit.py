@@ -1,4 +1,4 @@
-"""Limit on the pixels of an image: a small file may claim so many that it exhausts the memory."""
+"""Limit on the pixels of an image, not on its bands: a small file may claim so many that it exhausts the memory."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def is_above_limit(pixels: int, max_pixels: int | None) -> bool:
     return half is not None and pixels > 2 * half
 
 
-def too_large(path: Path, pixels: int, each: str = "") -> UserError:
-    """Return the error for a file of too many pixels; `each` says of what it states the memory."""
+def too_large(path: Path, pixels: int, unit: str = "") -> UserError:
+    """Return the error for a file of too many pixels; `unit` says of what it states the memory."""
     return UserError(
-        f"{path} has {pixels} pixels, too many for a file of unknown origin, and takes {memory(pixels)}{each}: if you "
+        f"{path} has {pixels} pixels, too many for a file of unknown origin, and takes {memory(pixels)}{unit}: if you "
         f"trust it, set data.max_pixels (data=folder) or the environment variable {MAX_PIXELS}={pixels}"
     )
 
@@ -39,6 +39,6 @@ def too_large(path: Path, pixels: int, each: str = "") -> UserError:
 def memory(pixels: int) -> str:
     """Return the memory for RGB and a mask: 4 bytes a pixel in Pillow, 3 in an array, 1 for the label.
 
-    A band takes as much: up to 4 bytes a pixel in the file's type, and 4 as float32.
+    A band that is taken needs as much, 4 bytes in the file and 4 as float32; those of float64 need more.
     """
     return f"{8 * pixels / 2**30:.1f} GiB"

@@ -45,6 +45,7 @@ def test_uneven_ranks_of_which_one_has_no_image_find_the_same(tmp_path: Path) ->
     results = dict(found.get(timeout=60) for _ in ranks)
     for rank in ranks:
         rank.join(60)
+        assert rank.exitcode == 0
     one = {name: findings._asdict() for name, findings in alone.compute().items()}
     assert len(one) == 6
     for rank in range(3):

@@ -58,6 +58,7 @@ def test_every_rank_stops_where_one_differs(second: dict[str, Any], world_size: 
     found = [said.get(timeout=60) for _ in ranks]
     for rank in ranks:
         rank.join(60)
+        assert rank.exitcode == 0
     assert found[0] == found[1]
     assert line in found[0]
     assert bool(line) == bool(found[0])
