@@ -35,15 +35,16 @@ def serve() -> None:
 def _start(command: list[str], folder: str, env: dict[str, str], files: list[str]) -> None:
     """Run the command in a fork, whose id is written to standard output; write its exit code to the last of `files`."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # Opened before the caller hears of the process: it may forget it, and another file of its own gets the number.
+    output, errors, code = (os.open(file, os.O_RDWR | os.O_APPEND) for file in files)
     if pid := os.fork():
         print(pid, flush=True)
         _, status = os.waitpid(pid, 0)
-        with open(files.pop(), "w") as file:
-            file.write(str(os.waitstatus_to_exitcode(status)))
+        os.write(code, str(os.waitstatus_to_exitcode(status)).encode())
         os._exit(0)
     os.setsid()
-    for standard, file in enumerate([os.devnull, *files[:2]]):
-        os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), standard)
+    for standard, file in enumerate([os.open(os.devnull, os.O_RDWR), output, errors]):
+        os.dup2(file, standard)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
