@@ -164,15 +164,20 @@ def stored_size(path: Path, upright: bool, max_pixels: int | None) -> tuple[int,
 
 
 def _read_all(path: Path, upright: bool, max_pixels: int | None) -> np.ndarray:
-    """Return all bands of a file as `(H, W, C)`: NumPy arrays and TIFF as stored, others as Pillow reads them."""
-    stored_size(path, upright, max_pixels)
+    """Return all bands of a file as `(H, W, C)`: NumPy arrays and TIFF as stored, others as Pillow reads them.
+
+    Pillow has the limit on pixels itself; the other decoders have none.
+    """
     with errors_named(path):
         if path.suffix.lower() == ".npy":
+            stored_size(path, upright, max_pixels)
             return bands_last(np.load(path), str(path))
         content = file_content(path)
         if content.startswith(SIGNATURES):
+            stored_size(path, upright, max_pixels)
             return bands_last(_decoder(tiff_decode, path)(content, index=None), str(path))
         if content[24:26] in _DEEP_COLOR and content.startswith(b"\x89PNG"):
+            stored_size(path, upright, max_pixels)
             return bands_last(_decoder(png_decode, path)(content), str(path))
     image = open_image(path, upright, max_pixels)
     return bands_last(np.asarray(image.convert("RGB") if image.mode == "P" else image), str(path))
