@@ -25,7 +25,8 @@ from fastfcn_pl.tools.predict.prediction import Prediction
 from fastfcn_pl.tools.train import train
 from tests.conftest import TINY, composed
 from tests.fakes.folder import photograph
-from tests.support.processes import Process, start, wait
+from tests.support.grids import sample
+from tests.support.processes import Process, free_port, start, wait
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -58,16 +59,10 @@ def url(checkpoint: Path, tmp_path: Path) -> Iterator[str]:
 
 def _start(checkpoint: Path, folder: Path, *more: str, **env: str) -> tuple[Process, str]:
     """Start the page, and return the address that it prints after the steps of its start."""
-    server = start(folder, "fastfcn_pl.demo", f"checkpoint={checkpoint}", f"port={_free_port()}", *more, **env)
+    server = start(folder, "fastfcn_pl.demo", f"checkpoint={checkpoint}", f"port={free_port()}", *more, **env)
     assert wait(server, lambda: "labelling images at http" in server.said()[0]), server.communicate()
     line = next(line for line in server.said()[0].splitlines() if not line.startswith("demo: "))
     return server, re.findall(r"http\S+", line)[0]
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.mark.slow
@@ -112,7 +107,7 @@ def _shown(page: Any) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("number", sample([signal.SIGTERM, signal.SIGINT], signal.SIGTERM))
 def test_uploads_have_a_limit_and_are_gone_at_the_end(checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
     client = pytest.importorskip("gradio_client")
     (tmp_path / "tmp").mkdir()

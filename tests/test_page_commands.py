@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from fastfcn_pl.config import schema
 from fastfcn_pl.engine.usage import COMMANDS
 from tests.conftest import ROOT, TINY
 from tests.fakes.wandb_server import wandb_server
-from tests.support.processes import start, wait
+from tests.support.processes import free_port, start, wait
 from tests.support.readers_folder import PLACEHOLDERS, WRITERS, write_named_files
 from tests.test_project_files import PAGES, page_name
 
@@ -205,10 +204,7 @@ def _small(name: str, words: str) -> list[str]:
 
 def _serve(arguments: list[str], folder: Path) -> None:
     """Start the page, and end it with Ctrl-C when it is there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = start(folder, "fastfcn_pl.demo", *arguments, f"port={port}")
+    server = start(folder, "fastfcn_pl.demo", *arguments, f"port={free_port()}")
     assert wait(server, lambda: "labelling images at http" in server.said()[0]), server.communicate()
     server.send_signal(signal.SIGINT)
     assert server.wait(30) == 0, server.said()

@@ -28,6 +28,7 @@ from fastfcn_pl.training.checkpoint_io import moved
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
 from tests.support import in_process, processes
+from tests.support.grids import sample
 from tests.support.processes import age, start, wait
 
 pytestmark = pytest.mark.slow
@@ -103,7 +104,7 @@ def _inside_of_an_epoch(checkpoint: Path) -> bool:
     return progress["ready"] > progress["processed"]
 
 
-@pytest.mark.parametrize("each", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("each", sample([False, True], False))
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -273,9 +274,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     ("ranks", "kills"),
     [(1, 1), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ((1, 6), (2, 1), (2, 6)))],
 )
-@pytest.mark.parametrize(
-    "moment", [pytest.param("inside of an epoch", marks=pytest.mark.exhaustive), "inside of a save"]
-)
+@pytest.mark.parametrize("moment", sample(["inside of an epoch", "inside of a save"], "inside of a save"))
 def test_a_killed_run_ends_like_one_that_was_not(
     moment: str, ranks: int, kills: int, tmp_path: Path, unbroken: Callable[[int], Path]
 ) -> None:

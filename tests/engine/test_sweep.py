@@ -16,6 +16,7 @@ import pytest
 from fastfcn_pl.engine import sweep
 from tests.conftest import TINY
 from tests.fakes.camvid import write_camvid
+from tests.support.grids import sample
 from tests.support.processes import start, wait
 from tests.support.wandb_file import of_kind
 
@@ -39,9 +40,7 @@ def _launched_by(launcher: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher", ["basic", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("joblib", "submitit_local"))]
-)
+@pytest.mark.parametrize("launcher", sample(["basic", "joblib", "submitit_local"], "basic"))
 def test_a_sweep_runs_its_jobs_and_says_which_failed(launcher: str, command: Command, tmp_path: Path) -> None:
     extra = _launched_by(launcher)
     small = [override for override in SMALL if override != "data.batch_size=2"]
@@ -101,7 +100,7 @@ def test_a_sweep_that_is_told_to_end_says_how_far_it_came(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("devices", sample([1, 2], 1))
 def test_optuna_goes_on_behind_a_job_that_failed(devices: int, command: Command, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     small = [override for override in SMALL if override != "data.batch_size=2"]

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fastfcn_pl.config import build, schema
 from fastfcn_pl.core.types import UserError
+from tests.support.grids import sample
 
 BACKBONES = [
     "test_resnet",
@@ -81,12 +82,8 @@ EVERY_PART = ("fcn_r50_d32", "fastfcn_encnet_r50", "fastfcn_deeplab_r50", "pspne
 """Recipes that have every neck and head of all recipes between them."""
 
 
-def _once(recipe: str) -> object:
-    return pytest.param(recipe, marks=() if recipe in EVERY_PART else pytest.mark.exhaustive)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [_once(recipe) for recipe in RECIPES])
+@pytest.mark.parametrize("recipe", sample(RECIPES, *EVERY_PART))
 def test_a_recipe_compiles_and_exports_whole(recipe: str) -> None:
     """Small backbones and widths compile without a graph break, and export to a program that computes the same."""
     stride = build.compose([f"model={recipe}", "run_dir=."]).model.backbone.output_stride

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,6 +96,12 @@ def wait(process: Process, reached: Callable[[], bool], timeout: float = 300) ->
             break
         time.sleep(0.001)
     return False
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def age(path: Path) -> int:

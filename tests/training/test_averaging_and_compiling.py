@@ -20,6 +20,7 @@ from fastfcn_pl.engine import checkpoint
 from fastfcn_pl.tools.evaluate import evaluate
 from fastfcn_pl.tools.train import train
 from tests.conftest import TINY
+from tests.support.grids import sample
 
 pytestmark = pytest.mark.slow
 DECAY = 0.6
@@ -71,7 +72,7 @@ def test_averages_are_validated_saved_and_scored(make_config: MakeConfig, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.exhaustive)]
+    "backend", sample(["aot_eager", "inductor"], "aot_eager")
 )  # the former traces, too, but makes no kernels
 def test_a_compiled_network_leaves_no_trace(
     backend: str, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from fastfcn_pl.config import build
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.training.distributed import Started
 from tests.conftest import TINY
-from tests.support.processes import start
+from tests.support.processes import free_port, start
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "WORLD_SIZE": "8"}
 SRUN = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train"}
@@ -117,17 +116,11 @@ SMALL = [*TINY[:-1], "data.train_images=8", "data.val_images=3", "data.size=64",
 SMALL += ["data.batch_size=2", "trainer.max_epochs=1", "~callbacks.cost", "~callbacks.progress"]
 
 
-def _port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def _agents(
     folder: Path, addresses: tuple[str, str], commands: list[list[str]], prefixes: list[list[str]], **env: str
 ) -> list[tuple[int, str, str]]:
     """Run torchrun's agents of two machines; return exit code, output and errors of each."""
-    shared = ["--nnodes=2", "--nproc-per-node=1", f"--master-addr={addresses[0]}", f"--master-port={_port()}"]
+    shared = ["--nnodes=2", "--nproc-per-node=1", f"--master-addr={addresses[0]}", f"--master-port={free_port()}"]
     agents = [
         subprocess.Popen(
             [*prefix, sys.executable, "-m", "torch.distributed.run", *shared, f"--node-rank={node}",
@@ -206,7 +199,7 @@ def test_two_networks_make_one_run(networks: list[str], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ranks_started_by_hand_have_one_configuration(tmp_path: Path) -> None:
     """Each machine starts the command with NODE_RANK and composes its own configuration, as Lightning documents."""
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = ["fastfcn_pl.train", *SMALL, "logger=none", "trainer.num_nodes=2", "hydra.run.dir=run"]
     first = start(tmp_path, *command, **where, NODE_RANK="0")
     second = start(tmp_path, *command, "optimizer.lr=0.5", **where, NODE_RANK="1")

@@ -13,6 +13,7 @@ import torch
 
 from tests.conftest import TINY
 from tests.fakes.command import write_command
+from tests.support.grids import sample
 from tests.support.processes import Process, children_of, ranks_of, start, wait
 
 pytestmark = pytest.mark.slow
@@ -55,9 +56,7 @@ def test_sigterm_saves_and_ends(command: Command, tmp_path: Path) -> None:
     assert _step(tmp_path) in (5, 6)
 
 
-@pytest.mark.parametrize(
-    "told", ["rank 1", *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("rank 0", "the group"))]
-)
+@pytest.mark.parametrize("told", sample(["rank 1", "rank 0", "the group"], "rank 1"))
 def test_sigterm_of_any_rank_ends_all(told: str, tmp_path: Path) -> None:
     """The process group also holds data workers."""
     process = start(tmp_path, TRAIN, *LONG, "trainer.devices=2")
@@ -130,7 +129,7 @@ def _srun(folder: Path, *more: str) -> list[Process]:
     return [start(folder, TRAIN, *LONG, "trainer.devices=2", *more, **slurm, **task) for task in tasks]
 
 
-@pytest.mark.parametrize("resumed", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("resumed", sample([False, True], False))
 def test_slurm_requeues_a_run_which_resumes_with_the_same_command(resumed: bool, tmp_path: Path) -> None:
     """Both tasks receive the signal."""
     asked = write_command(tmp_path / "bin" / "scontrol")
