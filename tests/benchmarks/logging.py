@@ -19,13 +19,12 @@ from pathlib import Path
 from statistics import median
 
 import lightning as L
-from hydra import compose, initialize_config_dir
 from lightning.pytorch.profilers import SimpleProfiler
-from omegaconf import DictConfig
 
-from fastfcn_pl.config import build, schema
+from fastfcn_pl.config import build
 from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.training.loggers import closing_wandb
+from tests.benchmarks import camvid
 from tests.benchmarks.report import report
 
 Times = tuple[float, float, float]
@@ -57,21 +56,17 @@ def _inside(profiler: SimpleProfiler) -> float:
 def epoch(root: Path, overrides: Sequence[str]) -> Times:
     """Train for one epoch and return what it took."""
     with tempfile.TemporaryDirectory() as folder:
-        cfg = _compose(["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", f"data.root={root}", *overrides])
+        cfg = camvid.config(
+            ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", f"data.root={root}", *overrides]
+        )
         cfg.run_dir = folder
-        data, timed = build.datamodule(cfg), _Epoch()
+        data, timed = camvid.datamodule(cfg), _Epoch()
         trainer = build.trainer(cfg)
         trainer.callbacks.append(timed)
         trainer.profiler = profiler = SimpleProfiler()
         with closing_wandb(folder):
             trainer.fit(build.module(cfg, data.spec), datamodule=data)
     return *timed.times, _inside(profiler)
-
-
-def _compose(overrides: Sequence[str]) -> DictConfig:
-    schema.register()
-    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
-        return compose("camvid", [*overrides, "run_dir=unset"])
 
 
 def measure(root: Path, rounds: int, kept: Path | None, overrides: Sequence[str]) -> dict[str, list[Times]]:

@@ -23,18 +23,17 @@ from unittest.mock import patch
 
 import lightning as L
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
 from fastfcn_pl.acceleration.training import optimize_for_training
-from fastfcn_pl.config import build, schema
+from fastfcn_pl.config import build
 from fastfcn_pl.core.tables import markdown_table
 from fastfcn_pl.losses.weighted_sum import WeightedSum
 from fastfcn_pl.models.segmenter import Segmenter
 from fastfcn_pl.training.loggers import closing_wandb
 from fastfcn_pl.training.module import SegmentationModule
+from tests.benchmarks import camvid
 from tests.benchmarks.measure import machine
 from tests.benchmarks.report import report
 
@@ -110,9 +109,9 @@ class FirstStep(L.Callback):
 def ours(overrides: Sequence[str], steps: int) -> list[tuple[float, float]]:
     """Return `Clock.steps` under Lightning, with everything on."""
     with tempfile.TemporaryDirectory() as folder:
-        cfg = _compose([*WATCHED, f"trainer.max_steps={steps}", "trainer.num_sanity_val_steps=0", *overrides])
+        cfg = camvid.config([*WATCHED, f"trainer.max_steps={steps}", "trainer.num_sanity_val_steps=0", *overrides])
         cfg.run_dir, cfg.trainer.limit_val_batches = folder, 0
-        data, clock = build.datamodule(cfg), Clock()
+        data, clock = camvid.datamodule(cfg), Clock()
         trainer = build.trainer(cfg)
         trainer.callbacks.append(Steps(clock))
         with closing_wandb(folder), clock.of_work():
@@ -122,8 +121,8 @@ def ours(overrides: Sequence[str], steps: int) -> list[tuple[float, float]]:
 
 def bare(overrides: Sequence[str], steps: int) -> list[tuple[float, float]]:
     """Return `Clock.steps` of a loop that only trains."""
-    cfg, clock = _compose(overrides), Clock()
-    data = build.datamodule(cfg)
+    cfg, clock = camvid.config(overrides), Clock()
+    data = camvid.datamodule(cfg)
     module = build.module(cfg, data.spec).train()
     module.memory_format = optimize_for_training(
         module.model, device=torch.device("cpu"), precision="32-true", channels_last=cfg.channels_last
@@ -143,12 +142,6 @@ def bare(overrides: Sequence[str], steps: int) -> list[tuple[float, float]]:
                 if len(clock.begun) == steps:
                     break
     return clock.steps()
-
-
-def _compose(overrides: Sequence[str]) -> DictConfig:
-    schema.register()
-    with initialize_config_dir(str(schema.CONF_DIR), version_base="1.3"):
-        return compose("camvid", [*overrides, "run_dir=unset"])
 
 
 def first_step(overrides: Sequence[str]) -> tuple[float, float]:
