@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fastfcn_pl.config import options, trainer_flags
+from fastfcn_pl.config import lightning_messages, options, trainer_flags
 from fastfcn_pl.config.precedence import HYDRA_KEYS
 from fastfcn_pl.config.stored_config import storable_config
 from fastfcn_pl.config.validation import import_target, parameters
@@ -33,15 +31,7 @@ from fastfcn_pl.training.freezing import freeze
 from fastfcn_pl.training.module import SegmentationModule
 from fastfcn_pl.training.sync_batch_norm import SyncBatchNorms
 
-# Lightning sets its own level when it is imported, and says there what our tables say.
-for _name in ("lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # a deprecation inside Lightning
-warnings.filterwarnings("ignore", message=r"(?s).*Checkpoint directory .* exists and is not empty")  # of a resumed run
-warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")  # our sampler is
-warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")  # frozen norms
-warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")  # the interval spans epochs
-warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")  # scores are computed from all ranks' pixels already
+lightning_messages.hide()
 
 
 Config = DictConfig

@@ -34,7 +34,7 @@ from hydra.core.singleton import Singleton
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.style import Style
 
-import fastfcn_pl.config.build  # noqa: F401  # sets warning filters when it is imported
+from fastfcn_pl.config import lightning_messages
 from fastfcn_pl.config.composition import ConfigLoader
 from fastfcn_pl.core import reachability, redaction
 from fastfcn_pl.data.workers import TERMINATION_SIGNALS
@@ -152,6 +152,7 @@ def _libraries() -> Iterator[None]:
         with warnings.catch_warnings(), mock.patch.object(gc, "freeze"):
             warnings.filters[:] = _FILTERS  # type: ignore[index]
             warnings._filters_mutated()  # type: ignore[attr-defined]
+            lightning_messages.hide()  # `build` did it when it was imported, and pytest may have undone it
             warnings.showwarning = _show_warning
             yield
     finally:
