@@ -16,6 +16,7 @@ from fastfcn_pl.core.types import DatasetSpec, UserError
 from fastfcn_pl.data.cache import CachedSource
 from fastfcn_pl.data.dataset import Sample, SegmentationDataset, Source, Transform
 from fastfcn_pl.data.io.image_files import FileSource
+from fastfcn_pl.data.loader import Loader
 from fastfcn_pl.data.loader_options import AUTOMATIC, Loading
 from fastfcn_pl.data.samplers import UNIFORM, EvalSampler, Sampling, TrainSampler
 from fastfcn_pl.data.shared_memory import exit_on_lost_batch, worker_count
@@ -113,7 +114,7 @@ class SegmentationDataModule(L.LightningDataModule):
         # In a loop of the user's own, nothing ends workers that outlive an epoch.
         in_run, persistent = self.trainer is not None, options.persistent_workers
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
+        return Loader(
             dataset,
             size,
             sampler=sampler,

@@ -11,10 +11,12 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import synchronize
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from fastfcn_pl.data.io.parallel import MORE_SHARED_MEMORY
 
@@ -25,6 +27,8 @@ _KILLED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)"
 )
 _SHARED_MEMORY = re.compile(r"bus error|shared memory|/torch_\w+|\bshm\b|/dev/shm", re.IGNORECASE)
+loader_iterators = weakref.WeakSet[Any]()
+"""Iterators of `data.loader.Loader` that have workers."""
 
 
 def init_worker() -> None:
@@ -49,6 +53,9 @@ def exit_with_parent() -> None:
 
 def kill_workers() -> None:
     """Kill the workers of this process, which ignore termination signals and may hang."""
+    for iterator in list(loader_iterators):
+        # A worker that dies inside of this event's lock keeps it, and torch, which sets the event, would wait for ever.
+        iterator._workers_done_event = threading.Event()
     children = multiprocessing.active_children()
     in_main_thread = threading.current_thread() is threading.main_thread()
     # torch's handler would raise an error for each killed worker, at an arbitrary point.
