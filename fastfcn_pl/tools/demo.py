@@ -67,9 +67,9 @@ def _serve(cfg: DictConfig) -> None:
         )
     except OSError as error:
         raise UserError(f"port={cfg.port} of host={cfg.host} cannot be used ({error}): choose another port") from error
-    print(f"labelling images at {blocks.local_url} (Ctrl-C ends it)", flush=True)
     try:
         with suppress(KeyboardInterrupt):
+            print(f"labelling images at {blocks.local_url} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
     finally:
         blocks.close(verbose=False)

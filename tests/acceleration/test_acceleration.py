@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -42,7 +43,11 @@ def _assert_same(fast: Segmenter, model: Segmenter, *sizes: tuple[int, int]) -> 
     with torch.no_grad():
         for size in sizes or ((67, 49), (32, 96)):
             expected, actual = model(_image(*size)).logits, fast(_image(*size)).logits
-            assert (actual - expected).abs().max() < 1e-4 * expected.std()
+            limit = 1e-4 * expected.std()
+            if (actual - expected).abs().max() >= limit:  # rounding alone may change a network with random weights more
+                exact = copy.deepcopy(model).double()(_image(*size).double()).logits
+                limit = 4 * (expected - exact).abs().max()
+            assert (actual - expected).abs().max() < limit
             assert (actual.argmax(1) == expected.argmax(1)).float().mean() >= 0.999
 
 

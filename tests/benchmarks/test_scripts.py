@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import wandb
 from omegaconf import DictConfig
 
 from fastfcn_pl.ops import fast_paths as ops_fast_paths
@@ -100,6 +101,7 @@ def test_the_loop_is_measured(tmp_path: Path) -> None:
     """The work that both share is most of a step, even of a small network."""
     root = write_camvid(tmp_path / "CamVid", train=16, val=2)
     text = loop.main(rounds=1, steps=8, root=root, overrides=["data.augmentation.crop_size=[96,96]"])
+    wandb.teardown()  # its service, which the environment would name to later commands
     bare = _cells(next(line for line in text.splitlines() if line.startswith("| bare")))
     assert 0 < float(bare[2]) < 0.2 * float(bare[1])
 

@@ -152,6 +152,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "runs/neck_ablation": lambda folder: write_sweep(folder / "runs/neck_ablation", ["jpu_128", "dilated"], [0, 1]),
     "photos": _write_photos,
     "<dir>/CamVid": _write_camvid,
+    "-cn heads": _write_camvid,
     "data=ade20k": lambda folder: write_ade20k(folder / "data" / "ADEChallengeData2016"),
     "data=fields": _write_fields,
     "data.root=scenes": lambda folder: _write_parquet(folder / "scenes"),
