@@ -36,6 +36,7 @@ ADDED_KEYS: dict[str, Any] = {
     "data.augmentation.color": [],
     "data.sampler._target_": "fastfcn_pl.data.samplers.Uniform",
     "model.backbone.drop_path_rate": 0.0,
+    "model.backbone.in_chans": "${in_chans:${oc.select:data.bands,null}}",
     "model.neck.upsampler._target_": "fastfcn_pl.models.necks.upsamplers.interpolation.Bilinear",
     "model.neck.upsampler._partial_": True,
     "model.neck.output_level": 3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -11,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import folder_claim
 from fastfcn_pl.engine.folder_claim import alone
 from fastfcn_pl.engine.job_state import JobState, check_start, state_of
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.support.processes import start, wait
 
 SMALL = [*TINY, "data.train_images=400", "data.val_images=2", "data.size=64", "data.num_workers=0"]
 SMALL += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=5", "~callbacks.cost", "~callbacks.progress"]
+RECORDS = sorted((ROOT / "experiments").glob("*/records/*"))
 SWEEP = ["-m", *SMALL, "hydra.sweep.dir=sweep", "data.batch_size=40,2,20"]
 
 
@@ -62,6 +65,16 @@ def test_a_job_of_an_earlier_version_is_the_same_job(tmp_path: Path, make_config
         OmegaConf.update(changed, key, value)
         with pytest.raises(UserError, match="configured otherwise"):
             state_of(changed, tmp_path)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: f"{record.parents[1].name} {record.name}")
+def test_a_recorded_run_is_not_run_again(record: Path, tmp_path: Path, make_config: Any) -> None:
+    overrides = yaml.safe_load((record / ".hydra" / "overrides.yaml").read_text())
+    cfg = make_config(*overrides, name=record.parents[1].name)
+    run = shutil.copytree(record, cfg.run_dir)
+    config = Path(run, ".hydra", "config.yaml")
+    config.write_text(config.read_text().replace("${hydra:runtime.output_dir}", run))
+    assert state_of(cfg, Path(run))[0] is JobState.DONE
 
 
 @pytest.mark.parametrize(
