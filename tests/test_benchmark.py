@@ -160,12 +160,15 @@ def test_a_run_is_measured_in_its_folder(tmp_path: Path, make_config: Callable[.
     small = ["data.train_images=2", "data.val_images=1", "data.size=64", "data.batch_size=2", "data.num_workers=0"]
     train(make_config(*TINY, *small, "trainer.max_steps=1", "callbacks.cost.repeats=0"))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
+    (tmp_path / "run" / ".hydra").mkdir()
+    (tmp_path / "run" / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {model/neck: its_own}}}\n")
     cfg = make_config("size=[64,64]", "repeats=2", "memory=false", f"checkpoint={tmp_path}/run", name="benchmark")
     cfg.run_dir = str(tmp_path / "other")
     benchmark(cfg)
     found = _found(tmp_path / "run")
     assert found == _found(tmp_path / "other")
     assert found["num_classes"] == 8
+    assert found["choices"] == {"model/neck": "its_own"}
     auxiliary = results["parameters"] - found["parameters"]
     assert 0 < auxiliary < results["parameters"] / 2
     assert find_checkpoint(f"{tmp_path}/run/checkpoints/last.ckpt")[1] == tmp_path / "run"

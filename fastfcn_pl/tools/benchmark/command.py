@@ -47,6 +47,8 @@ def benchmark(cfg: DictConfig) -> float:
         cfg, network = _load_network(cfg, path)
     startup_messages.step("benchmark: measuring")
     measurement = measure(cfg, network, device)
+    if cfg.checkpoint is not None:  # this job's own options are of a network that was not measured
+        measurement["choices"] = hydra_job.choices(str(run_folder)) if run_folder is not None else {}
     for folder in filter(None, (cfg.run_dir, run_folder)):
         with atomic_write(Path(folder, FILE)) as hidden:
             hidden.write_text(json.dumps(measurement, indent=2) + "\n")
