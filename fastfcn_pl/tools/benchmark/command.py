@@ -42,13 +42,13 @@ def benchmark(cfg: DictConfig) -> float:
         build.without_pretrained(cfg)
         validation.check(cfg)
         network, run_folder = build.model(cfg, cfg.num_classes), None
+        choices = hydra_job.choices()
     else:
         path, run_folder = find_checkpoint(cfg.checkpoint)
         cfg, network = _load_network(cfg, path)
+        choices = hydra_job.choices(str(run_folder)) if run_folder is not None else {}
     startup_messages.step("benchmark: measuring")
-    measurement = measure(cfg, network, device)
-    if cfg.checkpoint is not None:  # this job's own options are of a network that was not measured
-        measurement["choices"] = hydra_job.choices(str(run_folder)) if run_folder is not None else {}
+    measurement = measure(cfg, network, device, choices)
     for folder in filter(None, (cfg.run_dir, run_folder)):
         with atomic_write(Path(folder, FILE)) as hidden:
             hidden.write_text(json.dumps(measurement, indent=2) + "\n")
@@ -58,8 +58,10 @@ def benchmark(cfg: DictConfig) -> float:
     return measurement["latency_ms"]
 
 
-def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> comparison.Measurement:
-    """Return the measurement of `network`, for `benchmark.json`.
+def measure(
+    cfg: DictConfig, network: Segmenter, device: torch.device, choices: dict[str, str]
+) -> comparison.Measurement:
+    """Return the measurement of `network`, for `benchmark.json`, with the options `choices` that it was built from.
 
     `parameters` and `gmacs` (of one image) are counted before batch norms are folded, without the auxiliary head.
     Latency is that of the network that `predict` runs, from normalised images to labels. `parts` has the latency of
@@ -118,7 +120,7 @@ def measure(cfg: DictConfig, network: Segmenter, device: torch.device) -> compar
         "warm_up": cfg.warm_up,
         "repeats": cfg.repeats,
         "checkpoint": cfg.checkpoint,
-        "choices": hydra_job.choices(),
+        "choices": choices,
         "overrides": without_secrets(hydra_job.overrides()),
         "commit": environment["commit"],
         "versions": environment["versions"] | ({"cuda": torch.version.cuda} if device.type == "cuda" else {}),
