@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from omegaconf import OmegaConf
 
+from fastfcn_pl.config.plain_data import read_yaml
 from fastfcn_pl.core.types import UserError
 from fastfcn_pl.engine import folder_claim
 from fastfcn_pl.engine.folder_claim import alone
@@ -24,8 +24,8 @@ from tests.support.processes import start, wait
 
 SMALL = [*TINY, "data.train_images=400", "data.val_images=2", "data.size=64", "data.num_workers=0"]
 SMALL += ["trainer.max_epochs=1", "callbacks.last.every_n_steps=5", "~callbacks.cost", "~callbacks.progress"]
-RECORDS = sorted((ROOT / "experiments").glob("*/records/*"))
 SWEEP = ["-m", *SMALL, "hydra.sweep.dir=sweep", "data.batch_size=40,2,20"]
+RECORDS = sorted((ROOT / "experiments").glob("*/records/*"))
 
 
 def _table(folder: Path) -> list[dict[str, str]]:
@@ -69,7 +69,7 @@ def test_a_job_of_an_earlier_version_is_the_same_job(tmp_path: Path, make_config
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: f"{record.parents[1].name} {record.name}")
 def test_a_recorded_run_is_not_run_again(record: Path, tmp_path: Path, make_config: Any) -> None:
-    overrides = yaml.safe_load((record / ".hydra" / "overrides.yaml").read_text())
+    overrides = read_yaml(record / ".hydra" / "overrides.yaml")
     cfg = make_config(*overrides, name=record.parents[1].name)
     run = shutil.copytree(record, cfg.run_dir)
     config = Path(run, ".hydra", "config.yaml")
